@@ -1,0 +1,21 @@
+"""vlm: vision-language models. `vlm.load(name)` gives a model that captions, answers, embeds and retrieves."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# Before torch is imported: with the default (active) policy idle OpenMP workers spin and starve small products.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vlm.api import Model
+
+
+def load(name_or_path: str, **options: Any) -> Model:
+    """The model of a card in `configs/models/`, or of a card's path. See `vlm.api.load` for the options."""
+    from vlm.api import load as load_model
+
+    return load_model(name_or_path, **options)

@@ -1,0 +1,57 @@
+"""Typed configs: every recipe, model and dataset card is a `Config`, validated when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vlm.errors import BadInput
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """Immutable; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse(cls: type[C], data: Any, where: str) -> C:
+    """`data` as a `cls`. Raises `BadInput` naming `where`, the key and what was expected."""
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {str(first['input'])[:80]!r}"
+        raise BadInput(f"{where}: key {key}: {first['msg']}{got}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file (safe loader). Raises `BadInput` where it is missing or malformed."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+
+
+def load(cls: type[C], path: Path, overrides: list[str] | None = None) -> C:
+    """Read one card or recipe; `overrides` are `key.sub=value` strings whose values are YAML."""
+    data = read_yaml(path)
+    for item in overrides or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"override {item!r}: expected key=value")
+        target = data
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise BadInput(f"override {item!r}: {key!r} is not a key of {path}")
+        target[last] = yaml.safe_load(value)
+    return parse(cls, data, str(path))
