@@ -341,23 +341,21 @@ def _pip_download(name: str, requirement: str, folder: Path, say: Report) -> Pat
 
 
 def _from_hub(name: str, source: Source, folder: Path, downloads: Path, say: Report) -> Path:
-    """Fill `folder` from a repo on the hub; gives the folder that a broken download goes on from."""
-    import httpx
+    """Fill `folder` from a repo on the hub; gives the folder that keeps whole files for the pull after a broken one."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     repo = str(source.hub)
     partial = downloads / _key(f"{repo}@{source.revision}", source.hashes)
     for file, spec in source.files.items():
-        try:
-            got = Path(hf_hub_download(repo, spec.path, revision=source.revision, local_dir=partial))
-        except (HfHubHTTPError, httpx.HTTPError, ValueError) as error:
-            raise VlmError(f"{spec.path}: {error}") from None
-        digest = _sha256(got)
-        if digest != spec.sha256:
-            got.unlink()
-        _check(got, digest, spec.sha256)
-        say(f"{name}: {file} ({got.stat().st_size / 1e6:.0f} MB)")
+        whole = partial / spec.path
+        if not (whole.is_file() and _sha256(whole) == spec.sha256):
+            whole.unlink(missing_ok=True)
+            try:
+                hf_hub_download(repo, spec.path, revision=source.revision, local_dir=partial)
+            except Exception as error:  # the HTTP library below, and so the class, is another from release to release
+                raise VlmError(f"{spec.path}: {error}") from None
+            _check(whole, _sha256(whole), spec.sha256)
+            say(f"{name}: {file} ({whole.stat().st_size / 1e6:.0f} MB)")
     for file, spec in source.files.items():
         (partial / spec.path).replace(folder / file)
     return partial
