@@ -1,0 +1,56 @@
+"""Cards are found by name, or by the path of a file of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlm import assets
+from vlm.errors import BadInput
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone with two model cards and the package folder in it."""
+    models = tmp_path / "configs" / "models"
+    models.mkdir(parents=True)
+    for name in ("nano.yaml", "base.yaml", "notes.txt"):
+        (models / name).touch()
+    monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "vlm")
+    return tmp_path
+
+
+def test_this_installation_has_its_cards() -> None:
+    assert "nano" in assets.cards("configs/models")
+
+
+def test_cards_are_the_yaml_files_by_name(clone: Path) -> None:
+    assert list(assets.cards("configs/models")) == ["base", "nano"]
+    assert assets.cards("configs/none") == {}
+    assert assets.find_card("configs/models", "nano", "model") == clone / "configs" / "models" / "nano.yaml"
+
+
+def test_an_installed_wheel_carries_its_own(clone: Path) -> None:
+    (clone / "vlm" / "_assets" / "configs" / "models").mkdir(parents=True)
+    assert assets.root() == clone / "vlm" / "_assets"
+
+
+def test_without_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "vlm")
+    with pytest.raises(BadInput, match="has no configs/"):
+        assets.root()
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_a_card_of_the_users_own(clone: Path, suffix: str) -> None:
+    own = clone / f"own{suffix}"
+    own.touch()
+    assert assets.find_card("configs/models", str(own), "model") == own
+
+
+def test_an_unknown_name_suggests_the_nearest(clone: Path) -> None:
+    with pytest.raises(BadInput, match="unknown model 'nanp'; did you mean 'nano'"):
+        assets.find_card("configs/models", "nanp", "model")
+    with pytest.raises(BadInput, match="unknown model"):
+        assets.find_card("configs/models", str(clone / "absent.yaml"), "model")
