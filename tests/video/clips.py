@@ -19,7 +19,7 @@ def write_video(
     rotation: int = 0,
     faststart: bool = False,
 ) -> None:
-    """One frame for each of `pts` (in `time_base`); frame i is the gray `gray_of(i)`, with its top left quarter white."""
+    """One frame for each of `pts` (in `time_base`): frame i is `gray_of(i)` with a white top left quarter."""
     options = {"movflags": "faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=round(1 / time_base))
