@@ -21,6 +21,8 @@ def write_video(
 ) -> None:
     """One frame for each of `pts` (in `time_base`): frame i is `gray_of(i)` with a white top left quarter."""
     options = {"movflags": "faststart"} if faststart else {}
+    if min(pts) < 0:  # what starts before zero is kept in the file and cut by an edit list
+        options["avoid_negative_ts"] = "disabled"
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=round(1 / time_base))
         stream.width, stream.height = size

@@ -55,9 +55,9 @@ def test_auto_takes_decord_only_for_a_plain_file(tmp_path: Path) -> None:
     write_video(tmp_path / "plain.mp4", list(range(12)))
     write_video(tmp_path / "variable.mp4", VARIABLE)
     write_video(tmp_path / "turned.mp4", list(range(12)), rotation=90)
-    write_video(tmp_path / "late.mp4", list(range(4, 16)))
+    write_video(tmp_path / "cut.mp4", list(range(-3, 12)))
     assert isinstance(open_video(tmp_path / "plain.mp4"), DecordReader)
-    for name in ("variable.mp4", "turned.mp4"):
+    for name in ("variable.mp4", "turned.mp4", "cut.mp4"):
         assert type(open_video(tmp_path / name)) is VideoReader
 
 
@@ -86,6 +86,15 @@ def test_other_containers(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(np.diff(reader.times_N), 0.1, atol=2e-3)
     assert len(reader.times_N) == 10
     assert [index_seen(frame) for frame in reader.frames([9, 4])] == [9, 4]
+
+
+def test_an_edit_list_hides_what_it_cuts(tmp_path: Path) -> None:
+    """The first three frames are in the file, and its edit list begins after them."""
+    write_video(tmp_path / "a.mp4", list(range(-3, 12)))
+    reader = open_video(tmp_path / "a.mp4")
+    np.testing.assert_allclose(reader.times_N, np.arange(12) / 10, atol=1e-9)
+    assert reader.duration == pytest.approx(1.2)
+    assert [index_seen(frame) for frame in reader.frames([0, 11])] == [3, 14]
 
 
 def test_a_late_first_frame_keeps_its_time(tmp_path: Path) -> None:
@@ -162,6 +171,15 @@ def test_truncated(tmp_path: Path, faststart: bool) -> None:
     path = tmp_path / "a.mp4"
     write_video(path, list(range(40)), faststart=faststart)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
+    refusal(path)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_truncated_without_an_index(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    write_video(path, list(range(40)), codec="mpeg4")
+    assert len(open_video(path).times_N) == 40
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
     refusal(path)
 
 

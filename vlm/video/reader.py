@@ -221,11 +221,28 @@ def _facts(path: Path) -> _Facts:
 
 
 def _check_whole(stream: VideoStream, path: Path) -> None:
-    """Raise where the container's index points beyond the end of the file: the rest was never written or copied."""
+    """Raise where the container's own sizes point beyond the end of the file: the rest was never written or copied."""
     length = path.stat().st_size
     end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    end = max(end, _outer_end(path))
     if end > length:
         raise BadInput(f"{path}: expected a whole video of at least {end} bytes, got one cut short at {length}")
+
+
+def _outer_end(path: Path) -> int:
+    """Where the outermost element of a Matroska (RFC 8794) or AVI (RIFF) file says it ends; 0 where it does not say."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start[:4] == b"RIFF":
+        size = int.from_bytes(start[4:8], "little")
+        return 0 if size == 0xFFFFFFFF else 8 + size
+    segment = start.find(b"\x18\x53\x80\x67")
+    if start[:4] != b"\x1a\x45\xdf\xa3" or segment < 0 or segment + 5 > len(start) or not start[segment + 4]:
+        return 0
+    width = 9 - start[segment + 4].bit_length()  # the leading zeros of the first byte count the bytes that follow it
+    size = int.from_bytes(start[segment + 4 : segment + 4 + width], "big") - (1 << 7 * width)
+    unknown = (1 << 7 * width) - 1
+    return 0 if size == unknown else segment + 4 + width + size
 
 
 def _decode(container: av.container.InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
@@ -248,4 +265,5 @@ def _upright(frame: av.VideoFrame, facts: _Facts) -> Image.Image:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    """The error in a line, without the path that FFmpeg's own text repeats."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:120] or type(error).__name__
