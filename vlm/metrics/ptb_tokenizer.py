@@ -1,0 +1,70 @@
+"""Penn Treebank tokens of a caption, as the COCO caption evaluation counts them, without Java.
+
+The reference is `pycocoevalcap.tokenizer.ptbtokenizer.PTBTokenizer`: CoreNLP 3.4.1's `PTBTokenizer -preserveLines
+-lowerCase`, then every token of `PUNCTUATION` is dropped. BLEU, ROUGE-L, METEOR and CIDEr are all defined on these
+tokens, so a score compares with a published one only if they are the same. The rules (`_ptb_rules`) were written from
+that program's observable behaviour.
+
+What is kept although it looks odd, because the reference does it: brackets become words (`-lrb-`), a pound sign
+becomes `#`, a euro sign `$`, `foo.,` keeps its period, emoji and whatever else is outside its alphabet vanish, and a
+phone number or a fraction written with a space is one token (with a no-break space inside).
+
+What is done differently: the reference writes all captions into one file, a caption a line. A carriage return, vertical
+tab, form feed or Unicode line separator inside a caption therefore gives every later caption its predecessor's tokens;
+here they are spaces. The first characters of the next caption can also decide how a caption ends ("No." before a
+caption that begins with a digit), and the last caption lacks the line end that some rules look for ("you've"); here
+every caption is tokenised as a line in the middle of a file that a blank line follows.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from vlm.metrics._ptb_rules import rules
+
+# Dropped after tokenising. The tokens are lower-case by then, so the bracket names never match; that is the reference.
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
+
+_BLANK = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
+_LINE_BREAK = re.compile("\r\n|[\n\r\v\f\u2028\u2029]")
+# Captions of such words only are tokenised word by word: no rule then spans a space or depends on the next word.
+_PLAIN = re.compile(r"""(?:[("']*(?![A-Za-z]\.)[A-Za-z][A-Za-z'-]*[.,!?;:)"']*(?: +|$))*""")
+
+
+def lex(text: str) -> list[str]:
+    """PTB tokens of one caption with punctuation and case kept, as `PTBTokenizer -preserveLines` prints them."""
+    text = _LINE_BREAK.sub(" ", text) + "\n\n"
+    end = len(text) - 2
+    tokens = []
+    position = 0
+    while position < end:
+        blank = _BLANK.match(text, position)
+        longest, found = blank.end() - position if blank else 0, None
+        for rule in rules():
+            match = rule.pattern.match(text, position)
+            if match is not None and (length := max(match.end(1), match.end(2)) - position) > longest:
+                longest, found = length, (match, rule.tidy)
+        if found is None:  # blanks, or a character outside the alphabet
+            position += max(1, longest)
+            continue
+        match, tidy = found
+        position = match.end(1)
+        if token := tidy(match[1]) if tidy else match[1]:
+            tokens.append(token)
+    return tokens
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-cased PTB tokens of one caption without punctuation. Takes any string; an empty one gives an empty list."""
+    text = text.strip()
+    if _PLAIN.fullmatch(text):
+        return [token for word in text.split() for token in _tokenize(word)]
+    return list(_tokenize(text))
+
+
+@lru_cache(maxsize=1 << 16)
+def _tokenize(text: str) -> tuple[str, ...]:
+    return tuple(token for raw in lex(text) if (token := raw.lower()) not in PUNCTUATION)
