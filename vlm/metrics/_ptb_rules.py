@@ -178,6 +178,7 @@ def rules() -> tuple[Rule, ...]:
     # punctuation and symbols
     rule('"|&quot;', tidy=lambda _: "''")
     rule("''?|[`\x91-\x94\u2018-\u201f\u2039\u203a\xab\xbb]{1,2}|&apos;", tidy=_straight)
+    rule("(?i:&(?:quot|apos);)")  # in capitals they stay as they are
     rule("<<?|(?i:&lt;)", tidy=lambda t: t if t[0] == "<" else "<")
     rule(">>?|(?i:&gt;)", tidy=lambda t: t if t[0] == ">" else ">")
     rule(r"[<>]?[:;=]['*o-]?[)(DPdpO\\{@|\[\]]", "[^A-Za-z0-9]", _round)

@@ -68,7 +68,7 @@ def evalai_normalise(answer: str) -> str:
     As `vqa_normalise`, but lower case comes first, commas and question marks are deleted, and `'s` is split off.
     """
     answer = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return _words(_punctuation(_one_line(answer), periods=0))
+    return _words(_punctuation(_one_line(answer)))
 
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
@@ -127,13 +127,13 @@ def _squeezed(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _punctuation(text: str, periods: int = 32) -> str:
+def _punctuation(text: str) -> str:
     deleted = _COMMA_IN_NUMBER.search(text) is not None
     out = text
     for mark in _PUNCTUATION:
         touches_space = mark + " " in text or " " + mark in text
         out = out.replace(mark, "" if deleted or touches_space else " ")
-    return _PERIOD.sub("", out, count=periods)
+    return _PERIOD.sub("", out, count=32)
 
 
 def _words(text: str) -> str:

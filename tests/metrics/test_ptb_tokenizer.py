@@ -1,0 +1,60 @@
+"""The PTB tokenizer against what CoreNLP 3.4.1 gave."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from vlm.metrics._ptb_rules import rules
+from vlm.metrics.ptb_tokenizer import PUNCTUATION, lex, tokenize
+
+
+def test_equals_the_reference_on_hostile_strings(golden: Path) -> None:
+    cases = json.loads((golden / "metrics/ptb_tokens.json").read_text())["cases"]
+    assert [[text, tokenize(text)] for text, _ in cases] == cases
+
+
+def test_plain_captions_take_a_short_way_that_changes_nothing(golden: Path) -> None:
+    texts = [
+        "A dog's \"ball\", isn't it?",
+        "plan B. The end",
+        "Mr. Smith (left) co. x",
+        "'tis the o'clock - no",
+        "x. A",
+    ]
+    texts += [text for text, _ in json.loads((golden / "metrics/ptb_tokens.json").read_text())["cases"]]
+    for text in texts:
+        assert tokenize(text) == [t for t in map(str.lower, lex(text)) if t not in PUNCTUATION], text
+
+
+@pytest.mark.parametrize("line_break", ["\r", "\n", "\r\n", "\v", "\f", "\u2028", "\u2029"])
+def test_a_line_break_is_a_space(line_break: str) -> None:
+    assert tokenize(f"first{line_break}half") == ["first", "half"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "...", "?!.", "\U0001f600", "\ud800", "\x00", "\u200b"])
+def test_what_has_no_words_has_few_tokens(text: str) -> None:
+    assert tokenize(text) in ([], ["?!"], ["?!."])
+
+
+def test_takes_any_character() -> None:
+    every = "".join(map(chr, range(0x3000)))
+    assert all(isinstance(token, str) and token for token in tokenize(every))
+
+
+def test_rules_that_look_ahead_have_two_groups() -> None:
+    assert {rule.pattern.groups for rule in rules()} == {2}
+
+
+def test_equals_the_reference_on_twenty_thousand_captions(shared: Path) -> None:
+    with gzip.open(shared / "golden/metrics/ptb_tokens_20k.tsv.gz", "rt", encoding="utf-8", newline="\n") as lines:
+        pairs = [line.rstrip("\n").split("\t") for line in lines]
+    assert len(pairs) == 20_000
+    start = time.perf_counter()
+    wrong = [(raw, wanted) for raw, wanted in pairs if " ".join(tokenize(raw)) != wanted]
+    assert wrong == []
+    assert time.perf_counter() - start < 30  # a second or two; a minute would mean that the short way is gone
