@@ -108,7 +108,7 @@ def soda_alignment(scores_GP: ArrayLike) -> Alignment:
 
     For SODA_c `scores_GP` is IoU times the caption score. Over several videos SODA sums the totals and the counts.
     Total, precision and recall equal the reference. Its way back through the table can name pairs that do not add up to
-    the total (it takes the last match of a row, on the best path or not); these do. Pairs that add nothing are left out.
+    the total (it takes the last match of a row, best path or not); these do. Pairs that add nothing are left out.
     """
     scores = np.asarray(scores_GP, np.float64)
     if scores.ndim != 2 or not scores.size:
