@@ -36,6 +36,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: not a file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
 
@@ -53,5 +55,8 @@ def load(cls: type[C], path: Path, overrides: list[str] | None = None) -> C:
             target = target.setdefault(parent, {}) if isinstance(target, dict) else None
         if not isinstance(target, dict):
             raise BadInput(f"override {item!r}: {key!r} is not a key of {path}")
-        target[last] = yaml.safe_load(value)
+        try:
+            target[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadInput(f"override {item!r}: not YAML: {' '.join(str(error).split())}") from None
     return parse(cls, data, str(path))

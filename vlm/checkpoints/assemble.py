@@ -1,0 +1,82 @@
+"""From a card to a model that runs: parts in place, upcycled, trained weights on top."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from vlm.checkpoints.card import ModelCard
+from vlm.checkpoints.parts import pull
+from vlm.checkpoints.trained import apply_trained, read_trained
+from vlm.errors import BadInput
+from vlm.language.config import LanguageConfig
+from vlm.language.decoder import LanguageModel
+from vlm.language.upcycle import upcycle
+from vlm.model import VisionLanguageModel
+from vlm.text.encoder import TextEncoder
+from vlm.text.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model with what turns text into its input."""
+
+    card: ModelCard
+    model: VisionLanguageModel
+    tokenizer: TextTokenizer
+    text_encoder: TextEncoder | None
+    """The sentence encoder whose states the text head reads; `None` where the language model's are read."""
+
+
+def assemble(
+    card: ModelCard,
+    *,
+    trained: bool = True,
+    offline: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> Assembled:
+    """The model of `card` in float32, in evaluation mode; `trained=False` leaves the project's weights out."""
+    folders = pull(card, offline=offline, report=report)
+    tower = card.model.tower.build()
+    tower.load_published(load_file(folders["tower"] / "model.safetensors"))
+    language = load_language(card.model.language, folders["language"])
+    model = VisionLanguageModel(card.model, tower, language)
+    weights = card.trained_weights() if trained else None
+    if weights is not None:
+        apply_trained(model, read_trained(weights), str(weights))
+    text_encoder = None
+    if card.model.alignment.text == "encoder":
+        text_encoder = TextEncoder(folders["text"]).eval()
+        if text_encoder.width != card.model.text_width:
+            raise BadInput(
+                f"model {card.name}: text_width {card.model.text_width}, the encoder has {text_encoder.width}"
+            )
+    gc.collect()
+    return Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+
+
+def load_language(cfg: LanguageConfig, folder: Path) -> LanguageModel:
+    """A converted dense decoder, upcycled where `cfg` has a mixture.
+
+    Raises `BadInput` where the card's architecture is not the file's.
+    """
+    published = LanguageConfig.model_validate_json((folder / "config.json").read_text())
+    dense = cfg.model_copy(update={"moe": None})
+    if published != dense:
+        keys = [key for key in LanguageConfig.model_fields if getattr(published, key) != getattr(dense, key)]
+        raise BadInput(f"{folder}: the card's language model differs from the file's in {', '.join(keys)}")
+    with torch.device("meta"):
+        language = LanguageModel(dense)
+    state = load_file(folder / "model.safetensors")
+    if dense.tied_embeddings:
+        state["lm_head.weight"] = state["embedding.weight"]
+    language.load_state_dict(state, assign=True)
+    if dense.tied_embeddings:
+        language.lm_head.weight = language.embedding.weight
+    torch.manual_seed(0)  # the routed experts' start, so that a card gives the same untrained model everywhere
+    return upcycle(language, cfg.moe) if cfg.moe is not None else language

@@ -1,0 +1,35 @@
+"""Model cards: an architecture, the published parts it starts from, and the weights this project trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlm import assets, config
+from vlm.config import Config
+from vlm.errors import BadInput
+from vlm.model import ModelConfig
+from vlm.weights import Part
+
+
+class ModelCard(Config):
+    name: str
+    about: str
+    licence: str
+    model: ModelConfig
+    parts: dict[str, Part]
+    """`tower`, `language`, and `text` where the text head reads a sentence encoder."""
+    trained: str | None = None
+    """Folder below `data/checkpoints/`, or any path, with `model.safetensors`."""
+
+    def trained_weights(self) -> Path | None:
+        """The file of trained weights. Raises `BadInput` where the card names one that is not there."""
+        if self.trained is None:
+            return None
+        for folder in (assets.root() / "data" / "checkpoints" / self.trained, Path(self.trained).expanduser()):
+            if (folder / "model.safetensors").is_file():
+                return folder / "model.safetensors"
+        raise BadInput(f"model {self.name}: no trained weights at data/checkpoints/{self.trained}/model.safetensors")
+
+
+def load_card(name_or_path: str) -> ModelCard:
+    return config.load(ModelCard, assets.find_card("configs/models", name_or_path, "model"))

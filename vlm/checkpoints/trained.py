@@ -1,0 +1,83 @@
+"""The weights this project trains: read, merged into a model, compressed for shipping.
+
+A file of trained weights holds some of a model's parameters under their names; `NAME.lora_A` `[r, in]` and
+`NAME.lora_B` `[out, r]` are low-rank additions to the parameter NAME (the scale already in B); an int8 tensor NAME
+comes with `NAME.scale`, one float a row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vlm.errors import BadInput
+
+
+def read_trained(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, int8 ones expanded to float32, others as stored."""
+    try:
+        stored = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path}: not a safetensors file: {error}") from None
+    state = {}
+    for name, tensor in stored.items():
+        if name.endswith(".scale") and name.removesuffix(".scale") in stored:
+            continue
+        state[name] = tensor.float() * stored[f"{name}.scale"].float() if tensor.dtype == torch.int8 else tensor
+    return state
+
+
+@torch.no_grad()
+def apply_trained(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Copy trained weights into `model`, adding low-rank pairs.
+
+    Raises `BadInput` naming the tensor where a name or a shape does not fit.
+    """
+    targets = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in state.items():
+        base, _, kind = name.rpartition(".")
+        if kind == "lora_B":
+            continue
+        update = state[f"{base}.lora_B"].float() @ tensor.float() if kind == "lora_A" else tensor
+        target = targets.get(base if kind == "lora_A" else name)
+        if target is None:
+            raise BadInput(f"{where}: trained tensor {name!r} has no place in the model")
+        if target.shape != update.shape:
+            raise BadInput(f"{where}: {name}: expected shape {tuple(target.shape)}, got {tuple(update.shape)}")
+        if kind == "lora_A":
+            target += update.to(target.dtype)
+        else:
+            target.copy_(update)
+
+
+def combine(earlier: dict[str, Tensor], later: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What two stages trained, as one state: the later value wins, low-rank additions of both add up."""
+    state = earlier | later
+    for name in earlier.keys() & later.keys():
+        if name.endswith(".lora_A"):
+            state[name] = torch.cat([earlier[name], later[name]], dim=0)
+        elif name.endswith(".lora_B"):
+            state[name] = torch.cat([earlier[name], later[name]], dim=1)
+    return state
+
+
+def compress(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 with one scale a row (symmetric, round to nearest), the rest as bfloat16 or as it is.
+
+    Routing biases stay float32, and so do scalars.
+    """
+    small = {}
+    for name, tensor in state.items():
+        if tensor.ndim >= 2:
+            scale = tensor.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127
+            small[name] = (tensor.float() / scale).round().clamp(-127, 127).to(torch.int8)
+            small[f"{name}.scale"] = scale
+        elif tensor.ndim == 0 or name.endswith("bias_E"):
+            small[name] = tensor.float()
+        else:
+            small[name] = tensor.to(torch.bfloat16)
+    return small

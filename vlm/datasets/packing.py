@@ -1,0 +1,79 @@
+"""Several replies behind one picture in one sequence.
+
+The visual prefix is read once; each branch (a caption, or a question with its answer) sees the prefix and itself, not
+its neighbours, and its positions go on from the prefix, so every branch computes what it would alone.
+
+B sequences, T tokens, I image slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IMAGE_SLOT = -1
+"""Stands for one visual token in a list of ids; it is no id of any vocabulary."""
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Branch:
+    """`context` is read, `reply` is learned."""
+
+    context: list[int]
+    reply: list[int]
+
+
+@dataclass(frozen=True)
+class Packed:
+    prefix: list[int]
+    branches: list[Branch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    tokens_BT: Tensor
+    """Ids; `IMAGE_SLOT` at visual tokens, 0 at padding."""
+    positions_BT: Tensor
+    mask_BTT: Tensor
+    """True where a token (dimension 1) may look (dimension 2)."""
+    labels_BT: Tensor
+    """The id each token predicts, `IGNORE` where nothing is learned."""
+
+
+def pack(sequences: list[Packed], multiple: int = 1) -> PackedBatch:
+    """Right-padded batch of packed sequences; the length is rounded up to `multiple`, so that few shapes occur."""
+    rows = [_row(sequence) for sequence in sequences]
+    longest = max(len(row[0]) for row in rows)
+    longest += -longest % multiple
+    filler = (0, 0, -1, IGNORE)
+    columns = [
+        torch.tensor([row[column] + [filler[column]] * (longest - len(row[0])) for row in rows]) for column in range(4)
+    ]
+    tokens_BT, positions_BT, segment_BT, labels_BT = columns
+    seen = segment_BT[:, :, None] == segment_BT[:, None, :]
+    seen |= (segment_BT == 0)[:, None, :] & (segment_BT >= 0)[:, :, None]
+    return PackedBatch(tokens_BT, positions_BT, seen & torch.ones(longest, longest, dtype=torch.bool).tril(), labels_BT)
+
+
+def _row(sequence: Packed) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Tokens, positions, segments (0 is the prefix) and labels.
+
+    A token's label is the next token of its own branch, so the last context token learns the first reply token.
+    """
+    tokens = list(sequence.prefix)
+    positions = list(range(len(tokens)))
+    segments = [0] * len(tokens)
+    labels = [IGNORE] * len(tokens)
+    for number, branch in enumerate(sequence.branches, 1):
+        if not branch.context:
+            raise ValueError("a branch needs at least one context token to predict its first reply token from")
+        ids = branch.context + branch.reply
+        tokens += ids
+        positions += range(len(sequence.prefix), len(sequence.prefix) + len(ids))
+        segments += [number] * len(ids)
+        labels += [IGNORE] * (len(branch.context) - 1) + branch.reply + [IGNORE]
+    return tokens, positions, segments, labels

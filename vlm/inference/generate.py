@@ -1,0 +1,63 @@
+"""Greedy decoding of a batch of prompts with pictures.
+
+B prompts, T prompt tokens (left-padded), W language width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlm.language.kv_cache import KVCache
+from vlm.model import VisionLanguageModel
+
+
+@torch.inference_mode()
+def greedy(
+    model: VisionLanguageModel,
+    prompts: list[list[int]],
+    patches_IND: Tensor | None,
+    *,
+    stop: int,
+    max_tokens: int,
+) -> list[list[int]]:
+    """The most likely next token until `stop` or `max_tokens`, for each prompt; `stop` itself is not returned.
+
+    `patches_IND` are the pictures of all prompts in reading order. Prompts of different lengths are padded on the
+    left and masked, so a prompt's result does not depend on its neighbours.
+    """
+    if not prompts:
+        return []
+    device = model.language.embedding.weight.device
+    longest = max(len(prompt) for prompt in prompts)
+    tokens_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+    real_BS = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device).bool()
+    x_BTW = model.embed(tokens_BT, patches_IND)
+    cache = KVCache(model.cfg.language, len(prompts), longest + max_tokens, like=x_BTW)
+    positions_BT = (real_BS.long().cumsum(1) - 1).clamp(min=0)
+    # A padding row looks at itself, so that its softmax is defined; nobody looks at it.
+    mask_BTS = real_BS[:, None, :] & torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    mask_BTS |= torch.eye(longest, dtype=torch.bool, device=device)
+    hidden = model.language.hidden(x_BTW, positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache)[:, -1]
+    replies: list[list[int]] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts), device=device)
+    position_B = positions_BT[:, -1]
+    for _ in range(max_tokens):
+        next_B = model.language.logits(hidden).argmax(dim=-1)
+        running = next_B != stop
+        for row, token in zip(rows[running].tolist(), next_B[running].tolist(), strict=True):
+            replies[row].append(token)
+        if not bool(running.any()):
+            break
+        if not bool(running.all()):
+            rows, next_B, position_B, real_BS = rows[running], next_B[running], position_B[running], real_BS[running]
+            cache.keep(running)
+        position_B = position_B + 1
+        real_BS = torch.cat([real_BS, real_BS.new_ones(len(rows), 1)], dim=1)
+        hidden = model.language.hidden(
+            model.language.embedding(next_B[:, None]),
+            positions_BT=position_B[:, None],
+            mask_BTS=real_BS[:, None, :],
+            cache=cache,
+        )[:, -1]
+    return replies

@@ -1,0 +1,107 @@
+"""The mixture-of-experts layer: one shared expert, many fine-grained routed ones (DeepSeekMoE, arXiv:2401.06066).
+
+Routing is DeepSeek-V3's (arXiv:2412.19437, section 2.1.2): sigmoid scores, the top k chosen by score + bias, the bias
+moved after each step so that the load evens out without an auxiliary loss (arXiv:2408.15664, algorithm 1).
+
+T tokens (batch flattened), D width, E routed experts, k chosen experts, F expert width, R = T * k routed rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.language.config import LanguageConfig, MoEConfig
+
+
+class SwiGLU(nn.Module):
+    """`down(silu(gate(x)) * up(x))` (arXiv:2002.05202)."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Router(nn.Module):
+    def __init__(self, width: int, cfg: MoEConfig):
+        super().__init__()
+        self.top_k = cfg.top_k
+        self.bias_update_rate = cfg.bias_update_rate
+        self.centroids = nn.Linear(width, cfg.experts, bias=False)
+        self.register_buffer("bias_E", torch.zeros(cfg.experts))
+        self.register_buffer("load_E", torch.zeros(cfg.experts), persistent=False)
+
+    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Gates and expert numbers, both `[T, k]`; the gates of a token sum to one."""
+        scores_TE = self.centroids(x_TD).float().sigmoid()
+        chosen_Tk = (scores_TE + self.bias_E).topk(self.top_k, dim=-1).indices
+        gates_Tk = scores_TE.gather(1, chosen_Tk)
+        gates_Tk = gates_Tk / gates_Tk.sum(dim=-1, keepdim=True)
+        if self.training:
+            self.load_E += torch.bincount(chosen_Tk.flatten(), minlength=len(self.load_E))
+        return gates_Tk.to(x_TD.dtype), chosen_Tk
+
+    @torch.no_grad()
+    def balance(self) -> None:
+        """Raise the bias of experts that were called less than the mean since the last call, lower the others'."""
+        self.bias_E += self.bias_update_rate * torch.sign(self.load_E.mean() - self.load_E)
+        self.load_E.zero_()
+
+
+class RoutedExperts(nn.Module):
+    """SwiGLU experts stacked as `[E, out, in]`; dropless: every chosen pair of token and expert is computed."""
+
+    def __init__(self, width: int, cfg: MoEConfig):
+        super().__init__()
+        self.gate_EFD = nn.Parameter(torch.empty(cfg.experts, cfg.width, width))
+        self.up_EFD = nn.Parameter(torch.empty(cfg.experts, cfg.width, width))
+        self.down_EDF = nn.Parameter(torch.empty(cfg.experts, width, cfg.width))
+        for weight in (self.gate_EFD, self.up_EFD, self.down_EDF):
+            nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+
+    def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor) -> Tensor:
+        """Rows are sorted by expert, so each expert is three dense products over its own rows."""
+        experts, top_k = self.gate_EFD.shape[0], chosen_Tk.shape[1]
+        order_R = chosen_Tk.flatten().argsort(stable=True)
+        rows_R = order_R // top_k
+        counts = torch.bincount(chosen_Tk.flatten(), minlength=experts).tolist()
+        chunks = [_padded(chunk) for chunk in x_TD.index_select(0, rows_R).split(counts)]
+        # unbind: indexing W[e] inside autograd writes a full-size gradient an expert.
+        weights = zip(self.gate_EFD.unbind(0), self.up_EFD.unbind(0), self.down_EDF.unbind(0), strict=True)
+        out_RD = torch.cat(
+            [
+                F.linear(F.silu(F.linear(chunk, gate)) * F.linear(chunk, up), down)[:count]
+                for count, chunk, (gate, up, down) in zip(counts, chunks, weights, strict=True)
+                if count
+            ]
+        )
+        out_RD = out_RD * gates_Tk.flatten().index_select(0, order_R)[:, None].to(out_RD.dtype)
+        return torch.zeros_like(x_TD, dtype=out_RD.dtype).index_add(0, rows_R, out_RD)
+
+
+def _padded(rows_CD: Tensor, multiple: int = 128) -> Tensor:
+    """Many rows, filled with zeros up to a multiple: oneDNN builds a kernel for every new shape, and an expert's row
+    count is new at every step. Unpadded, those builds took half of a training step on a CPU."""
+    rows = len(rows_CD)
+    return F.pad(rows_CD, (0, 0, 0, -rows % multiple)) if rows > multiple // 2 else rows_CD
+
+
+class MixtureOfExperts(nn.Module):
+    """`shared(x) + sum of gate * expert(x)` over the k chosen experts (arXiv:2401.06066, equation 9)."""
+
+    def __init__(self, cfg: LanguageConfig):
+        super().__init__()
+        assert cfg.moe is not None
+        self.shared = SwiGLU(cfg.width, cfg.ffn_width)
+        self.router = Router(cfg.width, cfg.moe)
+        self.routed = RoutedExperts(cfg.width, cfg.moe)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_TD = x_BTD.flatten(0, 1)
+        return self.shared(x_BTD) + self.routed(x_TD, *self.router(x_TD)).view_as(x_BTD)

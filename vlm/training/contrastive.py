@@ -1,0 +1,4 @@
+"""Contrastive alignment (being written)."""
+
+class ContrastiveTask:
+    pass

@@ -1,0 +1,177 @@
+"""From a recipe to a running stage: the model, what is frozen, the data, the task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlm.checkpoints.assemble import Assembled, assemble
+from vlm.checkpoints.card import load_card
+from vlm.checkpoints.trained import apply_trained, read_trained
+from vlm.datasets import examples as data
+from vlm.datasets.examples import Example
+from vlm.datasets.features import Features, cached_features
+from vlm.datasets.prompts import Template
+from vlm.errors import BadInput
+from vlm.language.lora import add_lora
+from vlm.model import VisionLanguageModel, cast_parameters
+from vlm.training.contrastive import ContrastiveTask
+from vlm.training.instruct import InstructTask, Source, by_picture
+from vlm.training.recipe import ContrastiveObjective, InstructObjective, Recipe, WordsObjective
+from vlm.training.tasks import Task
+from vlm.training.words import WordsTask
+from vlm.vision.images import load_image
+from vlm.weights import cache_dir
+
+Say = Callable[[str], None]
+VALIDATION_PICTURES = 200
+
+
+@dataclass(frozen=True)
+class Stage:
+    task: Task
+    earlier: dict[str, Tensor]
+    """Trained weights the stage began with; what it trains is combined with them."""
+
+
+def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
+    """Load the model and the data of `recipe`, freeze what it does not train, and say what that is."""
+    assembled = assemble(load_card(recipe.model), trained=False, offline=offline, report=say)
+    model = assembled.model
+    earlier: dict[str, Tensor] = {}
+    if recipe.start_from is not None:
+        weights = _weights(Path(recipe.start_from))
+        earlier = read_trained(weights)
+        apply_trained(model, earlier, str(weights))
+    folder = data_folder(recipe.data)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    objective = recipe.objective
+    task: Task
+    if isinstance(objective, ContrastiveObjective):
+        task = _contrastive(recipe, objective, assembled, folder, say)
+    elif isinstance(objective, WordsObjective):
+        task = _words(recipe, objective, assembled, folder, say)
+    else:
+        task = _instruct(recipe, objective, assembled, folder, say)
+    trained = sum(p.numel() for p in task.trainable().values())
+    everything = sum(p.numel() for p in model.parameters())
+    say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters: {_summary(task)}")
+    return Stage(task, earlier)
+
+
+def data_folder(path: str | None) -> Path:
+    """The folder of data sets: the recipe's, or `$VLM_DATA`."""
+    named = path or os.environ.get("VLM_DATA")
+    if not named:
+        raise BadInput("no data folder: give data=FOLDER (or set VLM_DATA); data/*.yaml say what belongs there")
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such data folder")
+    return folder
+
+
+def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, say: Say) -> Features:
+    """Features of `pictures` (and their mirror images), cached; the tower runs in bfloat16."""
+    tower = model.cfg.tower.build().eval()
+    tower.load_state_dict(model.tower.state_dict())
+    cast_parameters(tower, torch.bfloat16)
+
+    @torch.inference_mode()
+    def encode(images: list[Image.Image]) -> tuple[Tensor, Tensor]:
+        output = tower(tower.preprocess(images).bfloat16())
+        return output.tokens_BND, output.pooled_BD
+
+    def report(done: int, total: int) -> None:
+        if done % 1024 < 256 or done == total:
+            say(f"visual features: {done} of {total}")
+
+    key = f"{model.cfg.tower.model_dump_json()}/bfloat16"
+    unique = sorted(set(pictures))
+    views = [
+        cached_features(
+            unique, encode, folder=cache_dir() / "features", key=key, load=load_image, flipped=f, report=report
+        )
+        for f in ([False, True] if mirror else [False])
+    ]
+    for view in views[1:]:
+        views[0].merge(view)
+    return views[0]
+
+
+def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+    card = data.load_card(objective.dataset)
+    train, validation = card.read(folder, "train"), card.read(folder, "val")
+    parts.model.alignment.requires_grad_(True)
+    parts.model.alignment.train()
+    features = _features_of(parts.model, train, validation, recipe.mirror, say)
+    return ContrastiveTask(parts, objective, train, validation, features, recipe, say)
+
+
+def _words(recipe: Recipe, objective: WordsObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+    card = data.load_card(objective.dataset)
+    train, validation = card.read(folder, "train"), card.read(folder, "val")
+    parts.model.projector.requires_grad_(True)
+    features = _features_of(parts.model, train, validation, recipe.mirror, say)
+    return WordsTask(parts.model, parts.tokenizer, train, validation, features, recipe)
+
+
+def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+    model = parts.model
+    sources, validation = [], []
+    features: Features | None = None
+    for source in objective.sources:
+        card = data.load_card(source.dataset)
+        rows = card.read(folder, source.split)
+        rows = by_picture(rows) if source.use == "questions" else rows
+        sources.append(Source(rows, source.use, source.share, source.branches))
+        pictures = [p for e in rows for p in e.pictures]
+        read = visual_features(model, pictures, recipe.mirror and "caption" in source.use, say)
+        if "val" in card.splits and not validation and source.use == "captions":
+            held_out = card.read(folder, "val")
+            validation = held_out[:VALIDATION_PICTURES]
+            read.merge(visual_features(model, [p for e in held_out for p in e.pictures], False, say))
+        features = read if features is None else features.merge(read)
+    if features is None or not validation:
+        raise BadInput(f"{recipe.output}: an instruct stage needs a source of captions whose data set has a val split")
+    if objective.lora is not None:
+        add_lora(model.language, objective.lora.rank, objective.lora.alpha, objective.lora.targets)
+    for name, parameter in model.named_parameters():
+        new = ".routed." in name or ".router." in name or ".lora_" in name
+        parameter.requires_grad_(new or name.startswith("projector."))
+    if recipe.precision == "bfloat16":
+        cast_parameters(model.language, torch.bfloat16)
+        cast_parameters(model.projector, torch.bfloat16)
+    model.train()
+    return InstructTask(model, Template(parts.tokenizer), sources, validation, features, objective, recipe)
+
+
+def _features_of(
+    model: VisionLanguageModel, train: list[Example], validation: list[Example], mirror: bool, say: Say
+) -> Features:
+    features = visual_features(model, [p for e in train for p in e.pictures], mirror, say)
+    features.merge(visual_features(model, [p for e in validation for p in e.pictures], False, say))
+    return features
+
+
+def _weights(path: Path) -> Path:
+    """A run's, a checkpoint folder's, or a file's trained weights."""
+    for candidate in (path / "weights.safetensors", path / "model.safetensors", path):
+        if candidate.is_file():
+            return candidate
+    raise BadInput(f"{path}: no weights.safetensors or model.safetensors to start from")
+
+
+def _summary(task: Task) -> str:
+    """Parameter counts by the first two parts of their names."""
+    counts: dict[str, int] = {}
+    for name, parameter in task.trainable().items():
+        kind = next((k for k in ("routed", "router", "lora") if k in name), name.split(".")[0])
+        counts[kind] = counts.get(kind, 0) + parameter.numel()
+    return ", ".join(f"{kind} {count / 1e6:.2f} M" for kind, count in counts.items())
