@@ -183,7 +183,7 @@ def rules() -> tuple[Rule, ...]:
     rule(">>?|(?i:&gt;)", tidy=lambda t: t if t[0] == ">" else ">")
     rule(r"[<>]?[:;=]['*o-]?[)(DPdpO\\{@|\[\]]", "[^A-Za-z0-9]", _round)
     eye = r"[-\^x=~<>']"
-    rule(rf"{eye}_{eye}|\({eye}[_.]?{eye}\)|\({eye}-[-\^x=~<>'`]\)", tidy=_round)
+    rule(rf"{eye}_{eye}|\({eye}[_.]?{eye}\)|\([\^x=~<>']-[\^x=~<>'`]\)", tidy=_round)
     rule(r"[()\[\]{}]", tidy=_BRACKETS.__getitem__)
     rule("-+", tidy=lambda t: "--" if len(t) in (3, 4) else t)
     rule("\\.{3,5}|(?:\\.[ \xa0]){2,4}\\.|[\x85\u2026]", tidy=lambda _: "...")
@@ -193,5 +193,5 @@ def rules() -> tuple[Rule, ...]:
     rule(joint, tidy=_amp)
     rule("'", "[A-Za-z][^ \t\n\r\xa0]", lambda _: "`")
     rule(f"{aux}|{nt}", tidy=_straight)
-    rule(rf"[Cc]\+\+|[CF]#|\*+|_+|\\\*|@+|#+|[\\+%&~|^{symbol}]")
+    rule(rf"[Cc]\+\+|[CF]#|\*+|_+|(?:\\\*)+|@+|#+|[\\+%&~|^{symbol}]")
     return tuple(out)

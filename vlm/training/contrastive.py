@@ -1,4 +1,5 @@
 """Contrastive alignment (being written)."""
 
+
 class ContrastiveTask:
     pass

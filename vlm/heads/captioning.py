@@ -1,0 +1,28 @@
+"""Captioning: pictures or clips to one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vlm.checkpoints.assemble import Assembled
+from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT
+from vlm.heads.media import Media
+from vlm.heads.vqa import Answerer
+
+
+class Captioner:
+    """Captioning is answering a fixed instruction, one for pictures and one for clips."""
+
+    def __init__(self, assembled: Assembled):
+        self._answerer = Answerer(assembled)
+
+    def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
+        prompts = [CLIP_PROMPT if item.is_clip else CAPTION_PROMPT for item in media]
+        return self._answerer.answer(media, prompts, max_tokens=max_tokens, batch=batch)
+
+    def caption_patches(self, patches: Sequence[Tensor], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
+        """The same, from patch tokens `[F, N, D]`; more than one frame is a clip."""
+        prompts = [CLIP_PROMPT if len(frames) > 1 else CAPTION_PROMPT for frames in patches]
+        return self._answerer.answer_patches(patches, prompts, max_tokens=max_tokens, batch=batch)

@@ -1,0 +1,72 @@
+"""What users hand to a head - a path, a URL, a picture, an array, a clip - as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from vlm.errors import BadInput
+from vlm.video.sampling import Clip, load_clip
+from vlm.vision.images import is_video, load_image
+from vlm.vision.urls import fetch_url, is_url
+
+FRAMES = 4
+"""Frames read from a clip."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture (one frame, no times) or a clip (frames in order, each with its time in seconds)."""
+
+    frames: tuple[Image.Image, ...]
+    times: tuple[float, ...] = ()
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_clip(self) -> bool:
+        return bool(self.times)
+
+
+MediaSource: TypeAlias = str | Path | Image.Image | np.ndarray | Clip | Media
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An input that could not be used, and why."""
+
+    input: str
+    reason: str
+
+
+def open_media(source: MediaSource) -> Media:
+    """One input as `Media`. A URL is fetched only from public addresses. Raises `BadInput` in one line."""
+    if isinstance(source, Media):
+        return source
+    if isinstance(source, Clip):
+        return Media(tuple(source.frames), tuple(source.times), source.source)
+    notes: list[str] = []
+    if isinstance(source, str) and is_url(source):
+        return Media((load_image(fetch_url(source), notes=notes),), source=source, notes=tuple(notes))
+    if isinstance(source, str | Path) and is_video(source):
+        clip = load_clip(source, FRAMES)
+        return Media(tuple(clip.frames), tuple(clip.times), str(source))
+    image = load_image(source, notes=notes)
+    name = str(source) if isinstance(source, str | Path) else type(source).__name__
+    return Media((image,), source=name, notes=tuple(notes))
+
+
+def open_all(sources: Iterable[MediaSource]) -> tuple[list[Media], list[Skipped]]:
+    """The inputs that can be read, in order, and the others with the reason."""
+    good, bad = [], []
+    for source in sources:
+        try:
+            good.append(open_media(source))
+        except BadInput as error:
+            bad.append(Skipped(str(source), str(error)))
+    return good, bad

@@ -1,0 +1,73 @@
+"""Retrieval: pictures, clips and texts as unit vectors of one space; the nearest match.
+
+B rows, F frames, N patches, D tower width, S shared width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlm.checkpoints.assemble import Assembled
+from vlm.errors import BadInput
+from vlm.heads.media import Media
+from vlm.heads.vqa import batched
+
+Vectors = NDArray[np.float32]
+
+
+class Embedder:
+    """The dual encoder: inner products of its vectors are similarities in [-1, 1]."""
+
+    def __init__(self, assembled: Assembled):
+        self.model, self.text_encoder = assembled.model, assembled.text_encoder
+        self.tokenizer = assembled.tokenizer
+
+    @property
+    def width(self) -> int:
+        return self.model.cfg.alignment.width
+
+    @torch.inference_mode()
+    def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
+        """Unit vectors `[B, S]`; a clip's is the mean of its frames'."""
+        rows = []
+        for chunk in batched(media, batch):
+            output = self.model.tower(self.model.tower.preprocess([f for item in chunk for f in item.frames]))
+            vectors = self.model.alignment.embed_images(output.tokens_BND, output.pooled_BD)
+            frames = vectors.split([len(item.frames) for item in chunk])
+            rows += [torch.nn.functional.normalize(v.mean(dim=0), dim=-1) for v in frames]
+        return _array(rows, self.width)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
+        """Unit vectors `[B, S]`. Raises `BadInput` for an empty text."""
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise BadInput(f"text {number + 1} is empty; expected some words")
+        rows: list[Tensor] = []
+        for chunk in batched(texts, batch):
+            rows += self.model.alignment.embed_texts(*self.text_states(list(chunk)))
+        return _array(rows, self.width)
+
+    def text_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token states `[B, T, D]` and mask `[B, T]` of the text side: the sentence encoder's, or the decoder's."""
+        if self.text_encoder is not None:
+            return tuple(self.text_encoder(texts))
+        return language_states(self.model.language, self.tokenizer.encode_batch(texts))
+
+
+def language_states(language: torch.nn.Module, rows: list[list[int]], max_tokens: int = 64) -> tuple[Tensor, Tensor]:
+    """The decoder's last states of each text's tokens, right-padded (causal: padding is never looked at)."""
+    rows = [ids[:max_tokens] for ids in rows]
+    longest = max(len(ids) for ids in rows)
+    tokens_BT = torch.tensor([ids + [0] * (longest - len(ids)) for ids in rows])
+    mask_BT = torch.tensor([[True] * len(ids) + [False] * (longest - len(ids)) for ids in rows])
+    return language.hidden(language.embedding(tokens_BT)), mask_BT
+
+
+def _array(rows: list[Tensor], width: int) -> Vectors:
+    return torch.stack(rows).float().numpy() if rows else np.zeros((0, width), dtype=np.float32)

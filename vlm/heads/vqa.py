@@ -1,0 +1,72 @@
+"""Question answering: pictures or clips and a question each, to a short answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vlm.checkpoints.assemble import Assembled
+from vlm.datasets.prompts import Template
+from vlm.errors import BadInput
+from vlm.heads.media import Media
+from vlm.inference.generate import greedy
+
+MAX_QUESTION_TOKENS = 1024
+
+
+class Answerer:
+    """Reads the picture's patch tokens and the question, writes greedily."""
+
+    def __init__(self, assembled: Assembled):
+        self.model = assembled.model
+        self.template = Template(assembled.tokenizer)
+
+    def answer(
+        self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
+    ) -> list[str]:
+        """One answer a pair. Raises `BadInput` for an empty or overlong question, or counts that differ."""
+        patches = [frames for chunk in batched(media, batch) for frames in tower_patches(self.model, chunk)]
+        return self.answer_patches(patches, questions, max_tokens=max_tokens, batch=batch)
+
+    def answer_patches(
+        self, patches: Sequence[Tensor], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
+    ) -> list[str]:
+        """The same, from patch tokens `[F, N, D]` a picture or clip."""
+        if len(patches) != len(questions):
+            raise BadInput(f"expected one question an input, got {len(patches)} inputs and {len(questions)} questions")
+        contexts = [self._context(question) for question in questions]
+        answers: list[str] = []
+        for chunk, texts in zip(batched(patches, batch), batched(contexts, batch), strict=True):
+            prompts = [
+                self.template.prefix(self.model.cfg.visual_tokens, len(frames)) + text
+                for frames, text in zip(chunk, texts, strict=True)
+            ]
+            dtype = self.model.language.embedding.weight.dtype
+            replies = greedy(
+                self.model, prompts, torch.cat(list(chunk)).to(dtype), stop=self.template.end, max_tokens=max_tokens
+            )
+            answers += [self.template.tokenizer.decode(reply).strip() for reply in replies]
+        return answers
+
+    def _context(self, question: str) -> list[int]:
+        if not question.strip():
+            raise BadInput("the question is empty; expected some text")
+        context = self.template.context(question)
+        if len(context) > MAX_QUESTION_TOKENS:
+            raise BadInput(f"the question is {len(context)} tokens long; expected at most {MAX_QUESTION_TOKENS}")
+        return context
+
+
+@torch.inference_mode()
+def tower_patches(model: torch.nn.Module, media: Sequence[Media]) -> list[Tensor]:
+    """Patch tokens `[F, N, D]` of each picture (F = 1) or clip, in one pass of the tower."""
+    frames = [frame for item in media for frame in item.frames]
+    tokens_IND = model.tower(model.tower.preprocess(frames)).tokens_BND
+    return list(tokens_IND.split([len(item.frames) for item in media]))
+
+
+def batched(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
