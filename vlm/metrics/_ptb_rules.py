@@ -96,7 +96,7 @@ def rules() -> tuple[Rule, ...]:
     blank, gap = "[ \t\xa0\u2000-\u200a\u3000]", "[ \t\xa0\u2000-\u200a\u3000\n]"
     apos = "(?:['\x92\u2019]|&apos;)"  # closing; `either` takes an opening one or a back-tick too
     either = "(?:['`\x91\x92\u2018\u2019\u201b]|&apos;)"
-    aux, nt = f"{apos}(?:[msdMSD]|re|ve|ll|RE|VE|LL)", f"[nN]{either}[tT]"
+    aux, nt = f"{apos}(?i:[msd]|re|ve|ll)", f"[nN]{either}[tT]"
     word = f"{letter}{alnum}*(?:[.!?]{letter}{alnum}*)*"
     point = "[.:,\xad\u066b\u066c]"
     number = f"[-+]?(?:{digit}+(?:{point}{digit}+)*|(?:{point}{digit}+)+)"
@@ -104,12 +104,13 @@ def rules() -> tuple[Rule, ...]:
     joint = "[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"
     states = r"(?:Canada|Sino|Korean|EU|Japan|non)-U\.S|U\.S\.-(?:U\.K|U\.S\.S\.R)"
     acronym, long_acronym = rf"(?:[A-Za-z](?:\.[A-Za-z])*|{states})", rf"(?:[A-Za-z](?:\.[A-Za-z])+|{states})"
+    chain = rf"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:{long_acronym}\.|[A-Za-z0-9\xad]+))+"
     capitalised = "|".join(f"{w[0].upper()}(?i:{w[1:]})" for w in _FIRM_CAPITALISED.split())
     firm_abbr = rf"(?:(?i:ph\.d|{_any(_FIRM)})|{capitalised}|{_any(_FIRM_AS_WRITTEN)})\."
     loose_abbr = rf"(?:(?i:{_any(_LOOSE)})|{_any(_LOOSE_AS_WRITTEN)})\."
     url_char, url_end = r'[^ \t\n\f\r"<>|()]', r'[^ \t\n\f\r"<>|.!?(){},-]'
     mail_char, mail_part = r'[^ \t\n\f\r"<>|(){}\xa0]', r'[^ \t\n\f\r"<>|(){}.\xa0]'
-    name = "[A-Za-z][A-Za-z0-9_:.@-]*"
+    name = "[A-Za-z][A-Za-z0-9_:.-]*"
     group, code = "[- \xa0]", "[0-9]{2,4}"
     out: list[Rule] = []
 
@@ -169,7 +170,7 @@ def rules() -> tuple[Rule, ...]:
     rule(rf"{acronym}\.")
     rule(rf"{alnum}+(?:\.{alnum}+)*\.(?i:{_any(_EXTENSIONS)})", f"{gap}|[.?!,]")
     rule(f"{apos}{digit}{digit}", gap)
-    rule(rf"(?:{word}|{number}|{thing}|{joint})\.", "[,;:\u3001]", _unhyphenated)
+    rule(rf"(?:{word}|{thing}|{chain}|{joint})\.", "[,;:\u3001]", _unhyphenated)
     rule(
         rf"(?:\([0-9]{{2,3}}\)[ \xa0]?|(?:\+\+?)?(?:{code}{group})?{code}{group})[0-9]{{3,4}}{group}?[0-9]{{3,5}}"
         rf"|(?:\+\+?)?(?:{code}\.)?{code}\.[0-9]{{3,4}}\.[0-9]{{3,5}}",
@@ -189,9 +190,9 @@ def rules() -> tuple[Rule, ...]:
     rule("\\.{3,5}|(?:\\.[ \xa0]){2,4}\\.|[\x85\u2026]", tidy=lambda _: "...")
     rule("[,;:\u3001]|[?!]+|[.\xa1\xbf\u037e\u0589\u061f\u06d4\u0700-\u0702\u07fa\u3002]|[=/]")
     rule(thing)
-    rule(rf"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:{long_acronym}\.|[A-Za-z0-9\xad]+))+", tidy=_unhyphenated)
+    rule(chain, tidy=_unhyphenated)
     rule(joint, tidy=_amp)
     rule("'", "[A-Za-z][^ \t\n\r\xa0]", lambda _: "`")
     rule(f"{aux}|{nt}", tidy=_straight)
-    rule(rf"[Cc]\+\+|[CF]#|\*+|_+|(?:\\\*)+|@+|#+|[\\+%&~|^{symbol}]")
+    rule(rf"[Cc]\+\+|[CcFf]#|\*+|_+|(?:\\\*)+|@+|#+|[\\+%&~|^{symbol}]")
     return tuple(out)
