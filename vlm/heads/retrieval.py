@@ -16,6 +16,7 @@ from vlm.checkpoints.assemble import Assembled
 from vlm.errors import BadInput
 from vlm.heads.media import Media
 from vlm.heads.vqa import batched
+from vlm.language.decoder import LanguageModel
 
 Vectors = NDArray[np.float32]
 
@@ -60,7 +61,7 @@ class Embedder:
         return language_states(self.model.language, self.tokenizer.encode_batch(texts))
 
 
-def language_states(language: torch.nn.Module, rows: list[list[int]], max_tokens: int = 64) -> tuple[Tensor, Tensor]:
+def language_states(language: LanguageModel, rows: list[list[int]], max_tokens: int = 64) -> tuple[Tensor, Tensor]:
     """The decoder's last states of each text's tokens, right-padded (causal: padding is never looked at)."""
     rows = [ids[:max_tokens] for ids in rows]
     longest = max(len(ids) for ids in rows)

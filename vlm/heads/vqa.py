@@ -12,6 +12,7 @@ from vlm.datasets.prompts import Template
 from vlm.errors import BadInput
 from vlm.heads.media import Media
 from vlm.inference.generate import greedy
+from vlm.model import VisionLanguageModel
 
 MAX_QUESTION_TOKENS = 1024
 
@@ -60,7 +61,7 @@ class Answerer:
 
 
 @torch.inference_mode()
-def tower_patches(model: torch.nn.Module, media: Sequence[Media]) -> list[Tensor]:
+def tower_patches(model: VisionLanguageModel, media: Sequence[Media]) -> list[Tensor]:
     """Patch tokens `[F, N, D]` of each picture (F = 1) or clip, in one pass of the tower."""
     frames = [frame for item in media for frame in item.frames]
     tokens_IND = model.tower(model.tower.preprocess(frames)).tokens_BND

@@ -15,7 +15,11 @@ def add_lora(model: nn.Module, rank: int, alpha: float, targets: Iterable[str]) 
         import peft
     except ImportError:
         raise VlmError("training with LoRA needs peft: pip install 'vlm[train]'") from None
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # annotated int, used as a factor
+        target_modules=list(targets),
+    )
     peft.inject_adapter_in_model(config, model)
 
 

@@ -29,6 +29,9 @@ class SwiGLU(nn.Module):
 
 
 class Router(nn.Module):
+    bias_E: Tensor
+    load_E: Tensor
+
     def __init__(self, width: int, cfg: MoEConfig):
         super().__init__()
         self.top_k = cfg.top_k

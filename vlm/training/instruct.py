@@ -74,9 +74,9 @@ class InstructTask:
             rng = random.Random(f"{self.seed}/{source}/{example}/{occurrence}")
             chosen = self.sources[source]
             items.append(self._item(chosen, chosen.examples[example], rng, self.mirror))
-        rng = torch.Generator().manual_seed(self.seed + step)
+        generator = torch.Generator().manual_seed(self.seed + step)
         table = self.model.language.lm_head.weight
-        extra = torch.randint(len(table), (self.sampled_words,), generator=rng)
+        extra = torch.randint(len(table), (self.sampled_words,), generator=generator)
         words = torch.cat([self.words, extra]).unique() if self.sampled_words else torch.arange(len(table))
         return self._loss(items, words)
 

@@ -124,7 +124,8 @@ def _words(recipe: Recipe, objective: WordsObjective, parts: Assembled, folder: 
 
 def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, say: Say) -> Task:
     model = parts.model
-    sources, validation = [], []
+    sources: list[Source] = []
+    validation: list[Example] = []
     features: Features | None = None
     for source in objective.sources:
         card = data.load_card(source.dataset)

@@ -66,7 +66,7 @@ class WordsTask:
         return self._loss(tokens_BND, self.targets[picks])
 
     def _loss(self, tokens_BND: Tensor, targets_BV: Tensor) -> Tensor:
-        visual_BMW = self.model.projector(tokens_BND.to(self.model.projector.mlp[1].weight.dtype)).float()
+        visual_BMW = self.model.projector(tokens_BND.to(next(self.model.projector.parameters()).dtype)).float()
         scores_BMV = self.log_scale.exp() * F.normalize(visual_BMW, dim=-1) @ self.table_VW.T
         logits_BV = torch.logsumexp(scores_BMV, dim=1) + self.bias
         # Keep the length near a word's, so that the language model meets inputs of a size it knows.

@@ -55,9 +55,14 @@ class VisionTower(nn.Module):
     def __init__(self, cfg: TowerConfig):
         super().__init__()
         self.cfg = cfg
-        self.vit: VisionTransformer = timm.create_model(
+        if not timm.is_model(cfg.name):
+            raise BadInput(f"tower {cfg.name}: timm has no model of this name")
+        vit = timm.create_model(
             cfg.name, img_size=cfg.image_size, num_classes=0, pretrained=False, act_layer=ACTIVATIONS[cfg.activation]
         )
+        if not isinstance(vit, VisionTransformer) or not vit.has_class_token:
+            raise BadInput(f"tower {cfg.name}: expected a ViT with a CLS token, which the pooled vector is read from")
+        self.vit = vit
         if self.vit.embed_dim != cfg.width or self.vit.patch_embed.patch_size != (cfg.patch, cfg.patch):
             found = f"width {self.vit.embed_dim}, patch {self.vit.patch_embed.patch_size[0]}"
             raise BadInput(f"tower {cfg.name}: expected width {cfg.width}, patch {cfg.patch}; timm has {found}")
