@@ -27,36 +27,54 @@ def read_trained(path: Path) -> dict[str, Tensor]:
     for name, tensor in stored.items():
         if name.endswith(".scale") and name.removesuffix(".scale") in stored:
             continue
-        state[name] = tensor.float() * stored[f"{name}.scale"].float() if tensor.dtype == torch.int8 else tensor
+        if tensor.dtype == torch.int8:
+            if f"{name}.scale" not in stored:
+                raise BadInput(f"{path}: int8 tensor {name!r} comes without {name}.scale")
+            tensor = tensor.float() * stored[f"{name}.scale"].float()
+        state[name] = tensor
     return state
 
 
 @torch.no_grad()
 def apply_trained(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Copy trained weights into `model`, adding low-rank pairs.
+    """Copy trained weights into `model`, then add low-rank pairs, whatever the order of `state`.
 
-    Raises `BadInput` naming the tensor where a name or a shape does not fit.
+    Raises `BadInput` naming the tensor where a name or a shape does not fit; the model then is as it was.
     """
     targets = dict(model.named_parameters()) | dict(model.named_buffers())
+
+    def target(name: str, update: Tensor) -> Tensor:
+        if name not in targets:
+            raise BadInput(f"{where}: trained tensor {name!r} has no place in the model")
+        if targets[name].shape != update.shape:
+            raise BadInput(f"{where}: {name}: expected shape {tuple(targets[name].shape)}, got {tuple(update.shape)}")
+        return targets[name]
+
+    values, additions = [], []
     for name, tensor in state.items():
         base, _, kind = name.rpartition(".")
-        if kind == "lora_B":
+        if kind not in ("lora_A", "lora_B"):
+            values.append((target(name, tensor), tensor))
             continue
-        update = state[f"{base}.lora_B"].float() @ tensor.float() if kind == "lora_A" else tensor
-        target = targets.get(base if kind == "lora_A" else name)
-        if target is None:
-            raise BadInput(f"{where}: trained tensor {name!r} has no place in the model")
-        if target.shape != update.shape:
-            raise BadInput(f"{where}: {name}: expected shape {tuple(target.shape)}, got {tuple(update.shape)}")
+        down, up = state.get(f"{base}.lora_A"), state.get(f"{base}.lora_B")
+        if down is None or up is None or down.shape[0] != up.shape[1]:
+            raise BadInput(f"{where}: {base}: expected lora_A [r, in] and lora_B [out, r], of one rank r")
         if kind == "lora_A":
-            target += update.to(target.dtype)
-        else:
-            target.copy_(update)
+            update = up.float() @ down.float()
+            additions.append((target(base, update), update))
+    for weight, value in values:
+        weight.copy_(value)
+    for weight, update in additions:
+        weight += update.to(weight.dtype)
 
 
 def combine(earlier: dict[str, Tensor], later: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What two stages trained, as one state: the later value wins, low-rank additions of both add up."""
-    state = earlier | later
+    """What two stages trained, as one state: the later value wins, low-rank additions of both add up.
+
+    A later value of a whole parameter was trained from what the earlier stage made of it, so it replaces the earlier
+    stage's low-rank addition too.
+    """
+    state = {n: t for n, t in earlier.items() if n.removesuffix(".lora_A").removesuffix(".lora_B") not in later} | later
     for name in earlier.keys() & later.keys():
         if name.endswith(".lora_A"):
             state[name] = torch.cat([earlier[name], later[name]], dim=0)
