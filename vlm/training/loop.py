@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -39,6 +41,7 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
     start = _resume(recipe, task, optimizer, run)
     rows = _rows_until(log, start)
     began = last = time.monotonic()
+    counted = start
     figures: dict[str, Any] = {}
     for step in range(start, recipe.steps):
         torch.manual_seed(recipe.seed * 1_000_003 + step)
@@ -47,19 +50,18 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
         norm = optimizer.step(step)
         task.after_step()
         value = loss.item()
-        if value != value:
-            raise VlmError(f"{run}: the loss is not a number at step {step + 1}; the last checkpoint is kept")
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            found = f"the loss is {value}, its gradient {norm}, expected finite numbers"
+            raise VlmError(f"{run}: at step {step + 1} {found}; the last checkpoint is kept")
         done = step + 1
-        if done % recipe.log_every == 0 or done == recipe.steps:
-            now = time.monotonic()
+        validates = done % recipe.validate_every == 0 or done == recipe.steps
+        if validates or done % recipe.log_every == 0:
             figures = {"step": done, "loss": round(value, 4), "gradient": round(norm, 3)}
             figures["rate"] = round(optimizer.rate(step), 4)
-            figures["seconds_a_step"] = round((now - last) / min(recipe.log_every, done - start), 3)
-            last = now
-        if done % recipe.validate_every == 0 or done == recipe.steps:
-            figures |= {key: round(number, 4) for key, number in task.validate().items()}
-            last = time.monotonic()
-        if figures.get("step") == done:
+            figures["seconds_a_step"] = round((time.monotonic() - last) / (done - counted), 3)
+            if validates:
+                figures |= {key: round(number, 4) for key, number in task.validate().items()}
+            last, counted = time.monotonic(), done
             rows.append(figures)
             atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows))
         if report is not None:
@@ -82,13 +84,14 @@ def _save(recipe: Recipe, stage: Stage, optimizer: MasterAdamW, run: Path, step:
         (folder / "state.json").write_text(json.dumps(state, indent=1))
     # A link is swapped in one rename, so there is always one whole checkpoint.
     link = run / "checkpoint"
-    previous = link.resolve() if link.is_symlink() else None
     temporary = run / ".checkpoint.new"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(f"checkpoint-{step}")
     temporary.replace(link)
-    if previous is not None and previous.name != f"checkpoint-{step}":
-        shutil.rmtree(previous, ignore_errors=True)
+    # Older ones go, and what a kill left of one half written or half removed.
+    for other in run.iterdir():
+        if other.name != f"checkpoint-{step}" and re.fullmatch(r"checkpoint-\d+|\.checkpoint-\d+\..+", other.name):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _resume(recipe: Recipe, task: Task, optimizer: MasterAdamW, run: Path) -> int:
@@ -99,7 +102,7 @@ def _resume(recipe: Recipe, task: Task, optimizer: MasterAdamW, run: Path) -> in
     state = json.loads((folder / "state.json").read_text())
     mine, theirs = recipe.model_dump(mode="json"), state["recipe"]
     # Where things lie and how often they are reported may change between runs; what is computed may not.
-    free = {"output", "data", "save_every", "validate_every", "log_every"}
+    free = {"output", "data", "compile", "save_every", "validate_every", "log_every"}
     differing = [key for key in mine if key not in free and mine[key] != theirs.get(key)]
     if differing:
         raise BadInput(f"{run}: holds a run with another {', '.join(differing)}; choose another output or delete it")
@@ -127,7 +130,8 @@ def draw_curve(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], label="training loss", alpha=0.6)
-    names = [key for key in rows[-1] if key not in ("step", "loss", "gradient", "rate", "seconds_a_step")]
+    plain = ("step", "loss", "gradient", "rate", "seconds_a_step")
+    names = list(dict.fromkeys(key for row in rows for key in row if key not in plain))
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
         target = axes if name.endswith("loss") else axes.twinx()
