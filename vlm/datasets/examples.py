@@ -61,7 +61,10 @@ class DatasetCard(Config):
             raise BadInput(f"dataset {self.name}: no split {split!r}; it has {', '.join(self.splits)}")
         folder = data / self.folder
         examples = read_jsonl(folder / self.annotations)
-        return [example for example in examples if split in (None, example.split)]
+        chosen = [example for example in examples if split in (None, example.split)]
+        if not chosen:
+            raise BadInput(f"{folder / self.annotations}: no example" + (f" of split {split!r}" if split else ""))
+        return chosen
 
 
 def load_card(name_or_path: str) -> DatasetCard:
@@ -73,17 +76,17 @@ def read_jsonl(path: Path) -> list[Example]:
     if not path.is_file():
         raise BadInput(f"{path}: no such annotation file (is the data folder right?)")
     examples = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 examples.append(_example(line, path, number))
     return examples
 
 
-def _example(line: str, path: Path, number: int) -> Example:
+def _example(line: bytes, path: Path, number: int) -> Example:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}:{number}: not JSON: {error}") from None
     if not isinstance(row, dict):
         raise BadInput(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")

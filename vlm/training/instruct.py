@@ -87,8 +87,11 @@ class InstructTask:
         x_BTW = self.model.embed(batch.tokens_BT, torch.cat(rows).to(dtype))
         hidden = self.model.language.hidden(x_BTW, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
         learned_BT = batch.labels_BT != IGNORE
+        labels_R = batch.labels_BT[learned_BT]
+        # A reply's word is always in the softmax, also one no caption says (a rule answers "gray" to "grey").
+        words_V = torch.cat([words_V, labels_R]).unique()
         logits_RV = F.linear(hidden[learned_BT], self.model.language.lm_head.weight[words_V]).float()
-        return F.cross_entropy(logits_RV, torch.searchsorted(words_V, batch.labels_BT[learned_BT]))
+        return F.cross_entropy(logits_RV, torch.searchsorted(words_V, labels_R))
 
     def after_step(self) -> None:
         for router in self.model.language.routers():
@@ -122,7 +125,7 @@ class InstructTask:
         if len(replies) > source.branches:
             replies = rng.sample(replies, source.branches)
         if mirror and source.use in ("captions", "caption_questions"):
-            flipped = rng.random() < 0.5 and not any(re.search(r"\b(left|right)\b", text) for _, text in replies)
+            flipped = rng.random() < 0.5 and not any(_SIDE.search(text) for pair in replies for text in pair)
         prefix = self.template.prefix(self.model.cfg.visual_tokens, len(example.pictures))
         if source.use in ("captions", "clips"):
             # One instruction for all: it belongs to the shared prefix, less its last token, which predicts.
@@ -148,6 +151,9 @@ class InstructTask:
             for branch in item.packed.branches:
                 found.update(branch.reply)
         return torch.tensor(sorted(found))
+
+
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 def tidy(caption: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,18 +17,20 @@ def mixture(sizes: Sequence[int], shares: Sequence[float], count: int, seed: int
     repeats, so that augmentation can differ between them.
     """
     rng = random.Random(seed)
-    total, draws = sum(shares), []
-    for source, (size, share) in enumerate(zip(sizes, shares, strict=True)):
-        wanted = round(count * share / total)
-        for occurrence in range(-(-wanted // size)):
+    draws: list[tuple[int, int, int]] = []
+    # Sums of shares are rounded, not the shares: the parts always add up to `count`.
+    ends = [round(count * part / sum(shares)) for part in accumulate(shares)]
+    for source, size in enumerate(sizes):
+        wanted = ends[source] - (ends[source - 1] if source else 0)
+        if wanted and not size:
+            raise ValueError(f"source {source} is empty, expected examples to draw {wanted} from")
+        for occurrence in range(-(-wanted // max(1, size))):
             order = list(range(size))
             rng.shuffle(order)
             draws += [(source, example, occurrence) for example in order[: wanted - occurrence * size]]
-    while len(draws) < count:
-        draws.append((0, rng.randrange(sizes[0]), 0))
     # Shuffle in windows of one pass each would bunch sources; one global shuffle keeps every batch a mixture.
     rng.shuffle(draws)
-    return draws[:count]
+    return draws
 
 
 def batches(draws: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -20,6 +20,7 @@ from vlm.datasets.features import Features, cached_features
 from vlm.datasets.prompts import Template
 from vlm.errors import BadInput
 from vlm.language.lora import add_lora
+from vlm.language.moe import SwiGLU
 from vlm.model import VisionLanguageModel, cast_parameters
 from vlm.training.contrastive import ContrastiveTask
 from vlm.training.instruct import InstructTask, Source, by_picture
@@ -130,7 +131,9 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
     for source in objective.sources:
         card = data.load_card(source.dataset)
         rows = card.read(folder, source.split)
-        rows = by_picture(rows) if source.use == "questions" else rows
+        rows = by_picture(rows) if source.use == "questions" else [e for e in rows if e.captions]
+        if not rows:
+            raise BadInput(f"{recipe.output}: dataset {source.dataset} has nothing to use as {source.use}")
         sources.append(Source(rows, source.use, source.share, source.branches))
         pictures = [p for e in rows for p in e.pictures]
         read = visual_features(model, pictures, recipe.mirror and "caption" in source.use, say)
@@ -149,6 +152,10 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
     if recipe.precision == "bfloat16":
         cast_parameters(model.language, torch.bfloat16)
         cast_parameters(model.projector, torch.bfloat16)
+    if recipe.compile:
+        for module in model.language.modules():
+            if isinstance(module, torch.nn.RMSNorm | SwiGLU):
+                module.compile(dynamic=True)
     model.train()
     return InstructTask(model, Template(parts.tokenizer), sources, validation, features, objective, recipe)
 
