@@ -58,8 +58,8 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """The last layer's normalised states `[B, T, D]` for input embeddings `x_BTD`.
 
-        `positions_BT` default to 0..T-1 (after what the cache holds); `mask_BTS` is true where a token may look and
-        defaults to causal, which with a non-empty cache is right for one token at a time only.
+        `positions_BT` default to 0..T-1 (after what the cache holds); `mask_BTS` is true where a token may look, at the
+        cache's tokens and the new ones, and defaults to causal.
         """
         tokens, past = x_BTD.shape[1], cache.length if cache is not None else 0
         if positions_BT is None:

@@ -51,7 +51,10 @@ def read_dinov2_onnx(path: Path, prefix: str = "backbone.") -> dict[str, Tensor]
     def tensor_of(name: str) -> Tensor:
         if name not in stored:
             raise BadInput(f"{path}: expected a tensor {name!r}, found none")
-        return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
+        try:
+            return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"{path}: tensor {name!r} is damaged: {error}") from None
 
     named = {name.removeprefix(prefix): name for name in stored if name.startswith(prefix)}
     transposed = {}
