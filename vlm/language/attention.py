@@ -77,6 +77,8 @@ def plain_attention(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_BTS: Te
     scores = (q_BGRK @ k_BGSK.transpose(-1, -2)).unflatten(2, (-1, tokens))
     if mask_BTS is None:
         mask_BTS = torch.ones(1, tokens, k_BGSK.shape[2], dtype=torch.bool, device=q_BHTK.device).tril()
-    scores = scores.masked_fill(~mask_BTS[:, None, None], torch.finfo(scores.dtype).min)
+    hidden = torch.zeros_like(mask_BTS, dtype=scores.dtype).masked_fill_(~mask_BTS, torch.finfo(scores.dtype).min)
+    # In place: neither the product nor the softmax needs the scores without the mask for its gradient.
+    scores += hidden[:, None, None]
     out_BGRK = scores.softmax(dim=-1).flatten(2, 3) @ v_BGSK
     return out_BGRK.unflatten(2, (-1, tokens)).flatten(1, 2)

@@ -84,6 +84,8 @@ class Recipe(Config):
     mirror: bool = False
     """Also show every picture mirrored."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    """Fuse norms and gates with torch.compile (needs a C++ compiler; about a minute at the start)."""
     seed: int = 0
     save_every: PositiveInt = 200
     validate_every: PositiveInt = 200
