@@ -7,6 +7,7 @@ A data set is a folder with a JSON-lines file, one example a line, paths relativ
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ class DatasetCard(Config):
         if not chosen:
             raise BadInput(f"{folder / self.annotations}: no example" + (f" of split {split!r}" if split else ""))
         return chosen
+
+
+def data_folder(path: str | None) -> Path:
+    """The folder of data sets: the recipe's, or `$VLM_DATA`."""
+    named = path or os.environ.get("VLM_DATA")
+    if not named:
+        raise BadInput("no data folder: give data=FOLDER (or set VLM_DATA); data/*.yaml say what belongs there")
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such data folder")
+    return folder
 
 
 def load_card(name_or_path: str) -> DatasetCard:

@@ -47,6 +47,10 @@ class ContrastiveObjective(Config):
     kind: Literal["contrastive"]
     dataset: str
     loss: Literal["clip", "siglip"] = "clip"
+    captions: PositiveInt = 5
+    """Captions of a picture in one batch, at most."""
+    text: Literal["encoder", "language"] | None = None
+    """Whose states the text head reads, where it is not what the model card says."""
 
 
 class WordsObjective(Config):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vlm.checkpoints.assemble import Assembled, assemble
-from vlm.checkpoints.card import load_card
+from vlm.checkpoints.card import ModelCard, load_card
 from vlm.checkpoints.trained import apply_trained, read_trained
 from vlm.datasets import examples as data
 from vlm.datasets.examples import Example
@@ -25,12 +25,11 @@ from vlm.model import VisionLanguageModel, cast_parameters
 from vlm.training.contrastive import ContrastiveTask
 from vlm.training.instruct import InstructTask, Source, by_picture
 from vlm.training.recipe import ContrastiveObjective, InstructObjective, Recipe, WordsObjective
-from vlm.training.tasks import Task
+from vlm.training.tasks import Say, Task
 from vlm.training.words import WordsTask
 from vlm.vision.images import load_image
 from vlm.weights import cache_dir
 
-Say = Callable[[str], None]
 VALIDATION_PICTURES = 200
 
 
@@ -43,17 +42,20 @@ class Stage:
 
 def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     """Load the model and the data of `recipe`, freeze what it does not train, and say what that is."""
-    assembled = assemble(load_card(recipe.model), trained=False, offline=offline, report=say)
+    objective = recipe.objective
+    card = load_card(recipe.model)
+    if isinstance(objective, ContrastiveObjective) and objective.text is not None:
+        card = with_text_side(card, objective.text)
+    assembled = assemble(card, trained=False, offline=offline, report=say)
     model = assembled.model
     earlier: dict[str, Tensor] = {}
     if recipe.start_from is not None:
         weights = _weights(Path(recipe.start_from))
         earlier = read_trained(weights)
         apply_trained(model, earlier, str(weights))
-    folder = data_folder(recipe.data)
+    folder = data.data_folder(recipe.data)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    objective = recipe.objective
     task: Task
     if isinstance(objective, ContrastiveObjective):
         task = _contrastive(recipe, objective, assembled, folder, say)
@@ -67,15 +69,13 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     return Stage(task, earlier)
 
 
-def data_folder(path: str | None) -> Path:
-    """The folder of data sets: the recipe's, or `$VLM_DATA`."""
-    named = path or os.environ.get("VLM_DATA")
-    if not named:
-        raise BadInput("no data folder: give data=FOLDER (or set VLM_DATA); data/*.yaml say what belongs there")
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such data folder")
-    return folder
+def with_text_side(card: ModelCard, text: Literal["encoder", "language"]) -> ModelCard:
+    """The card with its text head reading the sentence encoder's states, or the language model's."""
+    alignment = card.model.alignment.model_copy(update={"text": text})
+    width = card.model.language.width if text == "language" else card.model.text_width
+    return card.model_copy(
+        update={"model": card.model.model_copy(update={"alignment": alignment, "text_width": width})}
+    )
 
 
 def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, say: Say) -> Features:

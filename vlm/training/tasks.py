@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor, nn
+
+Say = Callable[[str], None]
+"""Told of progress in words."""
 
 
 class Task(Protocol):
