@@ -7,14 +7,16 @@ comes with `NAME.scale`, one float a row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlm.errors import BadInput
+from vlm.files import atomic_path
 
 
 def read_trained(path: Path) -> dict[str, Tensor]:
@@ -99,3 +101,22 @@ def compress(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             small[name] = tensor.to(torch.bfloat16)
     return small
+
+
+def weights_of(path: Path) -> Path:
+    """The trained weights of a run's folder, of a checkpoint folder, or the file itself."""
+    for candidate in (path / "weights.safetensors", path / "model.safetensors", path):
+        if candidate.is_file():
+            return candidate
+    raise BadInput(f"{path}: no weights.safetensors or model.safetensors in it")
+
+
+def release(runs: Sequence[Path], folder: Path) -> Path:
+    """What several runs trained, combined in their order and compressed, as `folder/model.safetensors`."""
+    state: dict[str, Tensor] = {}
+    for run in runs:
+        state = combine(state, read_trained(weights_of(run)))
+    target = folder / "model.safetensors"
+    with atomic_path(target) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in compress(state).items()}, temporary)
+    return target

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlm.checkpoints.assemble import Assembled, assemble
 from vlm.checkpoints.card import ModelCard, load_card
-from vlm.checkpoints.trained import apply_trained, read_trained
+from vlm.checkpoints.trained import apply_trained, read_trained, weights_of
 from vlm.datasets import examples as data
 from vlm.datasets.examples import Example
 from vlm.datasets.features import Features, cached_features
@@ -50,7 +50,7 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     model = assembled.model
     earlier: dict[str, Tensor] = {}
     if recipe.start_from is not None:
-        weights = _weights(Path(recipe.start_from))
+        weights = weights_of(Path(recipe.start_from))
         earlier = read_trained(weights)
         apply_trained(model, earlier, str(weights))
     folder = data.data_folder(recipe.data)
@@ -166,14 +166,6 @@ def _features_of(
     features = visual_features(model, [p for e in train for p in e.pictures], mirror, say)
     features.merge(visual_features(model, [p for e in validation for p in e.pictures], False, say))
     return features
-
-
-def _weights(path: Path) -> Path:
-    """A run's, a checkpoint folder's, or a file's trained weights."""
-    for candidate in (path / "weights.safetensors", path / "model.safetensors", path):
-        if candidate.is_file():
-            return candidate
-    raise BadInput(f"{path}: no weights.safetensors or model.safetensors to start from")
 
 
 def _summary(task: Task) -> str:
