@@ -109,7 +109,8 @@ def _text_states(embedder: Embedder, examples: list[Example], say: Say, batch: i
     states: dict[int, Tensor] = {}
     for start in range(0, len(order), batch):
         chunk = order[start : start + batch]
-        tokens_BTD, mask_BT = embedder.text_states([captions[i][1] for i in chunk])
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens_BTD, mask_BT = embedder.text_states([captions[i][1] for i in chunk])
         for i, tokens_TD, mask_T in zip(chunk, tokens_BTD, mask_BT, strict=True):
             states[i] = tokens_TD[mask_T].to(torch.bfloat16)
         if (start // batch) % 40 == 0:

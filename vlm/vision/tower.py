@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import timm
-import torch
 from PIL import Image
 from pydantic import PositiveInt
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
@@ -78,8 +77,3 @@ class VisionTower(nn.Module):
     def forward(self, pixels_BCHW: Tensor) -> TowerOutput:
         x_BTD = self.vit.forward_features(pixels_BCHW)
         return TowerOutput(x_BTD[:, self.vit.num_prefix_tokens :], x_BTD[:, 0])
-
-
-def bf16_is_fast() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
