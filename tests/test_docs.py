@@ -1,0 +1,88 @@
+"""The commands that the documents show are run, or where they train for an hour, checked as far as their input."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm import assets, config
+
+ROOT = Path(__file__).resolve().parents[1]
+VLM = Path(sys.executable).parent / "vlm"
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("data/samples/*.md"),
+    *ROOT.glob("data/checkpoints/*/*.md"),
+]
+
+
+def commands(language: str) -> list[tuple[str, str]]:
+    """(document, command) of every line in a fenced block of this language."""
+    found = []
+    for document in DOCUMENTS:
+        for block in re.findall(rf"```{language}\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.S):
+            lines = [line.split("  #")[0].strip() for line in block.splitlines()]
+            found += [(document.name, line) for line in lines if line and not line.startswith("#")]
+    return found
+
+
+SHOWN = commands("bash")
+LONG = ("vlm train", "vlm eval", "vlm export")
+RUN = [command for document, command in SHOWN if document == "README.md" and command.startswith("vlm ")]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert any(command.startswith("vlm caption") for command in RUN)
+
+
+@pytest.mark.parametrize("command", sorted({c for _, c in SHOWN if c.startswith("make ")}))
+def test_make_targets_exist(command: str) -> None:
+    for target in command.split()[1:]:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
+
+
+@pytest.mark.parametrize("command", sorted({c for _, c in SHOWN if c.startswith(LONG)}))
+def test_inputs_of_long_commands_are_there(command: str) -> None:
+    words = shlex.split(command)
+    if words[1] == "train":
+        from vlm.training.recipe import Recipe
+
+        config.load(Recipe, ROOT / words[2], [word for word in words[3:] if "=" in word])
+    elif words[1] == "eval":
+        for task in words[words.index("--tasks") + 1].split(","):
+            assets.find_card("eval", task, "benchmark")
+    helped = subprocess.run([VLM, words[1], "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0, helped.stderr
+    for option in (word for word in words if word.startswith("--")):
+        assert option in helped.stdout
+
+
+@pytest.mark.weights
+def test_the_readme_runs_as_shown(tmp_path: Path) -> None:
+    """In order, in one folder, as a reader would type them."""
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    for command in RUN:
+        if command.startswith(LONG):
+            continue
+        done = subprocess.run(
+            [VLM, *shlex.split(command)[1:]],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120"},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert done.stdout.strip(), command
+
+
+@pytest.mark.weights
+def test_the_readme_python_runs_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    code = block + "\nassert scores.shape == (1, 2) and scores[0, 0] > scores[0, 1]\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
