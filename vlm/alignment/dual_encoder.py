@@ -21,6 +21,8 @@ class AlignmentConfig(Config):
 
     width: PositiveInt
     text: Literal["encoder", "language"]
+    image_pool: PositiveInt = 1
+    """Side of the square of patches averaged before the image head looks at them."""
     image_queries: PositiveInt
     text_queries: PositiveInt
     hidden: PositiveInt
@@ -57,6 +59,7 @@ class PoolingHead(nn.Module):
 class DualHeads(nn.Module):
     def __init__(self, cfg: AlignmentConfig, tower_width: int, text_width: int):
         super().__init__()
+        self.image_pool = cfg.image_pool
         self.image = PoolingHead(tower_width, cfg.image_queries, cfg.hidden, cfg.width, cfg.dropout)
         self.text = PoolingHead(text_width, cfg.text_queries, cfg.hidden, cfg.width, cfg.dropout)
         # CLIP's start and ceiling of the temperature (arXiv:2103.00020, section 2.5); SigLIP's start of the bias.
@@ -69,16 +72,13 @@ class DualHeads(nn.Module):
 
     def embed_images(self, tokens_BND: Tensor, pooled_BD: Tensor) -> Tensor:
         """Unit vectors `[B, S]` of pictures."""
-        return F.normalize(self.image(tokens_BND, pooled_BD), dim=-1)
+        side, pool = math.isqrt(tokens_BND.shape[1]), self.image_pool
+        grid = tokens_BND.unflatten(1, (side // pool, pool, side // pool, pool))
+        coarse_BND = grid.mean(dim=(2, 4)).flatten(1, 2).to(self.image.norm.weight.dtype)
+        return F.normalize(self.image(coarse_BND, pooled_BD.to(coarse_BND.dtype)), dim=-1)
 
     def embed_texts(self, tokens_BND: Tensor, mask_BN: Tensor) -> Tensor:
         """Unit vectors `[B, S]` of texts; the pooled vector is the mean of the tokens."""
         weights = mask_BN[..., None].to(tokens_BND.dtype)
         mean_BD = (tokens_BND * weights).sum(1) / weights.sum(1)
         return F.normalize(self.text(tokens_BND, mean_BD, mask_BN), dim=-1)
-
-    def embed_clips(self, tokens_BFND: Tensor, pooled_BFD: Tensor) -> Tensor:
-        """Unit vectors of clips of F frames: the mean of the frames' vectors, in the pictures' space."""
-        batch, frames = pooled_BFD.shape[:2]
-        vectors = self.embed_images(tokens_BFND.flatten(0, 1), pooled_BFD.flatten(0, 1))
-        return F.normalize(vectors.view(batch, frames, -1).mean(dim=1), dim=-1)

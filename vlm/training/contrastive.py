@@ -60,7 +60,7 @@ class ContrastiveTask:
             pooled.append(self.features.pooled(example.pictures, flipped)[0])
             texts += [self.train_texts[pick][c] for c in chosen]
             owners += [row] * count
-        image_BD = self.heads.embed_images(torch.stack(tokens).float(), torch.stack(pooled).float())
+        image_BD = self.heads.embed_images(torch.stack(tokens), torch.stack(pooled))
         text_TD = self.heads.embed_texts(*padded(texts))
         owner_T = torch.tensor(owners)
         if self.objective.loss == "siglip":
@@ -78,7 +78,7 @@ class ContrastiveTask:
         for start in range(0, len(self.validation), 200):
             pictures = [p for e in self.validation[start : start + 200] for p in e.pictures]
             tokens, pooled = self.features.tokens(pictures), self.features.pooled(pictures)
-            images.append(self.heads.embed_images(tokens.float(), pooled.float()))
+            images.append(self.heads.embed_images(tokens, pooled))
         for row, states in enumerate(self.validation_texts):
             texts.append(self.heads.embed_texts(*padded(states)))
             owners += [row] * len(states)
