@@ -35,8 +35,8 @@ def read_gguf(path: Path) -> tuple[LanguageConfig, dict[str, Tensor]]:
     """
     try:
         reader = gguf.GGUFReader(path)
-    except ValueError as error:
-        raise BadInput(f"{path}: not a GGUF file: {error}") from None
+    except (ValueError, IndexError, KeyError, OSError) as error:
+        raise BadInput(f"{path}: not a GGUF file, or a damaged one: {error}") from None
     architecture = _field(reader, "general.architecture", path)
     if architecture != "llama":
         raise BadInput(f"{path}: expected a GGUF file of architecture llama, got {architecture!r}")

@@ -1,0 +1,54 @@
+"""The table of commands: a name, a function, an example each. Nothing slow is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from vlm import __version__
+from vlm.cli import demo, media, models, retrieval, training
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "pull": (models.pull, "vlm pull nano"),
+    "models": (models.models, "vlm models"),
+    "caption": (media.caption, "vlm caption photo.jpg clip.mp4 holiday/"),
+    "ask": (media.ask, 'vlm ask photo.jpg "What color is the car?"'),
+    "embed": (media.embed, 'vlm embed photos/ --text "a dog in the snow" --to vectors.safetensors'),
+    "index": (retrieval.index, "vlm index photos/ --to photos.index"),
+    "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
+    "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
+    "eval": (training.evaluate, "vlm eval --model nano --tasks flickr8k_retrieval --data ../data"),
+    "demo": (demo.demo, "vlm demo --to demo"),
+}
+for _name, (_function, _example) in COMMANDS.items():
+    app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vlm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Vision-language models: captions, answers and search over pictures and videos.
+
+    Exit codes: 0 done, 1 failed, 2 bad usage or bad input (one line on stderr says what and where).
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())

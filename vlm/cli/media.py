@@ -1,0 +1,104 @@
+"""`vlm caption`, `vlm ask`, `vlm embed`: what a model says of a picture or clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.output import emit
+from vlm.cli.session import expand, lazy_model, map_media, reported
+from vlm.errors import BadInput
+
+
+def caption(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, videos, URLs, or folders of them.")],
+    model: ModelName = "nano",
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Write a caption for each picture or video.
+
+    Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
+    """
+    load = lazy_model(model, offline)
+    inputs, empty = expand(paths)
+    done, unread = map_media(inputs, lambda media: load().caption(media), label="captions", offline=offline)
+    left_out = reported(empty + unread)
+    if as_json:
+        emit({"results": [{"input": item, "caption": text} for item, text in done], **left_out})
+    else:
+        for item, text in done:
+            print(f"{item}: {text}" if len(inputs) > 1 else text)
+    if left_out:
+        raise typer.Exit(2)
+
+
+def ask(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A picture, a video, or a URL.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
+    model: ModelName = "nano",
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Answer a question about a picture or video."""
+    if not question.strip():
+        raise BadInput("the question is empty; expected some text")
+    load = lazy_model(model, offline)
+    done, left_out = map_media([path], lambda media: load().answer(media, [question]), label="answer", offline=offline)
+    if left_out:
+        raise BadInput(left_out[0].reason)
+    if as_json:
+        emit({"results": [{"input": item, "question": question, "answer": text} for item, text in done]})
+    else:
+        print(done[0][1])
+
+
+def embed(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATH]...", help="Pictures, videos, URLs, or folders of them.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", metavar="TEXT", help="A text; may be repeated.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write a safetensors file instead of printing.")
+    ] = None,
+    model: ModelName = "nano",
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Give vectors of pictures, videos and texts.
+
+    They are of unit length and lie in one space: inner products are similarities.
+    """
+    texts = text or []
+    if not paths and not texts:
+        raise BadInput("nothing to embed: give a PATH or --text TEXT")
+    if any(not item.strip() for item in texts):
+        raise BadInput("a text is empty; expected some words")
+    load = lazy_model(model, offline)
+    inputs, empty = expand(paths or [])
+    done, unread = map_media(inputs, lambda media: load().embed_images(media), label="vectors", offline=offline)
+    done += zip(texts, load().embed_texts(texts) if texts else [], strict=True)
+    left_out = reported(empty + unread)
+    if to is not None and done:
+        import numpy as np
+        from safetensors.numpy import save
+
+        from vlm.files import atomic_write
+
+        names = json.dumps([name for name, _ in done])
+        atomic_write(to, save({"vectors": np.stack([vector for _, vector in done])}, metadata={"inputs": names}))
+    written = {"written": str(to) if done else None, "count": len(done)}
+    printed = [{"input": name, "vector": [float(f"{x:.8g}") for x in vector]} for name, vector in done]
+    if as_json:
+        emit({**(written if to is not None else {"results": printed}), **left_out})
+    elif to is not None:
+        print(f"{to}: {len(done)} vectors")
+    else:
+        for row in printed:
+            print(json.dumps(row))
+    if left_out:
+        raise typer.Exit(2)

@@ -1,0 +1,66 @@
+"""`vlm models` and `vlm pull`: which models there are, and their published parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from vlm import assets
+from vlm.cli.options import AsJson, Offline
+from vlm.cli.output import emit, say, table, working
+from vlm.config import parse, read_yaml
+from vlm.errors import VlmError
+from vlm.weights import Part, fetch
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models and whether their parts are here."""
+    listed = []
+    for name, path in assets.cards("configs/models").items():
+        card = read_yaml(path)
+        parts = {key: _is_here(f"{name}/{key}", part, str(path)) for key, part in card["parts"].items()}
+        listed.append({"name": name, "about": card["about"], "licence": card["licence"], "parts": parts})
+    if as_json:
+        emit({"models": listed})
+        return
+    rows = []
+    for card in listed:
+        missing = [part for part, here in card["parts"].items() if not here]
+        state = f"needs `vlm pull {card['name']}` ({', '.join(missing)})" if missing else "here"
+        rows.append([card["name"], card["about"], card["licence"], state])
+    table(["name", "about", "licence", "parts"], rows)
+
+
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `vlm models`, or the path of a card.")],
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Fetch a model's published parts.
+
+    They are converted once and kept; the second time nothing is downloaded.
+    """
+    path = assets.find_card("configs/models", name, "model")
+    with working(f"pulling {name}") as advance:
+        from vlm.checkpoints.card import load_card
+        from vlm.checkpoints.parts import pull as pull_parts
+
+        def report(line: str) -> None:
+            if not line.endswith(" MB"):
+                say(line)
+            advance(0, line)
+
+        folders = pull_parts(load_card(str(path)), offline=offline, report=report)
+    if as_json:
+        emit({"model": name, "parts": {part: str(folder) for part, folder in folders.items()}})
+    else:
+        print(f"{name}: {', '.join(folders)} are here")
+
+
+def _is_here(name: str, part: Any, where: str) -> bool:
+    try:
+        fetch(name, parse(Part, part, where), offline=True)
+    except VlmError:
+        return False
+    return True

@@ -1,0 +1,15 @@
+"""Options that several commands share, so that they are called and explained alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+ModelName: TypeAlias = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="A model of `vlm models`, or the path of a card.")
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+Index: TypeAlias = Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder.", show_default=False)]

@@ -1,0 +1,117 @@
+"""What commands share once they run: a model that is loaded when it is first needed, and inputs read in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from vlm import assets
+from vlm.cli.output import say, working
+from vlm.errors import BadInput, VlmError
+
+if TYPE_CHECKING:
+    from vlm.api import Model
+    from vlm.heads.media import Media, Skipped
+
+T = TypeVar("T")
+
+BATCH = 8
+"""Inputs read and worked on at once: bounds the memory, and the time between two signs of progress."""
+
+
+def lazy_model(name: str, offline: bool) -> Callable[[], Model]:
+    """A function that loads the model on its first call.
+
+    Raises `BadInput` at once where there is no such card: that is known before anything slow begins.
+    """
+    assets.find_card("configs/models", name, "model")
+
+    @cache
+    def load() -> Model:
+        with working(f"loading {name}") as advance:
+            from vlm import api
+
+            return api.load(name, offline=offline, report=lambda line: advance(0, line))
+
+    return load
+
+
+def space_of(name: str) -> tuple[str, int]:
+    """What tells the shared space of a model from others (its name and a hash of its weights), and its width."""
+    from vlm.checkpoints.card import load_card
+
+    card = load_card(name)
+    digest = hashlib.sha256(card.model.model_dump_json().encode())
+    for part in card.parts.values():
+        digest.update(repr(sorted(part.sources[0].hashes.items())).encode())
+    if trained := card.trained_weights():
+        digest.update(trained.read_bytes())
+    return f"{card.name}-{digest.hexdigest()[:12]}", card.model.alignment.width
+
+
+def expand(inputs: Iterable[str]) -> tuple[list[str], list[Skipped]]:
+    """The inputs with every folder replaced by the pictures and videos in it, and folders that hold none."""
+    from vlm.heads.media import Skipped
+    from vlm.vision.images import list_media
+    from vlm.vision.urls import is_url
+
+    found: list[str] = []
+    skipped = []
+    for item in inputs:
+        try:
+            is_folder = not is_url(item) and Path(item).is_dir()
+            found += [str(path) for path in list_media(item)] if is_folder else [item]
+        except BadInput as error:
+            skipped.append(Skipped(item, str(error)))
+    return found, skipped
+
+
+def open_input(item: str, offline: bool = False) -> Media:
+    """One input, read; what was done to it to fit is said on stderr. Raises `BadInput`."""
+    from vlm.heads.media import open_media
+    from vlm.vision.urls import is_url
+    from vlm.weights import network_is_off
+
+    if is_url(item) and (offline or network_is_off()):
+        raise BadInput(f"{item}: expected a file, got a URL while the network is off")
+    media = open_media(item)
+    for line in media.notes:
+        say(f"note: {line}")
+    return media
+
+
+def map_media(
+    inputs: Sequence[str],
+    work: Callable[[list[Media]], Iterable[T]],
+    *,
+    label: str,
+    offline: bool = False,
+) -> tuple[list[tuple[str, T]], list[Skipped]]:
+    """`work` on the inputs that can be read, a batch at a time; the others with the reason, said on stderr too."""
+    from vlm.heads.media import Skipped
+
+    results: list[tuple[str, T]] = []
+    skipped = []
+    with working(label, len(inputs)) as advance:
+        for start in range(0, len(inputs), BATCH):
+            names, media = [], []
+            for item in inputs[start : start + BATCH]:
+                try:
+                    media.append(open_input(item, offline))
+                    names.append(item)
+                except VlmError as error:
+                    skipped.append(Skipped(item, str(error)))
+            if media:
+                results += zip(names, work(media), strict=True)
+            advance(min(start + BATCH, len(inputs)), "")
+    return results, skipped
+
+
+def reported(skipped: Sequence[Skipped], key: str = "input") -> dict[str, list[dict[str, str]]]:
+    """The part of a JSON object that lists what was left out; each is said on stderr as well."""
+    for item in skipped:
+        say(item.reason)
+    return {"skipped": [{key: item.input, "reason": item.reason} for item in skipped]} if skipped else {}

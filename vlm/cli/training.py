@@ -1,0 +1,80 @@
+"""`vlm train` and `vlm eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm import assets, config
+from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.output import emit, say, table, working
+
+
+def train(
+    recipe_name: Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe: a name in configs/train, or a path.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to take instead of the recipe's.")
+    ] = None,
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Train a stage by its recipe.
+
+    A run that was cut off goes on from its last checkpoint.
+    """
+    from vlm.training.recipe import Recipe
+
+    recipe = config.load(Recipe, assets.find_card("configs/train", recipe_name, "recipe"), overrides)
+    run = Path(recipe.output)
+    with working(f"training {run.name}", recipe.steps) as advance:
+        from vlm.training.loop import train as train_stage
+        from vlm.training.stages import build_stage
+
+        stage = build_stage(recipe, say, offline)
+        figures = train_stage(recipe, stage, run, lambda done, total, text: advance(done, f"{run.name}: {text}"))
+    written = {"weights": "weights.safetensors", "curve": "curve.png", "log": "log.jsonl"}
+    places = {kind: str(run / file) for kind, file in written.items()}
+    if as_json:
+        emit({"output": str(run), **places, "figures": figures})
+        return
+    for kind, place in places.items():
+        print(f"{kind}: {place}")
+    print(", ".join(f"{name} {value}" for name, value in figures.items()))
+
+
+def evaluate(
+    tasks: Annotated[str, typer.Option("--tasks", metavar="A,B", help="Benchmarks: cards in eval/, or paths.")],
+    model: ModelName = "nano",
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N examples.")] = None,
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Measure a model on benchmarks."""
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("expected at least one benchmark", param_hint="--tasks")
+    assets.find_card("configs/models", model, "model")
+    with working("evaluation") as advance:
+        import os
+
+        if offline:
+            os.environ["VLM_OFFLINE"] = "1"
+        from vlm.evaluation.run import evaluate as run
+
+        results = run(model, names, data, limit, lambda text: advance(0, text))
+    if as_json:
+        emit({"results": results})
+        return
+    rows = []
+    for result in results:
+        figures = {key: value for key, value in result.items() if key != "task"}
+        shown = (
+            f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
+        )
+        rows.append([str(result["task"]), "\n".join(shown)])
+    table(["task", "figures"], rows)
