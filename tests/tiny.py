@@ -36,7 +36,7 @@ MODEL = ModelConfig(
 )
 SENTENCES = [
     "A red square on the wall.", "A blue square on the wall.", "A green square on the grass.", "user assistant",
-    "Describe the picture.", "What color is the square?", "Is there a dog in the picture? yes no", "Describe the video.",
+    "Describe the picture.", "What color is the square?", "Is there a dog in the picture? yes no",
 ]  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def language(moe: MoEConfig | None = MOE, seed: int = 0) -> LanguageModel:
     torch.manual_seed(seed)
     model = LANGUAGE.model_copy(update={"moe": moe}).build().eval()
     with torch.no_grad():
+        model.embedding.weight *= 0.1  # else a token's own embedding drowns what the layers say
         for layer in model.layers:
             if isinstance(layer.ffn, MixtureOfExperts):
                 layer.ffn.router.bias_E.normal_(std=0.1)

@@ -89,7 +89,8 @@ def test_files_that_are_not_llama_are_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "extra.gguf", llama(), extra="blk.0.attn_q.bias")
     expected = {
         "text": "not a GGUF file", "cut": "not a GGUF file", "header": "not a GGUF file", "empty": "not a GGUF file",
-        "other": "expected a GGUF file of architecture llama, got 'gpt2'", "extra": "unknown tensor 'blk.0.attn_q.bias'",
+        "other": "expected a GGUF file of architecture llama, got 'gpt2'",
+        "extra": "unknown tensor 'blk.0.attn_q.bias'",
     }  # fmt: skip
     for name, words in expected.items():
         with pytest.raises(BadInput) as caught:
