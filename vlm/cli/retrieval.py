@@ -22,7 +22,8 @@ def index(
 ) -> None:
     """Index the pictures and videos of a folder.
 
-    An index that is there is brought up to date with the folder. Files whose content is known are not embedded again; those that have gone are removed.
+    An index that is there is brought up to date with the folder. Files whose content is known are not embedded again;
+    those that have gone are removed.
     """
     from vlm.cli.indexing import sync
     from vlm.vision.images import list_media

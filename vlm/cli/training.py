@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -59,14 +60,16 @@ def evaluate(
     if not names:
         raise typer.BadParameter("expected at least one benchmark", param_hint="--tasks")
     assets.find_card("configs/models", model, "model")
-    with working("evaluation") as advance:
-        import os
-
-        if offline:
-            os.environ["VLM_OFFLINE"] = "1"
+    if offline:
+        os.environ["VLM_OFFLINE"] = "1"
+    with working("evaluation", 100) as advance:
         from vlm.evaluation.run import evaluate as run
 
-        results = run(model, names, data, limit, lambda text: advance(0, text))
+        def report(task: str, done: int, total: int) -> None:
+            """Every task counts alike in the estimate."""
+            advance(round(100 * (names.index(task) + done / total) / len(names)) if task in names else -1, task)
+
+        results = run(model, names, None if data is None else str(data), limit, report)
     if as_json:
         emit({"results": results})
         return
