@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "index": (retrieval.index, "vlm index photos/ --to photos.index"),
     "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
+    "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
     "eval": (training.evaluate, "vlm eval --model nano --tasks flickr8k_retrieval --data ../data"),
     "demo": (demo.demo, "vlm demo --to demo"),
 }

@@ -198,7 +198,7 @@ def write(report: Report, folder: Path) -> dict[str, Path]:
 
     written = {"sheet": folder / "contact_sheet.png", "page": folder / "index.html", "results": folder / "results.json"}
     with atomic_path(written["sheet"]) as path:
-        sheet(report).save(path, format="PNG", optimize=True)
+        sheet(report).save(path, format="PNG")
     atomic_write(written["page"], page(report))
     atomic_write(written["results"], json.dumps(report.as_dict(), indent=1) + "\n")
     return written

@@ -1,4 +1,4 @@
-"""`vlm train` and `vlm eval`."""
+"""`vlm train`, `vlm export` and `vlm eval`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,23 @@ def train(
     for kind, place in places.items():
         print(f"{kind}: {place}")
     print(", ".join(f"{name} {value}" for name, value in figures.items()))
+
+
+def export(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, in their order.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder; a model card names it as `trained`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make one small file of what runs trained."""
+    with working("export"):
+        from vlm.checkpoints.trained import release
+
+        path = release(runs, to)
+    size = round(path.stat().st_size / 1e6, 1)
+    if as_json:
+        emit({"weights": str(path), "megabytes": size})
+    else:
+        print(f"{path}: {size} MB")
 
 
 def evaluate(
