@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from vlm.datasets.packing import IMAGE_SLOT
+from vlm.inference.generate import greedy
+from vlm.model import VisionLanguageModel
+
+PICTURE = [IMAGE_SLOT] * 4
+PROMPTS = [[1, *PICTURE, 7, 8], [2, 3, *PICTURE, 9, 10, 11, 12, 13, 14], [4, *PICTURE, 5], [6, *PICTURE, *PICTURE, 15]]
+NEVER = tiny.LANGUAGE.vocab_size  # no token has this number, so nothing stops
+
+
+@pytest.fixture(scope="module")
+def model() -> VisionLanguageModel:
+    return tiny.vision_language(seed=3)
+
+
+def one_by_one(model: VisionLanguageModel, stop: int, max_tokens: int) -> list[list[int]]:
+    pictures = tiny.patches(5).split([1, 1, 1, 2])
+    return [
+        greedy(model, [prompt], rows, stop=stop, max_tokens=max_tokens)[0]
+        for prompt, rows in zip(PROMPTS, pictures, strict=True)
+    ]
+
+
+@torch.no_grad()
+def slow(model: VisionLanguageModel, prompt: list[int], pictures: torch.Tensor, count: int) -> list[int]:
+    """Greedy decoding without a cache: the whole sequence again for each token."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(model(torch.tensor([ids]), pictures)[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_a_reply_is_the_argmax_of_the_full_forward(model: VisionLanguageModel) -> None:
+    pictures = tiny.patches(5).split([1, 1, 1, 2])
+    expected = [slow(model, prompt, rows, 8) for prompt, rows in zip(PROMPTS, pictures, strict=True)]
+    assert one_by_one(model, NEVER, 8) == expected
+
+
+def test_a_batch_gives_what_single_calls_give(model: VisionLanguageModel) -> None:
+    expected = one_by_one(model, NEVER, 12)
+    assert greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=12) == expected
+    assert len({tuple(reply) for reply in expected}) > 1
+
+
+def test_each_reply_ends_before_its_own_stop(model: VisionLanguageModel) -> None:
+    """One prompt stops early and drops out; the others go on as they would alone."""
+    free = one_by_one(model, NEVER, 10)
+    stop = free[1][3]
+    cut = [reply[: reply.index(stop)] if stop in reply else reply for reply in free]
+    assert len({len(reply) for reply in cut}) > 1
+    assert one_by_one(model, stop, 10) == cut
+    assert greedy(model, PROMPTS, tiny.patches(5), stop=stop, max_tokens=10) == cut
+
+
+def test_a_first_token_that_stops_gives_an_empty_reply(model: VisionLanguageModel) -> None:
+    first = one_by_one(model, NEVER, 1)[0][0]
+    assert greedy(model, PROMPTS[:1], tiny.patches(1), stop=first, max_tokens=5) == [[]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_max_tokens(model: VisionLanguageModel, count: int) -> None:
+    replies = greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=count)
+    assert [len(reply) for reply in replies] == [count] * 4
+
+
+def test_nothing_asked(model: VisionLanguageModel) -> None:
+    assert greedy(model, [], None, stop=NEVER, max_tokens=3) == []
+
+
+def test_another_picture_gives_another_reply(model: VisionLanguageModel) -> None:
+    prompts = [PROMPTS[0]] * 4
+    replies = greedy(model, prompts, 3 * tiny.patches(4, seed=5), stop=NEVER, max_tokens=12)
+    assert len({tuple(reply) for reply in replies}) > 1
+    swapped = greedy(model, prompts, 3 * tiny.patches(4, seed=5).flip(0), stop=NEVER, max_tokens=12)
+    assert swapped == replies[::-1]
