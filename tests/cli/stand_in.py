@@ -1,0 +1,90 @@
+"""A small model in the real one's place, and files that a command must refuse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlm.heads.media import Media
+
+WIDTH = 8
+
+
+class FakeModel:
+    """Says a picture's size, and embeds it by its mean colour; counts what it embeds."""
+
+    name = "nano"
+
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+
+    def caption(self, media: Sequence[Media]) -> list[str]:
+        return [f"a clip of {len(m.frames)}" if m.is_clip else f"a picture of {m.frames[0].width}" for m in media]
+
+    def answer(self, media: Sequence[Media], questions: Sequence[str]) -> list[str]:
+        return [f"yes to {question}" for _, question in zip(media, questions, strict=True)]
+
+    def embed_images(self, media: Sequence[Media]) -> np.ndarray:
+        self.embedded += [m.source for m in media]
+        colours = [np.asarray(m.frames[0]).reshape(-1, 3).mean(axis=0) + 1 for m in media]
+        return _unit(np.stack([np.pad(colour, (0, WIDTH - 3)) for colour in colours]))
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+        rows = [colours.get(text) or tuple(hashlib.sha256(text.encode()).digest()[:3]) for text in texts]
+        return _unit(np.stack([np.pad(np.asarray(row, dtype=float) + 1e-3, (0, WIDTH - 3)) for row in rows]))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON object and nothing else."""
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+    @property
+    def complaints(self) -> list[str]:
+        return self.err.splitlines()
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    """Files that claim to be pictures or clips."""
+    folder.mkdir(exist_ok=True)
+    Image.effect_noise((200, 200), 50).save(folder / "whole.jpeg")
+    whole = (folder / "whole.jpeg").read_bytes()
+    (folder / "whole.jpeg").unlink()
+    contents = {
+        "truncated.jpg": whole[: len(whole) // 2],
+        "text.jpg": b"just words\n",
+        "empty.png": b"",
+        "no.mp4": b"x",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "huge.png").write_bytes(png_header(20_000, 20_000))
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says it is this large; nobody should get as far as its pixels."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")))
+    framed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)

@@ -1,0 +1,100 @@
+"""The frozen command line: a name or option that goes away breaks somebody's script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+
+from vlm.cli.app import COMMANDS, app
+
+COMMON = ["--help", "--json"]
+OPTIONS = {
+    "pull": [*COMMON, "--offline"],
+    "models": COMMON,
+    "caption": [*COMMON, "--model", "--offline"],
+    "ask": [*COMMON, "--model", "--offline"],
+    "embed": [*COMMON, "--model", "--offline", "--text", "--to"],
+    "index": [*COMMON, "--model", "--offline", "--to"],
+    "search": [*COMMON, "--model", "--offline", "--top"],
+    "train": [*COMMON, "--offline"],
+    "export": [*COMMON, "--to"],
+    "eval": [*COMMON, "--data", "--limit", "--model", "--offline", "--tasks"],
+    "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
+}
+ARGUMENTS = {
+    "pull": ["NAME"],
+    "models": [],
+    "caption": ["PATH..."],
+    "ask": ["PATH", "QUESTION"],
+    "embed": ["[PATH]..."],
+    "index": ["DIR"],
+    "search": ["INDEX", "QUERY|IMAGE"],
+    "train": ["CONFIG", "[KEY=VALUE]..."],
+    "export": ["RUN..."],
+    "eval": [],
+    "demo": [],
+}
+
+
+def commands() -> dict[str, Any]:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def test_the_commands_are_these() -> None:
+    assert list(commands()) == list(COMMANDS) == list(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_are_these(name: str) -> None:
+    command = commands()[name]
+    context = typer.Context(command)
+    options = [option for param in command.get_params(context) for option in param.opts if option.startswith("--")]
+    assert sorted(options) == sorted(OPTIONS[name])
+    arguments = [param.metavar for param in command.params if param.param_type_name == "argument"]
+    assert arguments == ARGUMENTS[name]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_shows_an_example_that_names_the_command(vlm_command: Any, name: str) -> None:
+    done = vlm_command(name, "--help")
+    assert done.code == 0
+    example = done.out.split("Example:")[1]
+    assert f"vlm {name}" in example
+
+
+def test_without_a_command_the_help_is_shown(vlm_command: Any) -> None:
+    done = vlm_command()
+    assert (done.code, done.err) == (0, "")
+    assert all(name in done.out for name in OPTIONS)
+
+
+def test_version(vlm_command: Any) -> None:
+    assert vlm_command("--version").out.startswith("vlm 0.")
+
+
+def test_nothing_slow_is_imported_before_a_command_runs() -> None:
+    code = "import sys, vlm.cli.app; print([m for m in ('torch', 'transformers', 'rich.progress') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["capton"], "No such command"),
+        (["caption"], "Missing argument"),
+        (["caption", "--colour", "x.jpg"], "No such option"),
+        (["search", "i", "q", "--top", "0"], "--top"),
+        (["search", "i", "q", "--top", "many"], "--top"),
+        (["index", "photos"], "Missing option"),
+        (["eval", "--tasks", ","], "at least one benchmark"),
+    ],
+)
+def test_bad_usage_is_one_line(vlm_command: Any, arguments: list[str], message: str) -> None:
+    done = vlm_command(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.complaints) == 1
+    assert message in done.err
