@@ -65,8 +65,13 @@ def wrap(runs: list[Run], width: int, size: int, most: int = MAX_LINES) -> list[
             left = right + space if lines[-1] else 0.0
             if lines[-1] and left + face.getlength(word) > width:
                 if len(lines) == most:
-                    at, (last, *rest) = lines[-1][-1]
-                    lines[-1][-1] = (at, (last.rstrip(".,") + "…", rest[0], rest[1]))
+                    while word and left + face.getlength(word + "…") > width:
+                        word = word[:-1]
+                    if len(word) > 2:
+                        lines[-1].append((left, (word + "…", kind, colour)))
+                    else:
+                        at, (last, *rest) = lines[-1][-1]
+                        lines[-1][-1] = (at, (last.rstrip(".,") + "…", rest[0], rest[1]))
                     return [Line(tuple(line)) for line in lines]
                 lines.append([])
                 left = 0.0
