@@ -28,8 +28,13 @@ class Answerer:
         self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
     ) -> list[str]:
         """One answer a pair. Raises `BadInput` for an empty or overlong question, or counts that differ."""
-        patches = [frames for chunk in batched(media, batch) for frames in tower_patches(self.model, chunk)]
-        return self.answer_patches(patches, questions, max_tokens=max_tokens, batch=batch)
+        # Several questions about one picture look at it once.
+        unique = {id(item): item for item in media}
+        patches = [
+            frames for chunk in batched([*unique.values()], batch) for frames in tower_patches(self.model, chunk)
+        ]
+        seen = dict(zip(unique, patches, strict=True))
+        return self.answer_patches([seen[id(item)] for item in media], questions, max_tokens=max_tokens, batch=batch)
 
     def answer_patches(
         self, patches: Sequence[Tensor], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
