@@ -46,6 +46,7 @@ def language(moe: MoEConfig | None = MOE, seed: int = 0) -> LanguageModel:
     model = LANGUAGE.model_copy(update={"moe": moe}).build().eval()
     with torch.no_grad():
         model.embedding.weight *= 0.1  # else a token's own embedding drowns what the layers say
+        model.norm.weight *= 4  # and the logits can still be sure of themselves
         for layer in model.layers:
             if isinstance(layer.ffn, MixtureOfExperts):
                 layer.ffn.router.bias_E.normal_(std=0.1)

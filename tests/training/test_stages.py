@@ -1,0 +1,211 @@
+"""Stages from recipe to weights, on a few pictures and a random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from vlm.checkpoints.assemble import assemble
+from vlm.checkpoints.card import load_card
+from vlm.checkpoints.trained import apply_trained, read_trained
+from vlm.datasets.packing import pack
+from vlm.datasets.prompts import CAPTION_PROMPT, Template
+from vlm.errors import BadInput
+from vlm.inference.generate import greedy
+from vlm.training.instruct import InstructTask, by_picture, tidy
+from vlm.training.loop import train
+from vlm.training.recipe import Recipe
+from vlm.training.stages import build_stage
+from vlm.vision.images import load_image
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model card, two data sets and an empty cache, as `$VLM_CACHE`."""
+    folder = tmp_path_factory.mktemp("stages")
+    tiny.write_card(folder / "model")
+    tiny.write_data(folder / "data", pictures=28)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_CACHE", str(place / "cache"))
+
+
+def words(place: Path, **changes: object) -> Recipe:
+    data = {
+        "model": str(place / "model" / "tiny.yaml"), "data": str(place / "data"), "output": "words", "mirror": True,
+        "objective": {"kind": "words", "dataset": str(place / "data" / "squares.yaml")}, "steps": 30, "batch": 8,
+        "optimizer": {"lr": 0.01, "lr_of": {"words.": 0.05}}, "save_every": 10, "validate_every": 30, "log_every": 1,
+    }  # fmt: skip
+    return Recipe.model_validate({**data, **changes})
+
+
+def instruct(place: Path, **changes: object) -> Recipe:
+    squares, questions = str(place / "data" / "squares.yaml"), str(place / "data" / "squares-vqa.yaml")
+    objective = {
+        "kind": "instruct",
+        "sources": [
+            {"dataset": squares, "use": "captions", "share": 0.6, "branches": 2},
+            {"dataset": squares, "use": "caption_questions", "share": 0.2, "branches": 2},
+            {"dataset": questions, "use": "questions", "share": 0.2, "branches": 1},
+        ],
+        "lora": {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]},
+        "sampled_words": 16,
+    }
+    data = words(place).model_dump(mode="json") | {"objective": objective, "output": "instruct"}
+    return Recipe.model_validate({**data, **changes})
+
+
+def losses(run: Path, key: str = "loss") -> list[float]:
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [row[key] for row in rows if key in row]
+
+
+@pytest.fixture(scope="module")
+def words_run(place: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLM_CACHE", str(place / "cache"))
+        recipe = words(place)
+        train(recipe, build_stage(recipe, lambda text: None, offline=True), place / "words")
+    return place / "words"
+
+
+def test_the_words_stage_learns_to_read_colours(words_run: Path) -> None:
+    curve = losses(words_run)
+    assert sum(curve[-5:]) < 0.6 * sum(curve[:5])
+    assert losses(words_run, "words_loss")[-1] < curve[0]
+    names = load_file(words_run / "weights.safetensors").keys()
+    assert names
+    assert all(name.startswith("projector.") for name in names)
+
+
+def test_the_instruct_stage_learns_captions_and_ships_what_it_learned(place: Path, words_run: Path) -> None:
+    pytest.importorskip("peft")
+    recipe = instruct(place, start_from=str(words_run), steps=100, save_every=100, validate_every=100)
+    said: list[str] = []
+    stage = build_stage(recipe, said.append, offline=True)
+    frozen = {n: p.clone() for n, p in stage.task.model.named_parameters() if not p.requires_grad}
+    train(recipe, stage, place / "instruct")
+    curve = losses(place / "instruct")
+    assert sum(curve[-5:]) < 0.5 * sum(curve[:5])
+    assert any("training" in line and "routed" in line and "lora" in line for line in said)
+    for name, parameter in stage.task.model.named_parameters():
+        if name in frozen:
+            assert torch.equal(parameter, frozen[name]), name
+
+    # The file in a fresh model computes what the trained model computes.
+    fresh = assemble(load_card(recipe.model), offline=True)
+    apply_trained(fresh.model, read_trained(place / "instruct" / "weights.safetensors"), "weights")
+    tokens, patches = torch.randint(300, (2, 9)), tiny.patches(2)
+    prompt = torch.cat([torch.full((2, 4), -1), tokens], dim=1)
+    with torch.no_grad():
+        ours, theirs = fresh.model(prompt, patches), stage.task.model.eval()(prompt, patches)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+    # And it says what it sees, on pictures it was not trained on.
+    template = Template(fresh.tokenizer)
+    prompt_ids = template.prefix(4) + template.context(CAPTION_PROMPT)
+    for number, colour in enumerate(tiny.COLORS, 24):
+        picture = load_image(place / "data" / "squares" / f"{number}.png")
+        with torch.no_grad():
+            seen = fresh.model.tower(fresh.model.tower.preprocess([picture])).tokens_BND
+        reply = greedy(fresh.model, [prompt_ids], seen, stop=template.end, max_tokens=30)[0]
+        assert colour in template.tokenizer.decode(reply)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_instruct_run_cut_and_resumed_is_the_whole_run(place: Path, words_run: Path, precision: str) -> None:
+    pytest.importorskip("peft")
+    recipe = instruct(place, start_from=str(words_run), steps=6, save_every=2, precision=precision)
+    runs = [place / f"{precision}-whole", place / f"{precision}-cut"]
+    train(recipe, build_stage(recipe, lambda text: None, offline=True), runs[0])
+
+    def cut(done: int, total: int, text: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, build_stage(recipe, lambda text: None, offline=True), runs[1], cut)
+    train(recipe, build_stage(recipe, lambda text: None, offline=True), runs[1])
+    whole, resumed = (load_file(run / "weights.safetensors") for run in runs)
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+    assert losses(runs[0]) == losses(runs[1])
+    biases = [tensor for name, tensor in whole.items() if name.endswith("bias_E")]
+    assert all(bias.dtype == torch.float32 for bias in biases)
+    assert max(float(bias.abs().max()) for bias in biases) > 0
+
+
+def test_the_loss_is_the_mean_over_reply_tokens_of_each_branch_alone(place: Path) -> None:
+    """Packing, mirroring and the step's softmax change nothing: every branch by itself, over the same words."""
+    recipe = instruct(place, steps=2, mirror=False)
+    task = build_stage(recipe, lambda text: None, offline=True).task
+    assert isinstance(task, InstructTask)
+    model = task.model.eval()
+    items = task.validation[:3]
+    vocabulary = torch.arange(tiny.LANGUAGE.vocab_size)
+    with torch.no_grad():
+        ours = float(task._loss(items, vocabulary))
+        values = []
+        for item in items:
+            for branch in item.packed.branches:
+                ids = torch.tensor([item.packed.prefix + branch.context + branch.reply])
+                patches = task.features.tokens(item.example.pictures).float()
+                logits = model(ids, patches)[0]
+                start = ids.shape[1] - len(branch.reply)
+                scores = logits[start - 1 : -1].log_softmax(-1)
+                values += (-scores.gather(1, torch.tensor(branch.reply)[:, None])).flatten().tolist()
+    assert ours == pytest.approx(sum(values) / len(values), rel=1e-4)
+    assert int((pack([i.packed for i in items]).labels_BT != -100).sum()) == len(values)
+
+
+def test_a_reply_outside_the_steps_words_is_still_learned(place: Path) -> None:
+    task = build_stage(instruct(place, steps=2, mirror=False), lambda text: None, offline=True).task
+    assert isinstance(task, InstructTask)
+    with torch.no_grad():
+        items = task.validation[:2]
+        replies = torch.tensor([i for item in items for b in item.packed.branches for i in b.reply]).unique()
+        few = float(task._loss(items, torch.tensor([3])))
+        assert few == pytest.approx(float(task._loss(items, torch.cat([replies, torch.tensor([3])]))), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words_of_error"),
+    [
+        ({"data": "nowhere"}, "nowhere: no such data folder"),
+        ({"start_from": "runs/none"}, "no weights.safetensors or model.safetensors"),
+        ({"model": "nanoo"}, "unknown model 'nanoo'"),
+    ],
+)
+def test_what_a_recipe_names_must_exist(place: Path, changes: dict[str, object], words_of_error: str) -> None:
+    with pytest.raises(BadInput, match=words_of_error):
+        build_stage(words(place, **changes), lambda text: None, offline=True)
+
+
+def test_an_instruct_stage_needs_captions_to_validate_on(place: Path) -> None:
+    recipe = instruct(place)
+    questions = [source for source in recipe.objective.sources if source.use == "questions"]
+    only = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"sources": questions})})
+    with pytest.raises(BadInput, match="needs a source of captions"):
+        build_stage(only, lambda text: None, offline=True)
+
+
+def test_captions_are_tidied_and_questions_gathered(place: Path) -> None:
+    assert tidy("a dog , wet , runs . ") == "A dog, wet, runs."
+    assert tidy("Two men") == "Two men."
+    assert tidy("") == ""
+    from vlm.datasets.examples import load_card as load_dataset
+
+    rows = load_dataset(str(place / "data" / "squares-vqa.yaml")).read(place / "data")
+    more = rows[0].model_copy(update={"question": "How many?", "answers": ("night_stand,lamp",)})
+    gathered = by_picture([*rows, more])
+    assert len(gathered) == len(rows)
+    assert gathered[0].meta["pairs"] == [("What color is it?", "red"), ("How many?", "night stand, lamp")]
