@@ -78,5 +78,8 @@ def load_language(cfg: LanguageConfig, folder: Path) -> LanguageModel:
     language.load_state_dict(state, assign=True)
     if dense.tied_embeddings:
         language.lm_head.weight = language.embedding.weight
-    torch.manual_seed(0)  # the routed experts' start, so that a card gives the same untrained model everywhere
-    return upcycle(language, cfg.moe) if cfg.moe is not None else language
+    if cfg.moe is None:
+        return language
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the routed experts' start, so that a card gives the same untrained model everywhere
+        return upcycle(language, cfg.moe)
