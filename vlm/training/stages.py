@@ -42,6 +42,7 @@ class Stage:
 
 def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     """Load the model and the data of `recipe`, freeze what it does not train, and say what that is."""
+    torch.manual_seed(recipe.seed)  # what starts at random - heads, projector, adapters - starts the same each time
     objective = recipe.objective
     card = load_card(recipe.model)
     if isinstance(objective, ContrastiveObjective) and objective.text is not None:
