@@ -48,7 +48,7 @@ def test_the_wheel_carries_the_cards(installed: Path, tmp_path: Path) -> None:
     root, cards = done.stdout.splitlines()
     assert str(installed.parent) in root
     assert "'nano'" in cards
-    assert "'flickr8k_caption'" in cards
+    assert "'flickr8k-caption'" in cards
 
 
 @pytest.mark.weights

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
-    "eval": (training.evaluate, "vlm eval --model nano --tasks flickr8k_retrieval --data ../data"),
+    "eval": (training.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data"),
     "demo": (demo.demo, "vlm demo --to demo"),
 }
 for _name, (_function, _example) in COMMANDS.items():

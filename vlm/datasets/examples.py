@@ -21,12 +21,17 @@ from vlm.errors import BadInput
 class Example(Config):
     """A picture or a clip with captions, or with a question and its answers."""
 
+    id: str = ""
+    """Unique within a split; the annotation file's line where the data set has no ids of its own."""
     image: Path | None = None
     video: str | None = None
     frames: tuple[Path, ...] = ()
     captions: tuple[str, ...] = ()
     question: str | None = None
     answers: tuple[str, ...] = ()
+    """Every annotator's answer; the letters of the right options; the class."""
+    options: tuple[str, ...] = ()
+    """Texts of a multiple choice, "A" first."""
     split: str = "train"
     meta: dict[str, Any] = Field(default_factory=dict)
 
@@ -109,4 +114,5 @@ def _example(line: bytes, path: Path, number: int) -> Example:
     # A "video" may be an identifier whose frames are listed, or a file.
     video = str(path.parent / example.video) if example.video and not example.frames else example.video
     frames = tuple(path.parent / frame for frame in example.frames)
-    return example.model_copy(update={"image": image, "video": video, "frames": frames})
+    paths = {"image": image, "video": video, "frames": frames}
+    return example.model_copy(update={**paths, "id": example.id or str(number)})

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, PositiveInt
+
 from vlm import assets, config
 from vlm.config import Config
 
+Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments"]
+Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]
+
+
+class Published(Config):
+    """A score others report, as they report it."""
+
+    model: str
+    metric: str
+    value: float
+    source: str
+    note: str = ""
+
 
 class BenchmarkCard(Config):
+    """One benchmark. `prompts` are templates over an example's fields (`{question}`, `{options}`, `{label}`).
+
+    `prompts[0]` is the one that counts; the others are for measuring how much the wording matters. A classification
+    card's prompts are an ensemble: a class's vector is the mean over all of them.
+    """
+
     name: str
     about: str
     dataset: str
     split: str
-    kind: Literal["retrieval", "caption", "vqa"]
-    max_tokens: int = 40
+    kind: Kind
+    prompts: tuple[str, ...] = ()
+    max_tokens: PositiveInt = 40
+    protocol: Protocol = "exact"
+    """How an answer is compared with the annotators' (kind `vqa`)."""
+    circular: bool = False
+    """Ask every rotation of the options and count a question only if all are right (MMBench; kind `choice`)."""
+    category: str | None = None
+    """The key of an example's `meta` by which figures are also given apart."""
+    groups: tuple[str, ...] = ()
+    """Names under which `--tasks` takes several benchmarks at once."""
+    published: tuple[Published, ...] = Field(default=())
 
 
 def load_card(name_or_path: str) -> BenchmarkCard:
