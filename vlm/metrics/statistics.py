@@ -1,13 +1,63 @@
-"""How far a benchmark's mean may be off (Miller 2024, "Adding Error Bars to Evals")."""
+"""How far a benchmark's figures may be off, and whether two runs differ (Miller 2024, "Adding Error Bars to Evals").
+
+Pure functions on arrays. Samples of one cluster (an image, a document) are not independent: where clusters are given
+they are what varies, whole. No result depends on the order of the samples, and none is NaN: what cannot be told from
+the samples (one of them, one cluster, nothing that varies) is None.
+
+Letters: N samples, S numbers a sample, C clusters, R resamples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vlm.errors import BadInput
+
+Clusters = Sequence[Hashable]
+Statistic = Callable[[np.ndarray], float]
+"""Sample rows [n, S] -> a figure. The rows come in no particular order."""
+
+CELLS = 2**22
+"""Numbers drawn at once: what bounds the memory of resampling."""
+ENUMERATED = 14
+"""Up to this many clusters that differ, all 2^C sign flips are tried instead of a random choice of them."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, its 95 % interval and standard error; None where the samples do not tell them."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    error: float | None = None
+
+    def scaled(self, scale: float) -> Interval:
+        """The same on another scale (`scale` > 0), such as 100 for percent."""
+        low, high, error = (None if x is None else x * scale for x in (self.low, self.high, self.error))
+        return Interval(self.value * scale, low, high, error)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """What the same samples say of two systems: the mean of B minus A."""
+
+    difference: Interval
+    p: float
+    """Two-sided, of no difference (`sign_flip_test`)."""
+    detectable: float | None
+    """The smallest true difference found with 80 % power (`smallest_detectable_difference`)."""
+    better: int
+    """Samples where B scores higher."""
+    worse: int
+    n: int
+    clusters: int
 
 
 def standard_error(scores: ArrayLike) -> float:
@@ -16,7 +66,7 @@ def standard_error(scores: ArrayLike) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def clustered_standard_error(scores: ArrayLike, clusters: Sequence[Hashable]) -> float:
+def clustered_standard_error(scores: ArrayLike, clusters: Clusters) -> float:
     """Standard error where questions of one cluster (an image, a document) are not independent, as lmms-eval has it.
 
     The variance of the mean is that of `standard_error` plus, over all pairs of different questions in a cluster, the
@@ -32,6 +82,219 @@ def clustered_standard_error(scores: ArrayLike, clusters: Sequence[Hashable]) ->
         sums[cluster] = sums.get(cluster, 0.0) + d
     between = sum(s * s for s in sums.values()) - float((distance**2).sum())
     return float(np.sqrt(max(0.0, standard_error(values) ** 2 + between / len(values) ** 2)))
+
+
+def interval_of_mean(scores: ArrayLike, clusters: Clusters | None = None) -> Interval:
+    """The mean of `scores` [N] with its clustered standard error and a 95 % interval, without resampling.
+
+    The error is that of `clustered_standard_error` with the factor C / (C - 1) on the whole sum, so that few clusters
+    are not overconfident; without clusters it is `standard_error`. The interval is Student's t with C - 1 degrees.
+
+    Scores that are all 0 or 1 have Wilson's interval (1927) instead: it stays within [0, 1] and has a width where all
+    are right, both of which the t interval gets wrong just where good models are. Clusters enter it as the effective
+    number of samples p(1 - p) / error^2 (Dean and Pagano 2015), never more than N; where all scores are equal, C.
+
+    Raises `BadInput` where there are no scores, one is not finite, or clusters are not one a score.
+    """
+    rows_NS, starts_C = _sorted_rows(scores, clusters)
+    n, count = len(rows_NS), len(starts_C)
+    values = rows_NS[:, 0]
+    mean, error = _mean_and_error(values, starts_C)
+    if count < 2:
+        return Interval(mean)
+    t = _t_quantile(count - 1)
+    if set(np.unique(values)) <= {0.0, 1.0}:
+        effective = min(float(n), mean * (1 - mean) / error**2) if error else float(n if 0 < mean < 1 else count)
+        middle = (mean + t * t / (2 * effective)) / (1 + t * t / effective)
+        half = t / (1 + t * t / effective) * sqrt(mean * (1 - mean) / effective + (t / (2 * effective)) ** 2)
+        return Interval(mean, max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half)), error)
+    return Interval(mean, mean - t * error, mean + t * error, error) if error else Interval(mean)
+
+
+def bootstrap(
+    rows_NS: ArrayLike,
+    clusters: Clusters | None = None,
+    statistic: Statistic | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A figure with its 95 % percentile interval over resamples of whole clusters, and their standard deviation.
+
+    For figures that are no mean of samples, `rows_NS` holds what the figure is made from (BLEU's counts and lengths,
+    say), and `statistic` makes it; by default it is the mean of the first column, whose resamples need only the sums
+    and sizes of clusters. [N] is taken as [N, 1]. Resamples where the statistic is not finite (an F1 without a single
+    positive) are left out. The percentile interval (Efron and Tibshirani 1993, chapter 13) is too narrow below some
+    twenty clusters; there `interval_of_mean` is better where the figure is a mean.
+
+    The same seed gives the same interval, whatever the order of the samples. Raises `BadInput` as `interval_of_mean`,
+    or where the statistic of all samples is not finite.
+    """
+    rows_NS, starts_C = _sorted_rows(rows_NS, clusters)
+    sizes_C = np.diff(np.append(starts_C, len(rows_NS)))
+    value = float(rows_NS[:, 0].mean() if statistic is None else statistic(rows_NS))
+    if not np.isfinite(value):
+        raise BadInput(f"the statistic of all {len(rows_NS)} samples is {value}; expected a finite number")
+    count = len(starts_C)
+    if count < 2 or resamples < 2:
+        return Interval(value)
+    random = np.random.default_rng(seed)
+    draws: list[float] = []
+    sums_C = np.add.reduceat(rows_NS[:, 0], starts_C)
+    block = max(1, CELLS // count)
+    while len(draws) < resamples:
+        chosen_RC = random.integers(0, count, size=(min(block, resamples - len(draws)), count))
+        if statistic is None:
+            draws += (sums_C[chosen_RC].sum(axis=1) / sizes_C[chosen_RC].sum(axis=1)).tolist()
+        else:
+            draws += [float(statistic(rows_NS[_members(starts_C, sizes_C, row)])) for row in chosen_RC]
+    finite = np.array(draws)[np.isfinite(draws)]
+    if len(finite) < 2 or np.ptp(finite) <= 1e-12 * abs(value):
+        return Interval(value)
+    low, high = np.quantile(finite, (0.025, 0.975))
+    return Interval(value, float(low), float(high), float(finite.std(ddof=1)))
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters | None = None) -> PairedDifference:
+    """Compare two systems by their scores of the same samples, `a` and `b` [N]: the mean of b - a (section 4.2).
+
+    The interval is Student's t on the clustered error of the differences; there is none where they are all the same.
+    """
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.shape != second.shape:
+        raise BadInput(f"scores of shape {first.shape} and {second.shape}; expected the same samples in both")
+    differences = second - first
+    rows_NS, starts_C = _sorted_rows(differences, clusters)
+    mean, error = _mean_and_error(rows_NS[:, 0], starts_C)
+    half = _t_quantile(len(starts_C) - 1) * error if error else 0.0
+    return PairedDifference(
+        difference=Interval(mean, mean - half, mean + half, error) if error else Interval(mean),
+        p=sign_flip_test(differences, clusters),
+        detectable=smallest_detectable_difference(differences, clusters),
+        better=int((differences > 0).sum()),
+        worse=int((differences < 0).sum()),
+        n=len(differences),
+        clusters=len(starts_C),
+    )
+
+
+def sign_flip_test(
+    differences: ArrayLike, clusters: Clusters | None = None, resamples: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided p of no difference between paired scores: how often as large a sum comes of flipping signs at random.
+
+    Were the two systems alike, each cluster's sum of differences would as well have the other sign (Fisher 1935,
+    section 21). Exact where the sums that are not zero are all of one size (then it is `mcnemar`) or few; else over
+    `resamples` random flips, the observed one counted with them, so that p is never zero (Phipson and Smyth 2010).
+    """
+    rows_NS, starts_C = _sorted_rows(differences, clusters)
+    sums_C = np.add.reduceat(rows_NS[:, 0], starts_C)
+    tiny = 1e-12 * float(np.abs(rows_NS).sum())  # what is left of 0.1 + 0.2 - 0.3
+    sums_C = sums_C[np.abs(sums_C) > tiny]
+    if not len(sums_C):
+        return 1.0
+    sizes_C, observed = np.sort(np.abs(sums_C)), abs(float(sums_C.sum())) - tiny
+    count = len(sizes_C)
+    if sizes_C[-1] - sizes_C[0] <= tiny:
+        return mcnemar(int((sums_C > 0).sum()), int((sums_C < 0).sum()))
+    if count <= ENUMERATED:
+        flips = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+        return float((np.abs((1 - 2 * flips) @ sizes_C) >= observed).mean())
+    random = np.random.default_rng(seed)
+    done = extreme = 0
+    while done < resamples:
+        block = min(max(1, CELLS // count), resamples - done)
+        bits = np.unpackbits(np.frombuffer(random.bytes(block * (count // 8 + 1)), np.uint8).reshape(block, -1), axis=1)
+        sums_R = 2 * (bits[:, :count] @ sizes_C) - sizes_C.sum()
+        extreme += int((np.abs(sums_R) >= observed).sum())
+        done += block
+    return (1 + extreme) / (1 + resamples)
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Exact two-sided p of McNemar's test (1947): `better` and `worse` samples changed, a fair coin each if alike."""
+    changed, fewer = better + worse, min(better, worse)
+    term = tail = 1
+    for k in range(1, fewer + 1):
+        term = term * (changed - k + 1) // k
+        tail += term
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def smallest_detectable_difference(
+    differences: ArrayLike, clusters: Clusters | None = None, power: float = 0.8, alpha: float = 0.05
+) -> float | None:
+    """The true difference that a two-sided test at `alpha` finds with probability `power` on samples like these.
+
+    (z_{1 - alpha/2} + z_power) times the clustered error of the paired differences: Miller 2024, section 5, the
+    formula for n solved for the difference. None where the differences do not vary.
+    """
+    if not (0 < alpha < 1 and 0 < power < 1):
+        raise BadInput(f"power {power} and alpha {alpha}; expected both between 0 and 1")
+    rows_NS, starts_C = _sorted_rows(differences, clusters)
+    _, error = _mean_and_error(rows_NS[:, 0], starts_C)
+    normal = NormalDist()
+    return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * error if error else None
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values adjusted for there being several of them (Holm 1979), in the order given."""
+    adjusted, highest, count = [0.0] * len(p_values), 0.0, len(p_values)
+    for rank, i in enumerate(sorted(range(count), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (count - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def _sorted_rows(rows: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [N, S] in an order of their own, clusters together, and where each cluster starts [C]."""
+    rows_NS = np.asarray(rows, np.float64)
+    if rows_NS.ndim == 1:
+        rows_NS = rows_NS[:, None]
+    if rows_NS.ndim != 2 or not rows_NS.size:
+        raise BadInput(f"scores have shape {rows_NS.shape}; expected [N] or [N, S] with one sample or more")
+    if not np.isfinite(rows_NS).all():
+        where = int(np.flatnonzero(~np.isfinite(rows_NS).all(axis=1))[0])
+        raise BadInput(f"score {where} is {rows_NS[where].tolist()}; expected finite numbers")
+    n = len(rows_NS)
+    if clusters is None:
+        return rows_NS[np.lexsort(rows_NS.T[::-1])], np.arange(n)
+    if len(clusters) != n:
+        raise BadInput(f"{len(clusters)} clusters for {n} scores; expected one each")
+    numbers = {cluster: i for i, cluster in enumerate(sorted(set(clusters), key=repr))}
+    labels_N = np.array([numbers[cluster] for cluster in clusters])
+    order_N = np.lexsort([*rows_NS.T[::-1], labels_N])
+    return rows_NS[order_N], np.searchsorted(labels_N[order_N], np.arange(len(numbers)))
+
+
+def _mean_and_error(values_N: np.ndarray, starts_C: np.ndarray) -> tuple[float, float | None]:
+    """The mean and its clustered error; None with one cluster or where clusters do not differ beyond rounding."""
+    n, count, mean = len(values_N), len(starts_C), float(values_N.mean())
+    sums_C = np.add.reduceat(values_N - mean, starts_C)
+    if count < 2 or np.abs(sums_C).max() <= 1e-12 * np.abs(values_N).sum():
+        return mean, None
+    return mean, float(np.sqrt((sums_C**2).sum() * count / (count - 1)) / n)
+
+
+def _members(starts_C: np.ndarray, sizes_C: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The row numbers of the chosen clusters, one after the other."""
+    sizes = sizes_C[chosen]
+    first = np.cumsum(sizes) - sizes
+    return np.repeat(starts_C[chosen] - first, sizes) + np.arange(sizes.sum())
+
+
+_T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157)
+
+
+def _t_quantile(degrees: int) -> float:
+    """Student's t at 97.5 %: a table below ten degrees, from there Abramowitz and Stegun's 26.7.5 (right to 1e-5)."""
+    if degrees < 10:
+        return _T[degrees - 1]
+    z, d = NormalDist().inv_cdf(0.975), degrees
+    g1 = (z**3 + z) / 4
+    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    return z + g1 / d + g2 / d**2 + g3 / d**3 + g4 / d**4
 
 
 def _scores(scores: ArrayLike) -> np.ndarray:
