@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Literal
 
-from vlm.errors import BadInput
+from vlm.errors import BadInput, unknown
 
 _NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}
 _NUMBERS |= {"seven": "7", "eight": "8", "nine": "9", "ten": "10"}
@@ -47,9 +48,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     prediction, given = _one_line(prediction), [_one_line(a) for a in answers]
     if len(set(given)) > 1:
         prediction, given = vqa_normalise(prediction), [vqa_normalise(a) for a in given]
-    matches = [answer == prediction for answer in given]
-    total = sum(matches)
-    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
+    return _leave_one_out([answer == prediction for answer in given])
 
 
 def vqa_normalise(answer: str) -> str:
@@ -76,8 +75,20 @@ def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     if isinstance(answers, str) or not answers:
         raise BadInput(f"answers are {answers!r}; expected a list of one or more strings")
     wanted = evalai_normalise(prediction)
-    matches = [evalai_normalise(answer) == wanted for answer in answers]
-    return sum(min(1.0, (sum(matches) - match) / 3) for match in matches) / len(matches)
+    return _leave_one_out([evalai_normalise(answer) == wanted for answer in answers])
+
+
+def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VizWiz accuracy (Gurari et al. 2018), as the evaluation in the VizWiz API has it.
+
+    As `vqa_accuracy`, but the prediction is always normalised and the answers never are: they count as the crowd wrote
+    them, so an answer with a capital or a full stop is matched by nothing. One accident is not copied: the official
+    table of contractions has typographic apostrophes, so there "dont" matches no answer at all; here it is "don't".
+    """
+    if isinstance(answers, str) or not answers:
+        raise BadInput(f"answers are {answers!r}; expected a list of one or more strings")
+    wanted = vqa_normalise(prediction)
+    return _leave_one_out([answer == wanted for answer in answers])
 
 
 def exact_match(
@@ -89,21 +100,37 @@ def exact_match(
     return float(fold(prediction) in [fold(answer) for answer in expected])
 
 
-def anls(prediction: str, answers: str | Sequence[str], *, threshold: float = 0.5) -> float:
+def anls(
+    prediction: str,
+    answers: str | Sequence[str],
+    *,
+    threshold: float = 0.5,
+    implementation: Literal["lmms_eval", "mmf"] = "lmms_eval",
+) -> float:
     """Average normalised Levenshtein similarity of one prediction (Biten et al. 2019, equation 1): the best answer's.
 
-    1 - distance / length of the longer; below `threshold` it counts as 0, exactly `threshold` is kept. Case, outer and
-    repeated white space do not count for the distance. Equal to lmms-eval and VLMEvalKit, which take the lengths before
-    that white space is removed (so a trailing blank makes a wrong answer look a little less wrong).
+    1 - distance / length of the longer; below `threshold` it counts as 0, exactly `threshold` is kept. Case and outer
+    white space do not count for the distance. What the paper leaves open is decided by name:
+
+    - `"lmms_eval"` (and VLMEvalKit): repeated white space does not count either, but the lengths are taken before any
+      is removed, so a trailing blank makes a wrong answer look a little less wrong.
+    - `"mmf"` (`STVQAANLSEvaluator`): only outer white space is removed, and before the lengths are taken. It fails
+      where prediction and answer are both empty; here that is 1, as in the others.
     """
+    if implementation not in ("lmms_eval", "mmf"):
+        raise unknown("implementation", implementation, ("lmms_eval", "mmf"))
     expected = [answers] if isinstance(answers, str) else answers
     if not expected:
         raise BadInput("no answers to compare with; expected at least one")
     best = 0.0
     for answer in expected:
-        distance = levenshtein(_squeezed(answer), _squeezed(prediction))
-        longest = max(len(answer), len(prediction))
-        best = max(best, 1 - distance / longest if longest else 1.0)
+        if implementation == "mmf":
+            a, b = answer.lower().strip(), prediction.lower().strip()
+            longest = max(len(a), len(b))
+        else:
+            a, b = _squeezed(answer), _squeezed(prediction)
+            longest = max(len(answer), len(prediction))
+        best = max(best, 1 - levenshtein(a, b) / longest if longest else 1.0)
     return best if best >= threshold else 0.0
 
 
@@ -117,6 +144,12 @@ def levenshtein(a: str, b: str) -> int:
         for j, y in enumerate(b, start=1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
     return row[-1]
+
+
+def _leave_one_out(matches: list[bool]) -> float:
+    """The mean, over leaving out each answer, of min(1, matches among the others / 3)."""
+    total = sum(matches)
+    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
 
 
 def _one_line(text: str) -> str:
