@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from vlm.checkpoints.assemble import Assembled, assemble
 from vlm.checkpoints.card import load_card
+from vlm.checkpoints.trained import weights_hash
 from vlm.heads.captioning import Captioner
 from vlm.heads.media import MediaSource, open_media
 from vlm.heads.retrieval import Embedder, Vectors
@@ -38,13 +39,25 @@ class Model:
     def name(self) -> str:
         return self.card.name
 
-    def caption(self, inputs: Sequence[MediaSource], *, max_tokens: int = 40) -> list[str]:
-        """One sentence an input."""
-        return self.captioner.caption([open_media(item) for item in inputs], max_tokens=max_tokens)
+    def weights_hash(self) -> str:
+        """sha256 over all weights, so that a result can say what gave it."""
+        return weights_hash([self.parts.model, self.parts.text_encoder])
 
-    def answer(self, inputs: Sequence[MediaSource], questions: Sequence[str], *, max_tokens: int = 32) -> list[str]:
-        """One answer a pair of input and question."""
-        return self.answerer.answer([open_media(item) for item in inputs], questions, max_tokens=max_tokens)
+    @property
+    def similarity_scale(self) -> float:
+        """What similarities are multiplied by before a softmax over them: the learned inverse temperature."""
+        return float(self.parts.model.alignment.scale)
+
+    def caption(self, inputs: Sequence[MediaSource], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
+        """One sentence an input; `batch` sentences are written at once and do not depend on it."""
+        return self.captioner.caption([open_media(item) for item in inputs], max_tokens=max_tokens, batch=batch)
+
+    def answer(
+        self, inputs: Sequence[MediaSource], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
+    ) -> list[str]:
+        """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
+        media = [open_media(item) for item in inputs]
+        return self.answerer.answer(media, questions, max_tokens=max_tokens, batch=batch)
 
     def embed_images(self, inputs: Sequence[MediaSource]) -> Vectors:
         """float32 `[N, S]`, unit length, in the space that texts and clips share."""

@@ -78,3 +78,19 @@ def test_another_picture_gives_another_reply(model: VisionLanguageModel) -> None
     assert len({tuple(reply) for reply in replies}) > 1
     swapped = greedy(model, prompts, 3 * tiny.patches(4, seed=5).flip(0), stop=NEVER, max_tokens=12)
     assert swapped == replies[::-1]
+
+
+def test_what_decides_alone_is_the_same_argmax(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every step taken for a near tie, each token comes of its own sequence, unpadded and without a cache."""
+    expected = one_by_one(model, NEVER, 8)
+    monkeypatch.setattr("vlm.inference.generate.NEAR_TIE", float("inf"))
+    assert greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=8) == expected
+
+
+def test_an_exact_tie_is_decided_alike_in_every_batch() -> None:
+    """Two words the head cannot tell apart: noise of a batch must not choose between them."""
+    model = tiny.vision_language(seed=3)
+    with torch.no_grad():
+        rows = model.language.lm_head.weight
+        model.language.lm_head.weight = torch.nn.Parameter(torch.cat([rows[: len(rows) // 2]] * 2))
+    assert greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=8) == one_by_one(model, NEVER, 8)

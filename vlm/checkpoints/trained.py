@@ -7,6 +7,7 @@ comes with `NAME.scale`, one float a row.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,6 +102,16 @@ def compress(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             small[name] = tensor.to(torch.bfloat16)
     return small
+
+
+def weights_hash(modules: Sequence[nn.Module | None]) -> str:
+    """sha256 over names, types, shapes and values of all tensors of the modules."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()) if module is not None else ():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def weights_of(path: Path) -> Path:

@@ -1,16 +1,15 @@
-"""`vlm train`, `vlm export` and `vlm eval`."""
+"""`vlm train` and `vlm export`."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vlm import assets, config
-from vlm.cli.options import AsJson, ModelName, Offline
-from vlm.cli.output import emit, say, table, working
+from vlm.cli.options import AsJson, Offline
+from vlm.cli.output import emit, say, working
 
 
 def train(
@@ -60,41 +59,3 @@ def export(
         emit({"weights": str(path), "megabytes": size})
     else:
         print(f"{path}: {size} MB")
-
-
-def evaluate(
-    tasks: Annotated[str, typer.Option("--tasks", metavar="A,B", help="Benchmarks: cards in eval/, or paths.")],
-    model: ModelName = "nano",
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N examples.")] = None,
-    as_json: AsJson = False,
-    offline: Offline = False,
-) -> None:
-    """Measure a model on benchmarks."""
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not names:
-        raise typer.BadParameter("expected at least one benchmark", param_hint="--tasks")
-    assets.find_card("configs/models", model, "model")
-    if offline:
-        os.environ["VLM_OFFLINE"] = "1"
-    with working("evaluation", 100) as advance:
-        from vlm.evaluation.run import evaluate as run
-
-        def report(task: str, done: int, total: int) -> None:
-            """Every task counts alike in the estimate."""
-            advance(round(100 * (names.index(task) + done / total) / len(names)) if task in names else -1, task)
-
-        results = run(model, names, None if data is None else str(data), limit, report)
-    if as_json:
-        emit({"results": results})
-        return
-    rows = []
-    for result in results:
-        figures = {key: value for key, value in result.items() if key != "task"}
-        shown = (
-            f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
-        )
-        rows.append([str(result["task"]), "\n".join(shown)])
-    table(["task", "figures"], rows)

@@ -2,125 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
+from vlm import __version__, assets
 from vlm.api import Model, load
-from vlm.datasets.examples import Example, data_folder
+from vlm.datasets.examples import DatasetCard, Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
+from vlm.evaluation.cache import RequestCache
 from vlm.evaluation.card import BenchmarkCard, load_card
-from vlm.heads.media import Media, open_media
-from vlm.metrics.caption import bleu, cider, rouge_l
-from vlm.metrics.retrieval import recall_at_k
-from vlm.metrics.vqa import exact_match
+from vlm.evaluation.kinds import caption, choice, classification, moments, retrieval, vqa
+from vlm.evaluation.kinds.base import Job
+from vlm.evaluation.results import RunInfo, TaskResult, read_run, write_task
+from vlm.evaluation.subject import Subject
+from vlm.files import atomic_write
 
-Figures = dict[str, Any]
 Report = Callable[[str, int, int], None]
 """Told of a benchmark's name, examples done and examples in all."""
 
-CHUNK = 32
+KINDS = {
+    "retrieval": retrieval.run,
+    "caption": caption.run,
+    "vqa": vqa.run,
+    "choice": choice.run,
+    "classification": classification.run,
+    "moments": moments.run,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, beside what: nothing here changes a figure except `limit` and `prompts`."""
+
+    data: str | None = None
+    """The folder of data sets; `$VLM_DATA` by default."""
+    limit: int | None = None
+    batch_size: int | None = None
+    """`None` chooses one."""
+    output: Path | None = None
+    resume: bool = False
+    prompts: Literal["first", "all"] = "first"
 
 
 def evaluate(
-    model: str | Model,
-    tasks: Sequence[str],
-    data: str | None = None,
-    limit: int | None = None,
-    report: Report | None = None,
-) -> list[Figures]:
-    """The figures of each benchmark, in order; recalls and accuracies in percent, caption metrics on their own scale.
+    model: str | Model, tasks: Sequence[str], options: Options | None = None, report: Report | None = None
+) -> list[TaskResult]:
+    """The results of each benchmark (and of each of its prompts, if all are wanted), in order.
 
-    `data` is the folder of data sets (`$VLM_DATA` by default); `limit` takes the first examples only, and is named
-    in the result. All cards and data are checked before the model is loaded. Raises `BadInput`.
+    `tasks` are cards, paths of cards, or groups. With `options.output` the folder gets what `vlm.evaluation.results`
+    describes, and every answer is kept there as soon as it is given: a run that was cut off goes on with
+    `resume=True` and leaves the same bytes. All cards and data are checked before the model is loaded. Raises
+    `BadInput`.
     """
-    work = []
-    for task in tasks:
-        card = load_card(task)
-        examples = load_dataset(card.dataset).read(data_folder(data), card.split)[:limit]
-        if not examples:
-            raise BadInput(f"benchmark {card.name}: no examples in split {card.split!r}, limit {limit}")
-        work.append((card, examples))
+    options = options or Options()
+    data = data_folder(options.data)
+    work = [_prepare(card, data, options.limit) for card in cards_of(tasks)]
+    _check_output(options)
     loaded = load(model) if isinstance(model, str) else model
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = RequestCache((options.output or Path(scratch)) / "requests.sqlite")
+        try:
+            subject = Subject(loaded, cache, options.batch_size)
+            _begin(options, subject, data)
+            return [result for item in work for result in _run(item, subject, data, options, report)]
+        finally:
+            cache.close()
+
+
+def cards_of(tasks: Sequence[str]) -> list[BenchmarkCard]:
+    """The cards of names, paths and groups, each once. Raises `BadInput` with the nearest name for an unknown one."""
+    known = {name: load_card(name) for name in assets.cards("eval")}
+    groups: dict[str, list[str]] = {}
+    for name, card in known.items():
+        for group in card.groups:
+            groups.setdefault(group, []).append(name)
+    chosen: dict[str, BenchmarkCard] = {}
+    for task in tasks:
+        for name in groups.get(task, [task]) if task not in known else [task]:
+            card = known.get(name) or load_card(name)
+            chosen.setdefault(card.name, card)
+    return list(chosen.values())
+
+
+@dataclass(frozen=True)
+class _Work:
+    card: BenchmarkCard
+    dataset: DatasetCard
+    examples: list[Example]
+
+
+def _prepare(card: BenchmarkCard, data: Path, limit: int | None) -> _Work:
+    dataset = load_dataset(card.dataset)
+    examples = dataset.read(data, card.split)[:limit]
+    if not examples:
+        raise BadInput(f"benchmark {card.name}: no examples in split {card.split!r}, limit {limit}")
+    return _Work(card, dataset, examples)
+
+
+def _run(work: _Work, subject: Subject, data: Path, options: Options, report: Report | None) -> list[TaskResult]:
+    card = work.card
+    # Only what is asked of a language model is asked in several wordings; a classifier's prompts are one ensemble.
+    several = options.prompts == "all" and card.kind in ("vqa", "choice", "caption")
     results = []
-    for card, examples in work:
+    for number, prompt in enumerate((card.prompts if several else card.prompts[:1]) or (None,), 1):
+        name = card.name if number == 1 else f"{card.name}@{number}"
 
-        def progress(done: int, card: BenchmarkCard = card, total: int = len(examples)) -> None:
+        def progress(done: int, name: str = name) -> None:
             if report is not None:
-                report(card.name, done, total)
+                report(name, done, len(work.examples))
 
-        figures = _KINDS[card.kind](loaded, card, examples, progress)
-        results.append({"task": card.name, "model": loaded.name, "examples": len(examples), **figures})
+        job = Job(subject, card, work.examples, data, progress, prompt, getattr(work.dataset, "classes", ()))
+        outcome = KINDS[card.kind](job)
+        result = TaskResult(
+            task=name,
+            model=subject.model.name,
+            weights=subject.weights,
+            card=card,
+            prompt=prompt or "",
+            prompt_number=number,
+            settings={"limit": options.limit, "max_tokens": card.max_tokens, "examples": len(work.examples)},
+            main=outcome.main,
+            figures=outcome.figures,
+            categories=outcome.categories,
+            notes=outcome.notes,
+        )
+        if options.output is not None:
+            write_task(options.output / name, result, outcome.samples)
+            _add_task(options.output, name)
+        results.append(result)
     return results
 
 
-def _retrieval(model: Model, card: BenchmarkCard, examples: list[Example], progress: Callable[[int], None]) -> Figures:
-    """Every caption against every picture (or clip), both ways; a picture found by any of its captions counts."""
-    vectors = []
-    for start, media in _media(examples):
-        vectors.append(model.embedder.embed_media(media))
-        progress(start + len(media))
-    captions = [(row, caption) for row, example in enumerate(examples) for caption in example.captions]
-    texts = model.embed_texts([caption for _, caption in captions])
-    report = recall_at_k(texts @ np.concatenate(vectors).T, [row for row, _ in captions], (1, 5, 10))
-    figures: Figures = {"texts": len(captions)}
-    for name, ranks in (("text_to_image", report.text_to_image), ("image_to_text", report.image_to_text)):
-        figures |= {f"{name}_R@{k}": round(100 * value, 2) for k, value in ranks.recall.items()}
-        figures[f"{name}_median_rank"] = ranks.median_rank
-    return figures
+def _check_output(options: Options) -> None:
+    """Refuse to write over another run before anything is computed."""
+    if options.output is None:
+        if options.resume:
+            raise BadInput("--resume: expected --output, the folder of the run to go on with")
+        return
+    if options.output.exists() and not options.output.is_dir():
+        raise BadInput(f"{options.output}: not a folder")
+    if not options.resume and options.output.is_dir() and any(options.output.iterdir()):
+        raise BadInput(f"{options.output}: not empty; go on with it (--resume) or choose another --output")
 
 
-def _caption(model: Model, card: BenchmarkCard, examples: list[Example], progress: Callable[[int], None]) -> Figures:
-    """Greedy captions; CIDEr also with every caption scored at another picture: what it says without looking."""
-    captions: list[str] = []
-    for start, media in _media(examples):
-        captions += model.captioner.caption(media, max_tokens=card.max_tokens)
-        progress(start + len(media))
-    references = [list(example.captions) for example in examples]
-    scores = bleu(references, captions)
-    figures: Figures = {"CIDEr": round(cider(references, captions).value, 4)}
-    # A fixed derangement: every caption moves to another picture.
-    order = np.random.default_rng(0).permutation(len(captions))
-    moved = np.empty_like(order)
-    moved[order] = np.roll(order, 1)
-    figures["CIDEr_pictures_shuffled"] = round(cider(references, [captions[i] for i in moved]).value, 4)
-    figures |= {"BLEU-1": round(scores[0].value, 4), "BLEU-4": round(scores[3].value, 4)}
-    figures["ROUGE-L"] = round(rouge_l(references, captions).value, 4)
-    figures["distinct"] = len(set(captions))
-    return figures
+def _begin(options: Options, subject: Subject, data: Path) -> None:
+    if options.output is None:
+        return
+    tasks: tuple[str, ...] = ()
+    if (options.output / "run.json").is_file():
+        info, _ = read_run(options.output)
+        if info.weights != subject.weights:
+            raise BadInput(f"{options.output}: holds a run of {info.model} with other weights; choose another --output")
+        tasks = info.tasks
+    _write(options.output, RunInfo(
+        model=subject.model.name, weights=subject.weights, version=__version__, data=str(data), tasks=tasks
+    ))  # fmt: skip
 
 
-def _vqa(model: Model, card: BenchmarkCard, examples: list[Example], progress: Callable[[int], None]) -> Figures:
-    """Exact match of the answer, upper and lower case and underscores aside."""
-    right = 0.0
-    for start, media in _media(examples):
-        rows = examples[start : start + len(media)]
-        answers = model.answerer.answer(media, [row.question or "" for row in rows], max_tokens=card.max_tokens)
-        right += sum(exact_match(a, [_plain(r) for r in row.answers]) for a, row in zip(answers, rows, strict=True))
-        progress(start + len(media))
-    return {"exact_match": round(100 * right / len(examples), 2)}
+def _add_task(output: Path, name: str) -> None:
+    info, _ = read_run(output)
+    _write(output, info.model_copy(update={"tasks": tuple(dict.fromkeys((*info.tasks, name)))}))
 
 
-def _plain(answer: str) -> str:
-    return ", ".join(part.strip() for part in answer.replace("_", " ").split(","))
-
-
-def _media(examples: list[Example]) -> Iterator[tuple[int, list[Media]]]:
-    for start in range(0, len(examples), CHUNK):
-        yield start, [_open(example) for example in examples[start : start + CHUNK]]
-
-
-def _open(example: Example) -> Media:
-    if example.frames:
-        frames = tuple(open_media(frame).frames[0] for frame in example.frames)
-        # Frames that come as pictures have no times of their own; their order stands in.
-        return Media(frames, tuple(float(i) for i in range(len(frames))), source=str(example.video))
-    source = example.image if example.image is not None else example.video
-    if source is None:
-        raise BadInput("example without a picture or a video")
-    return open_media(source)
-
-
-_KINDS = {"retrieval": _retrieval, "caption": _caption, "vqa": _vqa}
+def _write(output: Path, info: RunInfo) -> None:
+    atomic_write(output / "run.json", info.model_dump_json(indent=1) + "\n")

@@ -30,10 +30,7 @@ class Answerer:
         """One answer a pair. Raises `BadInput` for an empty or overlong question, or counts that differ."""
         # Several questions about one picture look at it once.
         unique = {id(item): item for item in media}
-        patches = [
-            frames for chunk in batched([*unique.values()], batch) for frames in tower_patches(self.model, chunk)
-        ]
-        seen = dict(zip(unique, patches, strict=True))
+        seen = dict(zip(unique, tower_patches(self.model, [*unique.values()]), strict=True))
         return self.answer_patches([seen[id(item)] for item in media], questions, max_tokens=max_tokens, batch=batch)
 
     def answer_patches(
@@ -42,35 +39,34 @@ class Answerer:
         """The same, from patch tokens `[F, N, D]` a picture or clip."""
         if len(patches) != len(questions):
             raise BadInput(f"expected one question an input, got {len(patches)} inputs and {len(questions)} questions")
-        contexts = [self._context(question) for question in questions]
+        rows = [self.prompt(question, len(frames)) for frames, question in zip(patches, questions, strict=True)]
         answers: list[str] = []
-        for chunk, texts in zip(batched(patches, batch), batched(contexts, batch), strict=True):
-            prompts = [
-                self.template.prefix(self.model.cfg.visual_tokens, len(frames)) + text
-                for frames, text in zip(chunk, texts, strict=True)
-            ]
+        for chunk, prompts in zip(batched(patches, batch), batched(rows, batch), strict=True):
             dtype = self.model.language.embedding.weight.dtype
             replies = greedy(
-                self.model, prompts, torch.cat(list(chunk)).to(dtype), stop=self.template.end, max_tokens=max_tokens
+                self.model,
+                list(prompts),
+                torch.cat(list(chunk)).to(dtype),
+                stop=self.template.end,
+                max_tokens=max_tokens,
             )
             answers += [self.template.tokenizer.decode(reply).strip() for reply in replies]
         return answers
 
-    def _context(self, question: str) -> list[int]:
+    def prompt(self, question: str, frames: int = 1) -> list[int]:
+        """The tokens of one request. Raises `BadInput` for an empty or overlong question."""
         if not question.strip():
             raise BadInput("the question is empty; expected some text")
         context = self.template.context(question)
         if len(context) > MAX_QUESTION_TOKENS:
             raise BadInput(f"the question is {len(context)} tokens long; expected at most {MAX_QUESTION_TOKENS}")
-        return context
+        return self.template.prefix(self.model.cfg.visual_tokens, frames) + context
 
 
 @torch.inference_mode()
 def tower_patches(model: VisionLanguageModel, media: Sequence[Media]) -> list[Tensor]:
-    """Patch tokens `[F, N, D]` of each picture (F = 1) or clip, in one pass of the tower."""
-    frames = [frame for item in media for frame in item.frames]
-    tokens_IND = model.tower(model.tower.preprocess(frames)).tokens_BND
-    return list(tokens_IND.split([len(item.frames) for item in media]))
+    """Patch tokens `[F, N, D]` of each picture (F = 1) or clip."""
+    return [model.tower(model.tower.preprocess(list(item.frames))).tokens_BND for item in media]
 
 
 def batched(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -1,6 +1,10 @@
 """Greedy decoding of a batch of prompts with pictures.
 
 B prompts, T prompt tokens (left-padded), W language width, V vocabulary.
+
+Sums of floats depend on how many rows are computed together, so two almost equal logits could change places with the
+batch. Where the best two are that close, the sequence is computed again alone, and that decides: a reply is the same
+in every batch.
 """
 
 from __future__ import annotations
@@ -8,8 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vlm.datasets.packing import IMAGE_SLOT
 from vlm.language.kv_cache import KVCache
 from vlm.model import VisionLanguageModel
+
+NEAR_TIE = 1e-3
+"""Logits this close are decided alone. Batching moves a float32 logit by about 1e-5."""
 
 
 @torch.inference_mode()
@@ -43,7 +51,11 @@ def greedy(
     rows = torch.arange(len(prompts), device=device)
     position_B = positions_BT[:, -1]
     for _ in range(max_tokens):
-        next_B = model.language.logits(hidden).argmax(dim=-1)
+        best = model.language.logits(hidden).topk(2, dim=-1)
+        next_B = best.indices[:, 0]
+        for i in (best.values[:, 0] - best.values[:, 1] < NEAR_TIE).nonzero()[:, 0].tolist():
+            row = int(rows[i])
+            next_B[i] = _alone(model, prompts, row, replies[row], patches_IND)
         running = next_B != stop
         for row, token in zip(rows[running].tolist(), next_B[running].tolist(), strict=True):
             replies[row].append(token)
@@ -61,3 +73,14 @@ def greedy(
             cache=cache,
         )[:, -1]
     return replies
+
+
+def _alone(
+    model: VisionLanguageModel, prompts: list[list[int]], row: int, reply: list[int], patches_IND: Tensor | None
+) -> int:
+    """The next token of one prompt and what it said so far, without a batch, padding or cache."""
+    pictures = [prompt.count(IMAGE_SLOT) // model.cfg.visual_tokens for prompt in prompts]
+    own = None if patches_IND is None else patches_IND.split(pictures)[row]
+    tokens_BT = torch.tensor([prompts[row] + reply], device=model.language.embedding.weight.device)
+    hidden = model.language.hidden(model.embed(tokens_BT, own))[:, -1]
+    return int(model.language.logits(hidden).argmax())

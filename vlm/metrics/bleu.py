@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from vlm.metrics.score import Score, Tokenizer, corpus, ngrams, words
 
 _TINY, _SMALL = 1e-15, 1e-9  # the reference's: a zero count stays a (tiny) factor instead of making the log undefined
@@ -29,8 +32,17 @@ def bleu(
     Returns:
         `n` scores, of 1-grams to n-grams.
     """
-    sum_correct, sum_guess, sum_length, sum_closest = [0] * n, [0] * n, 0, 0
-    per_item: list[list[float]] = [[] for _ in range(n)]
+    rows = bleu_counts(references, hypotheses, n, tokenizer=tokenizer)
+    items = [bleu_of(row) for row in rows]
+    values = bleu_of(rows.sum(axis=0))
+    return tuple(Score(value, [item[k] for item in items]) for k, value in enumerate(values))
+
+
+def bleu_counts(
+    references: Sequence[Sequence[str]], hypotheses: Sequence[str], n: int = 4, *, tokenizer: Tokenizer | None = None
+) -> NDArray[np.int64]:
+    """What BLEU sums over a corpus, `[N, 2 n + 2]`: correct and made n-grams of each n, length, closest length."""
+    rows = []
     for item in corpus(references, hypotheses, tokenizer):
         hypothesis = words(item.hypothesis)
         ceiling: dict[tuple[str, ...], int] = {}
@@ -44,17 +56,15 @@ def bleu(
         correct, guess = [0] * n, [max(0, length - k) for k in range(n)]
         for gram, count in ngrams(hypothesis, n).items():
             correct[len(gram) - 1] += min(count, ceiling.get(gram, 0))
-        for k, value in enumerate(_bleu(correct, guess, length, closest)):
-            per_item[k].append(value)
-            sum_correct[k] += correct[k]
-            sum_guess[k] += guess[k]
-        sum_length += length
-        sum_closest += closest
-    values = _bleu(sum_correct, sum_guess, sum_length, sum_closest)
-    return tuple(Score(value, items) for value, items in zip(values, per_item, strict=True))
+        rows.append([*correct, *guess, length, closest])
+    return np.array(rows, dtype=np.int64)
 
 
-def _bleu(correct: list[int], guess: list[int], length: int, closest: int) -> list[float]:
+def bleu_of(counts: ArrayLike) -> list[float]:
+    """BLEU-1 to BLEU-n of summed counts `[2 n + 2]`."""
+    *grams, length, closest = np.asarray(counts).tolist()
+    n = len(grams) // 2
+    correct, guess = grams[:n], grams[n:]
     ratio = (length + _TINY) / (closest + _SMALL)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     values, product = [], 1.0

@@ -78,8 +78,8 @@ def recall_at_k(
     described = np.unique(image)
     right = np.arange(similarity.shape[1])
     return RetrievalReport(
-        _summary(_ranks(similarity, image, right, ties), ks),
-        _summary(_ranks(similarity.T[described], described, image, ties), ks),
+        _summary(ranks(similarity, image, right, ties), ks),
+        _summary(ranks(similarity.T[described], described, image, ties), ks),
     )
 
 
@@ -118,8 +118,11 @@ def _checked(similarity_TI: ArrayLike, image_of_text_T: ArrayLike) -> tuple[NDAr
     return similarity, image.astype(np.intp)
 
 
-def _ranks(similarity_QC: NDArray[Any], group_Q: NDArray[np.intp], group_C: NDArray[np.intp], ties: Ties) -> Floats:
-    """Rank of the best candidate of each query's group; the group's other candidates stand in nobody's way."""
+def ranks(similarity_QC: NDArray[Any], group_Q: NDArray[np.intp], group_C: NDArray[np.intp], ties: Ties) -> Floats:
+    """Rank of the best candidate of each query's group; the group's other candidates stand in nobody's way.
+
+    Legend as above; `group_Q` and `group_C` name the group each query and candidate belongs to.
+    """
     if ties not in get_args(Ties):
         raise unknown("ties", ties, get_args(Ties))
     best, worst = [], []

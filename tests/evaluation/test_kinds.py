@@ -1,0 +1,146 @@
+"""What each kind of benchmark asks and how it scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from squares import COLORS, FakeModel, write_benchmark
+
+from vlm.errors import BadInput
+from vlm.evaluation.results import Sample, TaskResult, read_samples
+from vlm.evaluation.run import Options, evaluate
+from vlm.metrics.caption import bleu, cider
+from vlm.metrics.pope import pope
+
+
+def run(folder: Path, model: FakeModel, rows: list[dict[str, Any]], **card: Any) -> tuple[TaskResult, list[Sample]]:
+    path = write_benchmark(folder / "data", rows, **card)
+    options = Options(str(folder / "data"), output=folder / "run")
+    [result] = evaluate(model, [path], options)  # type: ignore[arg-type]
+    return result, list(read_samples(folder / "run" / result.task))
+
+
+def test_captions_score_as_the_metrics_do(tmp_path: Path) -> None:
+    rows = [
+        {"color": color, "captions": [f"a {color} square on a wall", f"the wall has a square that is {color}"]}
+        for color in list(COLORS) * 2
+    ]
+    model = FakeModel(lambda color, question: f"a {color} square on a door" if color != "red" else "red")
+    result, samples = run(tmp_path, model, rows, kind="caption")
+    references, said = [list(s.references) for s in samples], [str(s.output) for s in samples]
+    scores = cider(references, said)
+    assert result.main == "CIDEr"
+    assert result.figures["CIDEr"].value == pytest.approx(scores.value, abs=1e-6)
+    assert [s.scores["CIDEr"] for s in samples] == pytest.approx(scores.per_item)
+    assert result.figures["BLEU-4"].value == pytest.approx(bleu(references, said)[3].value, abs=1e-6)
+    assert result.figures["CIDEr_pictures_shuffled"].value < result.figures["CIDEr"].value
+    low, high = result.figures["BLEU-4"].low, result.figures["BLEU-4"].high
+    assert low is not None
+    assert high is not None
+    assert low <= result.figures["BLEU-4"].value <= high
+
+
+def test_answers_are_scored_by_the_cards_protocol(tmp_path: Path) -> None:
+    rows = [
+        {"color": "red", "question": "?", "answers": ["The red."] * 4 + ["blue"] * 6, "type": "color"},
+        {"color": "blue", "question": "?", "answers": ["blue"] * 10, "type": "color"},
+        {"color": "green", "question": "?", "answers": ["two"] * 10, "type": "number"},
+    ]
+    result, samples = run(tmp_path, FakeModel(), rows, kind="vqa", protocol="vqav2", category="type")
+    assert [s.scores["accuracy"] for s in samples] == [1.0, 1.0, 0.0]
+    assert result.figures["accuracy"].value == pytest.approx(200 / 3, abs=1e-4)
+    assert result.categories["color"]["accuracy"].value == 100
+    assert result.categories["number"]["accuracy"].value == 0
+    assert result.figures["accuracy"].low is not None
+
+
+def test_pope_equals_the_metric(tmp_path: Path) -> None:
+    said = ["Yes, there is.", "No.", "yes", "not that I see", "Yes", "No"]
+    labels = ["yes", "yes", "no", "no", "yes", "no"]
+    replies = iter(said)
+    rows = [{"color": "red", "question": "Is there a dog?", "answers": [label]} for label in labels]
+    result, samples = run(tmp_path, FakeModel(lambda *_: next(replies)), rows, kind="vqa", protocol="pope")
+    expected = pope(said, labels)
+    got = {key: result.figures[key].value / 100 for key in ("accuracy", "precision", "recall", "F1", "yes_ratio")}
+    want = {"accuracy": expected.accuracy, "precision": expected.precision, "recall": expected.recall}
+    assert got == pytest.approx({**want, "F1": expected.f1, "yes_ratio": expected.yes_ratio}, abs=1e-6)
+    assert result.main == "F1"
+    assert [s.prediction for s in samples][:2] == ["yes", "no"]
+
+
+def test_a_choice_is_read_from_its_letter(tmp_path: Path) -> None:
+    rows = [
+        {"color": "red", "question": "Color?", "options": ["red", "blue"], "answers": ["A"]},
+        {"color": "blue", "question": "Color?", "options": ["red", "blue"], "answers": ["B"]},
+        {"color": "green", "question": "Color?", "options": ["red", "blue"], "answers": ["B"]},
+    ]
+    replies = {"red": "A", "blue": "(A) it is", "green": "hmm"}
+    result, samples = run(tmp_path, FakeModel(lambda color, _: replies[color]), rows, kind="choice")
+    assert [s.scores["accuracy"] for s in samples] == [1.0, 0.0, 0.0]
+    assert result.figures["unreadable"].value == pytest.approx(100 / 3, abs=1e-4)
+    assert "A. red\nB. blue" in samples[0].prompt
+    assert "50.0 %" in result.notes[0]
+
+
+@pytest.mark.parametrize(("knows", "right"), [(True, 1.0), (False, 0.0)])
+def test_a_circular_question_wants_every_rotation(tmp_path: Path, knows: bool, right: float) -> None:
+    def rule(color: str, question: str) -> str:
+        """One that knows names the letter beside the colour; the other always says A."""
+        lines = dict(line.split(". ")[::-1] for line in question.splitlines() if ". " in line and len(line) < 12)
+        return lines[color] if knows else "A"
+
+    rows = [{"color": "red", "question": "Color?", "options": ["red", "blue", "green"], "answers": ["A"]}]
+    result, samples = run(tmp_path, FakeModel(rule), rows, kind="choice", circular=True)
+    assert samples[0].scores["accuracy"] == right
+    assert len(str(samples[0].output).split(" | ")) == 3
+    assert result.figures["accuracy"].low is None  # one question has no interval
+
+
+def test_retrieval_finds_each_way_and_says_what_it_found(tmp_path: Path) -> None:
+    rows = [{"color": color, "captions": [f"a {color} square", f"{color}"]} for color in COLORS]
+    result, samples = run(tmp_path, FakeModel(), rows, kind="retrieval")
+    assert result.figures["text_to_image_R@1"].value == 100
+    assert result.figures["image_to_text_R@1"].value == 100
+    queries = [s for s in samples if s.category == "text_to_image"]
+    assert [s.id for s in queries] == ["1#0", "1#1", "2#0", "2#1", "3#0", "3#1"]
+    assert queries[0].prediction == "squares/0.png" == queries[0].output[0]["item"]
+    assert queries[0].cluster == "squares/0.png"
+
+
+def test_equal_candidates_share_their_rank(tmp_path: Path) -> None:
+    rows = [{"color": "red", "captions": ["red"]}, {"color": "red", "captions": ["red"]}]
+    result, _ = run(tmp_path, FakeModel(), rows, kind="retrieval")
+    assert result.figures["text_to_image_mean_rank"].value == 1.5
+    assert result.figures["text_to_image_R@1"].value == 100  # the middle of 1 and 2 still counts for rank 1
+
+
+def test_classification_by_name(tmp_path: Path) -> None:
+    rows = [{"color": "red", "answers": ["red"]}] * 3 + [{"color": "blue", "answers": ["green"]}]
+    prompts = ["a photo of a {label} square.", "{label}"]
+    result, samples = run(tmp_path, FakeModel(), rows, kind="classification", prompts=prompts)
+    assert result.figures["accuracy"].value == 75
+    assert result.figures["mean_class_recall"].value == 50  # red all right, green never
+    assert result.categories["green"]["recall"].value == 0
+    assert samples[3].prediction == "blue"
+    confidence = samples[0].scores["confidence"]
+    assert confidence is not None
+    assert 1 / 3 < confidence <= 1
+
+
+@pytest.mark.parametrize(
+    ("card", "row", "says"),
+    [
+        ({"kind": "vqa"}, {"question": "?"}, "has no answers"),
+        ({"kind": "retrieval"}, {"question": "?"}, "has no captions"),
+        ({"kind": "choice"}, {"question": "?", "answers": ["A"]}, "0 options"),
+        ({"kind": "choice"}, {"question": "?", "options": ["a", "b"], "answers": ["C"]}, "expected one of AB"),
+        ({"kind": "classification"}, {"answers": ["cow"]}, "is of class"),
+    ],
+)
+def test_an_example_a_kind_cannot_use_is_named(
+    tmp_path: Path, card: dict[str, Any], row: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(BadInput, match=says):
+        run(tmp_path, FakeModel(), [{"color": "red", **row}], **card)

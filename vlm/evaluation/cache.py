@@ -1,0 +1,64 @@
+"""Answers and vectors already computed, by the content of the request: what makes a killed evaluation resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm.errors import BadInput
+from vlm.heads.media import Media
+
+_AT_ONCE = 500  # keys of one query; SQLite allows about a thousand variables
+
+
+class RequestCache:
+    """Key -> bytes in one SQLite file, or in memory. What `put` returned from survives a kill."""
+
+    def __init__(self, path: Path | None = None):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(path or ":memory:")
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        except sqlite3.Error as error:
+            raise BadInput(f"{path}: not a request cache: {error}; delete it to begin anew") from None
+
+    def get(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values there are."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found |= dict(self._database.execute(f"SELECT key, value FROM requests WHERE key IN ({marks})", some))
+        return found
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?)", values.items())
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def key_of(request: Mapping[str, Any]) -> str:
+    """sha256 of a request: everything its answer depends on."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def pixels_of(media: Media) -> str:
+    """sha256 of what a model sees of a picture or clip: sizes, pixels, times."""
+    digest = hashlib.sha256(json.dumps(media.times).encode())
+    for part in _parts(media):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(media: Media) -> Iterable[bytes]:
+    for frame in media.frames:
+        yield f"{frame.mode}{frame.size}".encode()
+        yield frame.tobytes()

@@ -1,0 +1,70 @@
+"""What a kind of benchmark needs to know and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlm.datasets.examples import Example
+from vlm.errors import BadInput
+from vlm.evaluation.card import BenchmarkCard
+from vlm.evaluation.results import Figure, Sample
+from vlm.evaluation.subject import Progress, Subject
+
+
+@dataclass(frozen=True)
+class Job:
+    """One benchmark to run."""
+
+    subject: Subject
+    card: BenchmarkCard
+    examples: Sequence[Example]
+    data: Path
+    progress: Progress
+    prompt: str | None = None
+    """The template to use, of the card's; None where the card has none."""
+    classes: tuple[str, ...] = ()
+
+    def inputs(self, example: Example) -> dict[str, object]:
+        """The example's files, relative to the data folder."""
+        if example.frames:
+            return {"frames": [relative(frame, self.data) for frame in example.frames]}
+        if example.image is not None:
+            return {"image": relative(example.image, self.data)}
+        return {"video": relative(Path(example.video or ""), self.data)}
+
+    def cluster(self, example: Example) -> str:
+        """Samples about one picture or clip belong together."""
+        inputs = self.inputs(example)
+        return str(inputs.get("image") or inputs.get("video") or inputs["frames"])
+
+    def category(self, example: Example) -> str | None:
+        if self.card.category is None:
+            return None
+        value = example.meta.get(self.card.category)
+        return None if value is None else str(value)
+
+    def fill(self, template: str, **fields: str | None) -> str:
+        """The template with an example's fields. Raises `BadInput` naming a field the example does not have."""
+        try:
+            return template.format(**{key: value for key, value in fields.items() if value is not None})
+        except (KeyError, IndexError) as error:
+            have = ", ".join(key for key, value in fields.items() if value is not None)
+            raise BadInput(f"benchmark {self.card.name}: prompt {template!r} wants {error}, there is {have}") from None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Samples in the order of the data, and figures; `main` is the one the benchmark is known by."""
+
+    samples: list[Sample]
+    main: str
+    figures: dict[str, Figure]
+    categories: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def relative(path: Path, data: Path) -> str:
+    """A path below the data folder without it; another path as it is."""
+    return path.relative_to(data).as_posix() if path.is_relative_to(data) else str(path)

@@ -1,0 +1,66 @@
+"""Captioning: one greedy caption a picture or clip against its references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from vlm.evaluation.figures import clusters_of, figure, mean_figure, resampled_figure
+from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.results import Sample
+from vlm.evaluation.subject import Ask
+from vlm.metrics.bleu import bleu_counts, bleu_of
+from vlm.metrics.caption import cider, rouge_l
+from vlm.metrics.statistics import interval_of_mean
+
+
+def run(job: Job) -> Outcome:
+    """CIDEr also with every caption scored at another picture: what the model says without looking.
+
+    The interval of CIDEr takes the document frequencies as given.
+    """
+    asks = [Ask(example, job.prompt, job.card.max_tokens) for example in job.examples]
+    captions = job.subject.answers(asks, job.progress)
+    references = [list(example.captions) for example in job.examples]
+    ciders, rouges = cider(references, captions), rouge_l(references, captions)
+    counts = bleu_counts(references, captions)
+    samples = [
+        Sample(
+            id=example.id,
+            inputs=job.inputs(example),
+            prompt=job.prompt or "",
+            output=caption,
+            prediction=caption,
+            references=example.captions,
+            scores={"CIDEr": ciders.per_item[i], "ROUGE-L": rouges.per_item[i], "BLEU-4": bleu_of(counts[i])[3]},
+            cluster=job.cluster(example),
+            category=job.category(example),
+        )
+        for i, (example, caption) in enumerate(zip(job.examples, captions, strict=True))
+    ]
+    clusters = clusters_of(samples)
+    figures = {"CIDEr": mean_figure(samples, "CIDEr")}
+    if len(captions) > 1:
+        shuffled = cider(references, _deranged(captions))
+        figures["CIDEr_pictures_shuffled"] = figure(interval_of_mean(shuffled.per_item, clusters), len(captions))
+    for n in (1, 2, 3, 4):
+        figures[f"BLEU-{n}"] = resampled_figure(counts, clusters, partial(_bleu, n))
+    figures["ROUGE-L"] = mean_figure(samples, "ROUGE-L")
+    notes = [f"{len(set(captions))} different captions for {len(captions)} pictures"]
+    if len(captions) == 1:
+        notes.append("CIDEr of one picture is 0: its weights come from the other pictures")
+    return Outcome(samples, "CIDEr", figures, notes=tuple(notes))
+
+
+def _bleu(n: int, rows_NS: np.ndarray) -> float:
+    return bleu_of(rows_NS.sum(axis=0))[n - 1]
+
+
+def _deranged(captions: Sequence[str]) -> list[str]:
+    """Every caption at another picture, the same way each time."""
+    order = np.random.default_rng(0).permutation(len(captions))
+    moved = np.empty_like(order)
+    moved[order] = np.roll(order, 1)
+    return [captions[i] for i in moved]

@@ -1,0 +1,81 @@
+"""Multiple choice: the option a response names, read by MMMU's rules; what names none is wrong."""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+
+from vlm.datasets.examples import Example
+from vlm.errors import BadInput
+from vlm.evaluation.figures import by_category, mean_figure
+from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.results import Sample
+from vlm.evaluation.subject import Ask
+from vlm.metrics.choice import mmmu_choice
+
+PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
+
+
+def run(job: Job) -> Outcome:
+    """Accuracy in percent. A circular benchmark counts a question if it is right under every rotation of its options
+    (MMBench, Liu et al. 2023, section 4.1); its sample is the question, its output the replies in order.
+    """
+    for example in job.examples:
+        if len(example.options) < 2 or not example.answers:
+            raise BadInput(
+                f"benchmark {job.card.name}: question {example.id} has {len(example.options)} options and "
+                f"{len(example.answers)} answers; expected two or more and one"
+            )
+    turns = [_rotations(e) if job.card.circular else [_lettered(e.options, 0)] for e in job.examples]
+    prompts = [[_prompt(job, e, options) for options in t] for e, t in zip(job.examples, turns, strict=True)]
+    asks = [Ask(e, p, job.card.max_tokens) for e, texts in zip(job.examples, prompts, strict=True) for p in texts]
+    replies = iter(job.subject.answers(asks, job.progress))
+    samples = []
+    for example, options, texts in zip(job.examples, turns, prompts, strict=True):
+        said = [next(replies) for _ in texts]
+        letters = [mmmu_choice(reply, named) for reply, named in zip(said, options, strict=True)]
+        # A rotated letter means another option: compare by the option's text.
+        right = {example.options[_index(job, example, answer)] for answer in example.answers}
+        hits = [letter is not None and named[letter] in right for letter, named in zip(letters, options, strict=True)]
+        samples.append(
+            Sample(
+                id=example.id,
+                inputs=job.inputs(example),
+                prompt=texts[0],
+                output=" | ".join(said),
+                prediction=letters[0],
+                references=example.answers,
+                scores={"accuracy": float(all(hits)), "unreadable": float(None in letters)},
+                cluster=job.cluster(example),
+                category=job.category(example),
+            )
+        )
+    figures = {
+        "accuracy": mean_figure(samples, "accuracy", scale=100.0),
+        "unreadable": mean_figure(samples, "unreadable", scale=100.0),
+    }
+    chance = sum(1 / len(e.options) for e in job.examples) / len(job.examples)
+    notes = () if job.card.circular else (f"a guess is right {100 * chance:.1f} % of the time",)
+    return Outcome(samples, "accuracy", figures, by_category(samples, {"accuracy": 100.0}), notes)
+
+
+def _lettered(options: tuple[str, ...], shift: int) -> dict[str, str]:
+    turned = options[shift:] + options[:shift]
+    return dict(zip(ascii_uppercase, turned, strict=False))
+
+
+def _rotations(example: Example) -> list[dict[str, str]]:
+    return [_lettered(example.options, shift) for shift in range(len(example.options))]
+
+
+def _prompt(job: Job, example: Example, options: dict[str, str]) -> str:
+    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    return job.fill(job.prompt or PROMPT, question=example.question, options=listed, hint=example.meta.get("hint", ""))
+
+
+def _index(job: Job, example: Example, answer: str) -> int:
+    letters = ascii_uppercase[: len(example.options)]
+    if len(answer) != 1 or answer not in letters:
+        raise BadInput(
+            f"benchmark {job.card.name}: question {example.id}: answer {answer!r}; expected one of {letters}"
+        )
+    return letters.index(answer)

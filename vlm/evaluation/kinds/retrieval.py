@@ -1,0 +1,95 @@
+"""Retrieval both ways: every caption against every picture or clip, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm.errors import BadInput
+from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
+from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.results import Figure, Sample
+from vlm.metrics.retrieval import ranks
+
+KS = (1, 5, 10)
+TOP = 5
+BLOCK = 512  # queries compared at a time: the whole matrix never exists
+
+
+def run(job: Job) -> Outcome:
+    """Recall in percent and ranks, both ways; a picture found by any of its captions counts, ties at their mean rank.
+
+    A sample is a query: its five best candidates and the rank of its first right one.
+    """
+    if bare := next((e for e in job.examples if not e.captions), None):
+        raise BadInput(f"benchmark {job.card.name}: picture {bare.id} has no captions; nothing could find it")
+    captions = [
+        (row, number, caption)
+        for row, example in enumerate(job.examples)
+        for number, caption in enumerate(example.captions)
+    ]
+    media_ID = job.subject.media_vectors(job.examples, job.progress)
+    texts_TD = job.subject.text_vectors([caption for _, _, caption in captions])
+    image_of_text = np.array([row for row, _, _ in captions])
+    names = [job.cluster(example) for example in job.examples]
+
+    samples = []
+    found = _search(texts_TD, media_ID, image_of_text, np.arange(len(names)))
+    for (row, number, caption), (rank, best) in zip(captions, found, strict=True):
+        samples.append(
+            Sample(
+                id=f"{job.examples[row].id}#{number}",
+                inputs={},
+                prompt=caption,
+                output=[{"item": names[i], "score": score} for i, score in best],
+                prediction=names[best[0][0]],
+                references=(names[row],),
+                scores=_scores("text_to_image", rank),
+                cluster=names[row],
+                category="text_to_image",
+            )
+        )
+    found = _search(media_ID, texts_TD, np.arange(len(names)), image_of_text)
+    for example, name, (rank, best) in zip(job.examples, names, found, strict=True):
+        samples.append(
+            Sample(
+                id=example.id,
+                inputs=job.inputs(example),
+                output=[{"item": captions[i][2], "score": score} for i, score in best],
+                prediction=captions[best[0][0]][2],
+                references=example.captions,
+                scores=_scores("image_to_text", rank),
+                cluster=name,
+                category="image_to_text",
+            )
+        )
+    figures: dict[str, Figure] = {}
+    for way in ("text_to_image", "image_to_text"):
+        figures |= {f"{way}_R@{k}": mean_figure(samples, f"{way}_R@{k}", scale=100.0) for k in KS}
+        own = [s for s in samples if s.category == way]
+        rows = [[s.scores["rank"] or 0.0] for s in own]
+        figures[f"{way}_median_rank"] = resampled_figure(rows, clusters_of(own), lambda r: float(np.median(r[:, 0])))
+        figures[f"{way}_mean_rank"] = resampled_figure(rows, clusters_of(own), lambda r: float(r[:, 0].mean()))
+    notes = (f"{len(captions)} texts, {len(names)} pictures or clips",)
+    return Outcome(samples, "text_to_image_R@1", figures, notes=notes)
+
+
+Best = list[tuple[int, float]]
+
+
+def _search(
+    queries_QD: NDArray[np.float32], candidates_CD: NDArray[np.float32], group_Q: NDArray, group_C: NDArray
+) -> list[tuple[float, Best]]:
+    """The rank of each query's first right candidate and its `TOP` best candidates."""
+    found = []
+    for start in range(0, len(queries_QD), BLOCK):
+        similarity_QC = queries_QD[start : start + BLOCK] @ candidates_CD.T
+        rank = ranks(similarity_QC, group_Q[start : start + BLOCK], group_C, "mean")
+        order = np.argsort(-similarity_QC, axis=1, kind="stable")[:, :TOP]
+        for row, best, r in zip(similarity_QC, order, rank, strict=True):
+            found.append((float(r), [(int(i), round(float(row[i]), 4)) for i in best]))
+    return found
+
+
+def _scores(way: str, rank: float) -> dict[str, float | None]:
+    return {"rank": rank} | {f"{way}_R@{k}": float(rank < k + 1) for k in KS}

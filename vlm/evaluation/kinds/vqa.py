@@ -1,0 +1,62 @@
+"""Open questions: a short answer against the annotators', by the benchmark's own rule."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vlm.errors import BadInput
+from vlm.evaluation.figures import by_category, clusters_of, mean_figure, resampled_figure
+from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.results import Figure, Sample
+from vlm.evaluation.subject import Ask
+from vlm.metrics.pope import pope_answer
+from vlm.metrics.protocols import PROTOCOLS
+
+
+def run(job: Job) -> Outcome:
+    """Accuracy in percent; for POPE also precision, recall, F1 and the share of "yes"."""
+    protocol = job.card.protocol
+    prompts = [job.fill(job.prompt or "{question}", question=example.question) for example in job.examples]
+    asks = [Ask(e, prompt, job.card.max_tokens) for e, prompt in zip(job.examples, prompts, strict=True)]
+    outputs = job.subject.answers(asks, job.progress)
+    samples = []
+    for example, prompt, output in zip(job.examples, prompts, outputs, strict=True):
+        if not example.answers:
+            raise BadInput(f"benchmark {job.card.name}: question {example.id} has no answers; the split is not public?")
+        prediction = pope_answer(output) if protocol == "pope" else output.strip()
+        rule = PROTOCOLS["exact" if protocol == "pope" else protocol]
+        samples.append(
+            Sample(
+                id=example.id,
+                inputs=job.inputs(example),
+                prompt=prompt,
+                output=output,
+                prediction=prediction,
+                references=example.answers,
+                scores={"accuracy": float(rule(prediction, example.answers))},
+                cluster=job.cluster(example),
+                category=job.category(example),
+            )
+        )
+    figures = {"accuracy": mean_figure(samples, "accuracy", scale=100.0)}
+    if protocol == "pope":
+        figures |= _yes_no(samples)
+    main = "F1" if protocol == "pope" else "accuracy"
+    return Outcome(samples, main, figures, by_category(samples, {"accuracy": 100.0}))
+
+
+def _yes_no(samples: list[Sample]) -> dict[str, Figure]:
+    """Of rows (said yes, is yes)."""
+    rows = np.array([[s.prediction == "yes", s.references[0].strip().lower() == "yes"] for s in samples], np.float64)
+
+    def share(part: np.ndarray, whole: np.ndarray) -> float:
+        return float(part.sum() / whole.sum()) if whole.sum() else 0.0
+
+    statistics = {
+        "precision": lambda r: share(r[:, 0] * r[:, 1], r[:, 0]),
+        "recall": lambda r: share(r[:, 0] * r[:, 1], r[:, 1]),
+        "F1": lambda r: 2 * share(r[:, 0] * r[:, 1], r[:, 0] + r[:, 1]),
+        "yes_ratio": lambda r: float(r[:, 0].mean()),
+    }
+    clusters = clusters_of(samples)
+    return {name: resampled_figure(rows, clusters, f, scale=100.0) for name, f in statistics.items()}

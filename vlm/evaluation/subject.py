@@ -1,0 +1,132 @@
+"""The model under test, asked through a cache; the same answers whatever the batch and the order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm import __version__
+from vlm.api import Model
+from vlm.datasets.examples import Example
+from vlm.errors import BadInput
+from vlm.evaluation.cache import RequestCache, key_of, pixels_of
+from vlm.heads.media import Media, open_media
+from vlm.heads.retrieval import Vectors
+
+Progress = Callable[[int], None]
+"""Told how many requests are done."""
+
+CHUNK = 64
+"""Requests between two writes to the cache: what a kill can lose."""
+AUTO_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question, or an instruction, about an example's picture or clip; no prompt asks for the model's own caption."""
+
+    example: Example
+    prompt: str | None
+    max_tokens: int
+
+
+class Subject:
+    def __init__(self, model: Model, cache: RequestCache, batch: int | None = None):
+        """`batch` answers are written at once; `None` begins with a size that is halved where memory ends."""
+        self.model, self.cache, self.batch = model, cache, batch or AUTO_BATCH
+        self._shrinks = batch is None
+        self.weights = model.weights_hash()
+        self._about = {"model": model.name, "weights": self.weights, "version": __version__}
+
+    def answers(self, asks: Sequence[Ask], progress: Progress = lambda done: None) -> list[str]:
+        """One raw answer each, in order."""
+        answers: list[str] = []
+        for start in range(0, len(asks), CHUNK):
+            chunk = asks[start : start + CHUNK]
+            media = _open_all([ask.example for ask in chunk])
+            keys = [
+                self._key("answer", m, prompt=ask.prompt, max_tokens=ask.max_tokens)
+                for m, ask in zip(media, chunk, strict=True)
+            ]
+            known = self.cache.get(keys)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            for length in sorted({chunk[i].max_tokens for i in missing}):
+                rows = [i for i in missing if chunk[i].max_tokens == length]
+                new = self._generate([media[i] for i in rows], [chunk[i].prompt for i in rows], length)
+                known |= {keys[i]: text.encode() for i, text in zip(rows, new, strict=True)}
+            self.cache.put({keys[i]: known[keys[i]] for i in missing})
+            answers += [known[key].decode() for key in keys]
+            progress(len(answers))
+        return answers
+
+    def _generate(self, media: list[Media], prompts: list[str | None], max_tokens: int) -> list[str]:
+        while True:
+            try:
+                if all(prompt is None for prompt in prompts):
+                    return self.model.caption(media, max_tokens=max_tokens, batch=self.batch)
+                questions = [prompt or "" for prompt in prompts]
+                return self.model.answer(media, questions, max_tokens=max_tokens, batch=self.batch)
+            except torch.OutOfMemoryError:
+                if not self._shrinks or self.batch == 1:
+                    raise
+                self.batch = max(1, self.batch // 2)
+
+    def media_vectors(self, examples: Sequence[Example], progress: Progress = lambda done: None) -> Vectors:
+        """Unit vectors `[N, S]` of pictures or clips. Computed one at a time: a batch moves their last bits."""
+        rows: list[Vectors] = []
+        for start in range(0, len(examples), CHUNK):
+            rows += list(self.vectors_of(_open_all(examples[start : start + CHUNK])))
+            progress(len(rows))
+        return np.stack(rows)
+
+    def vectors_of(self, media: Sequence[Media]) -> Vectors:
+        """Unit vectors `[N, S]` of pictures or clips in memory."""
+        keys = [self._key("media", m) for m in media]
+        return np.stack(self._vectors(keys, media, self.model.embed_images))
+
+    def text_vectors(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors `[N, S]`, one at a time as well."""
+        rows: list[Vectors] = []
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            keys = [key_of({**self._about, "kind": "text", "text": text}) for text in chunk]
+            rows += self._vectors(keys, chunk, self.model.embed_texts)
+        return np.stack(rows)
+
+    def _vectors(self, keys: Sequence[str], items: Sequence[Any], embed: Callable[..., Vectors]) -> list[Vectors]:
+        known = self.cache.get(keys)
+        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
+        new = {key: embed([item])[0].astype("<f4").tobytes() for key, item in missing.items()}
+        self.cache.put(new)
+        return [np.frombuffer((known | new)[key], dtype="<f4") for key in keys]
+
+    def _key(self, kind: str, media: Media, **settings: str | int | None) -> str:
+        return key_of({**self._about, "kind": kind, "pixels": pixels_of(media), **settings})
+
+
+def _open_all(examples: Sequence[Example]) -> list[Media]:
+    """Each example's picture or clip, opened once where several ask about the same."""
+    opened: dict[object, Media] = {}
+    media = []
+    for example in examples:
+        source = (example.image, example.video, example.frames)
+        if source not in opened:
+            opened[source] = open_example(example)
+        media.append(opened[source])
+    return media
+
+
+def open_example(example: Example) -> Media:
+    """The picture or clip of an example. Raises `BadInput` naming the file."""
+    if example.frames:
+        frames = tuple(open_media(frame).frames[0] for frame in example.frames)
+        # Frames that come as pictures have no times of their own; their order stands in.
+        return Media(frames, tuple(float(i) for i in range(len(frames))), source=str(example.video))
+    source = example.image if example.image is not None else example.video
+    if source is None:
+        raise BadInput(f"example {example.id}: no picture and no video")
+    return open_media(source)
