@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm import __version__
-from vlm.cli import demo, media, models, retrieval, training
+from vlm.cli import demo, evaluation, media, models, retrieval, training
 
 app = typer.Typer(
     add_completion=False,
@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
-    "eval": (training.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data"),
+    "eval": (evaluation.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data --output run"),
     "demo": (demo.demo, "vlm demo --to demo"),
 }
 for _name, (_function, _example) in COMMANDS.items():
