@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from vlm.errors import BadInput
-from vlm.metrics.retrieval import Ties, mean_average_precision, ndcg, recall_at_k
+from vlm.metrics.retrieval import (
+    RetrievalReport,
+    Ties,
+    mean_average_precision,
+    ndcg,
+    recall_at_k,
+    recall_from_vectors,
+)
 
 # four texts, three images; text 0 ties its image with two others, text 3 with one
 SIMILARITY = np.array([[5, 5, 5], [1, 9, 2], [7, 3, 4], [0, 8, 8]], dtype=np.float32)
@@ -130,3 +137,32 @@ def test_equals_the_references(shared: Path) -> None:
         for name, both in measured.items():
             assert both.text_to_image == pytest.approx(expected[f"t2i_{name}"], abs=1e-9), (case, name)
             assert both.image_to_text == pytest.approx(expected[f"i2t_{name}"], abs=1e-9), (case, name)
+
+
+@pytest.mark.parametrize("ties", ["mean", "optimistic", "pessimistic"])
+@pytest.mark.parametrize("block", [3, 512])
+def test_vectors_give_what_their_matrix_gives(ties: Ties, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of any size, with many equal similarities (small whole numbers) and a picture without a text."""
+    monkeypatch.setattr("vlm.metrics.retrieval._BLOCK", block)
+    random = np.random.default_rng(5)
+    texts, images = random.integers(-2, 3, size=(40, 3)), random.integers(-2, 3, size=(11, 3))
+    image = random.integers(0, 10, size=40)
+    assert_same(recall_from_vectors(texts, images, image, ties=ties), recall_at_k(texts @ images.T, image, ties=ties))
+
+
+def assert_same(a: RetrievalReport, b: RetrievalReport) -> None:
+    for one, other in ((a.text_to_image, b.text_to_image), (a.image_to_text, b.image_to_text)):
+        np.testing.assert_array_equal(one.ranks, other.ranks)
+        assert one.recall == other.recall
+
+
+@pytest.mark.parametrize(
+    ("texts", "images", "says"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 4)), r"shape \(2, 3\) and \(2, 4\)"),
+        (np.full((2, 3), np.nan), np.zeros((2, 3)), "texts: 2 vectors are not finite"),
+    ],
+)
+def test_vectors_that_cannot_be_compared(texts: np.ndarray, images: np.ndarray, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        recall_from_vectors(texts, images, [0, 1])

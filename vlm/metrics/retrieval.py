@@ -28,7 +28,8 @@ from vlm.errors import BadInput, unknown
 
 Ties = Literal["mean", "optimistic", "pessimistic"]
 Floats = NDArray[np.float64]
-_ROWS = 1024  # queries compared at a time, to bound memory
+Groups = NDArray[np.intp]
+_BLOCK = 512  # queries compared at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -104,37 +105,85 @@ def ndcg(
 
 
 def _checked(similarity_TI: ArrayLike, image_of_text_T: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    similarity, image = np.asarray(similarity_TI), np.asarray(image_of_text_T)
+    similarity = np.asarray(similarity_TI)
     if similarity.ndim != 2 or not similarity.size:
         raise BadInput(f"similarity has shape {similarity.shape}; expected [texts, images]")
-    if image.shape != similarity.shape[:1]:
-        raise BadInput(f"{image.shape} image indices for {similarity.shape[0]} texts; expected one each")
-    if image.dtype.kind not in "iu":
-        raise BadInput(f"image indices are {image.dtype}; expected integers")
-    if image.min() < 0 or image.max() >= similarity.shape[1]:
-        raise BadInput(f"image indices {image.min()} to {image.max()} for {similarity.shape[1]} images")
     if not np.isfinite(similarity).all():
         raise BadInput(f"{int((~np.isfinite(similarity)).sum())} similarities are not finite")
-    return similarity, image.astype(np.intp)
+    return similarity, _indices(image_of_text_T, *similarity.shape)
 
 
-def ranks(similarity_QC: NDArray[Any], group_Q: NDArray[np.intp], group_C: NDArray[np.intp], ties: Ties) -> Floats:
+def _indices(image_of_text_T: ArrayLike, texts: int, images: int) -> Groups:
+    image = np.asarray(image_of_text_T)
+    if image.shape != (texts,):
+        raise BadInput(f"{image.shape} image indices for {texts} texts; expected one each")
+    if image.dtype.kind not in "iu":
+        raise BadInput(f"image indices are {image.dtype}; expected integers")
+    if image.min() < 0 or image.max() >= images:
+        raise BadInput(f"image indices {image.min()} to {image.max()} for {images} images")
+    return image.astype(np.intp)
+
+
+def recall_from_vectors(
+    texts_TD: ArrayLike,
+    images_ID: ArrayLike,
+    image_of_text_T: ArrayLike,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    ties: Ties = "mean",
+) -> RetrievalReport:
+    """`recall_at_k` of the inner products of two sets of vectors, whose whole matrix is never made."""
+    texts, images = np.asarray(texts_TD), np.asarray(images_ID)
+    if texts.ndim != 2 or images.ndim != 2 or texts.shape[1:] != images.shape[1:]:
+        raise BadInput(f"vectors of shape {texts.shape} and {images.shape}; expected [texts, D] and [images, D]")
+    for name, vectors in (("texts", texts), ("images", images)):
+        if not np.isfinite(vectors).all():
+            raise BadInput(f"{name}: {int((~np.isfinite(vectors)).any(axis=1).sum())} vectors are not finite")
+    image = _indices(image_of_text_T, len(texts), len(images))
+    described = np.unique(image)
+
+    def direction(queries_QD: NDArray[Any], group_Q: Groups, candidates_CD: NDArray[Any], group_C: Groups) -> Ranks:
+        blocks = (slice(start, start + _BLOCK) for start in range(0, len(queries_QD), _BLOCK))
+        parts = [ranks(queries_QD[block] @ candidates_CD.T, group_Q[block], group_C, ties) for block in blocks]
+        return _summary(np.concatenate(parts), ks)
+
+    return RetrievalReport(
+        direction(texts, image, images, np.arange(len(images))), direction(images[described], described, texts, image)
+    )
+
+
+def ranks(similarity_QC: NDArray[Any], group_Q: Groups, group_C: Groups, ties: Ties) -> Floats:
     """Rank of the best candidate of each query's group; the group's other candidates stand in nobody's way.
 
-    Legend as above; `group_Q` and `group_C` name the group each query and candidate belongs to.
+    Legend as above; `group_Q` and `group_C` number the group each query and candidate belongs to.
     """
     if ties not in get_args(Ties):
         raise unknown("ties", ties, get_args(Ties))
+    columns_QR, real_QR = _right(group_Q, group_C)
     best, worst = [], []
-    for start in range(0, len(group_Q), _ROWS):
-        rows = similarity_QC[start : start + _ROWS]
-        right = group_Q[start : start + _ROWS, None] == group_C[None]
+    for start in range(0, len(group_Q), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        rows, real = similarity_QC[part], real_QR[part]
         lowest = np.iinfo(rows.dtype).min if rows.dtype.kind in "iu" else -np.inf
-        top = np.where(right, rows, lowest).max(axis=1, keepdims=True)
-        best.append(1 + ((rows > top) & ~right).sum(axis=1))
-        worst.append(1 + ((rows >= top) & ~right).sum(axis=1))
+        own = np.where(real, np.take_along_axis(rows, columns_QR[part], axis=1), lowest)
+        top = own.max(axis=1, keepdims=True)
+        # No candidate of the group is above its best; those equal to it are not in the way.
+        best.append(1 + np.count_nonzero(rows > top, axis=1))
+        worst.append(1 + np.count_nonzero(rows >= top, axis=1) - np.count_nonzero(real & (own == top), axis=1))
     optimistic, pessimistic = np.concatenate(best).astype(np.float64), np.concatenate(worst).astype(np.float64)
     return {"mean": (optimistic + pessimistic) / 2, "optimistic": optimistic, "pessimistic": pessimistic}[ties]
+
+
+def _right(group_Q: Groups, group_C: Groups) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The candidates of each query's group `[Q, R]`, as many as the largest group has, and which of them are real."""
+    order = np.argsort(group_C, kind="stable")
+    first = np.searchsorted(group_C[order], group_Q, side="left")
+    count = np.searchsorted(group_C[order], group_Q, side="right") - first
+    if len(count) and not count.min():
+        raise BadInput(f"{int((count == 0).sum())} queries have no right candidate")
+    place = np.arange(int(count.max(initial=1)))
+    real = place < count[:, None]
+    return order[np.where(real, first[:, None] + place, first[:, None])], real
 
 
 def _summary(ranks: Floats, ks: Sequence[int]) -> Ranks:

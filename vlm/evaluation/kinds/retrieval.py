@@ -92,4 +92,4 @@ def _search(
 
 
 def _scores(way: str, rank: float) -> dict[str, float | None]:
-    return {"rank": rank} | {f"{way}_R@{k}": float(rank < k + 1) for k in KS}
+    return {"rank": rank, **{f"{way}_R@{k}": float(rank < k + 1) for k in KS}}
