@@ -283,15 +283,33 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _from_wheel(name: str, source: Source, folder: Path, downloads: Path, say: Report) -> Path:
-    """Fill `folder` from a wheel; gives the wheel, kept until the part is complete so that no pull gets it twice."""
-    requirement, sha256 = str(source.wheel), str(source.sha256)
+def fetch_wheel(name: str, requirement: str, sha256: str, *, report: Report | None = None) -> Path:
+    """The wheel of a pinned requirement as a file, for data that has too many files to name; the caller removes it.
+
+    Raises `VlmError` where it cannot be had or its sha256 is another.
+    """
+    if network_is_off():
+        raise VlmError(f"{name} (wheel {requirement}) is not on this machine and the network is off")
+    downloads = cache_dir() / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    say = report or (lambda line: None)
+    with _alone(downloads / f"{sha256[:32]}.lock", lambda: say(f"{name}: waiting for another download of it")):
+        return _wheel(name, requirement, sha256, downloads, say)
+
+
+def _wheel(name: str, requirement: str, sha256: str, downloads: Path, say: Report) -> Path:
     wheel = downloads / f"{sha256}.whl"
     if not (wheel.is_file() and _sha256(wheel) == sha256):
         with tempfile.TemporaryDirectory(dir=downloads, prefix=".pip.", ignore_cleanup_errors=True) as temporary:
             found = _pip_download(name, requirement, Path(temporary), say)
             _check(found, _sha256(found), sha256)
             found.replace(wheel)
+    return wheel
+
+
+def _from_wheel(name: str, source: Source, folder: Path, downloads: Path, say: Report) -> Path:
+    """Fill `folder` from a wheel; gives the wheel, kept until the part is complete so that no pull gets it twice."""
+    wheel = _wheel(name, str(source.wheel), str(source.sha256), downloads, say)
     with ZipFile(wheel) as archive:
         for file, spec in source.files.items():
             try:

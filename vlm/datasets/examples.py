@@ -1,13 +1,15 @@
-"""The one example schema, and dataset cards.
+"""The one example schema, and data set cards: what a set is, where it is from, and how its own files are read.
 
-A data set is a folder with a JSON-lines file, one example a line, paths relative to the folder:
+A card names the files (`annotations`), their `format` and which keys hold what (`fields`). Without `fields`, the files
+are JSON lines of our own schema, paths relative to the file:
 `{"image": ... | "video": ... | "frames": [...], "captions": [...], "question": ..., "answers": [...], "split": ...}`.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,12 @@ from pydantic import Field, model_validator
 
 from vlm import assets, config
 from vlm.config import Config
+from vlm.datasets.names import named_list
+from vlm.datasets.readers import AnyFormat, Jsonl
+from vlm.datasets.readers.fields import Fields
+from vlm.datasets.readers.media import inside
+from vlm.datasets.readers.rows import Row, pick
+from vlm.datasets.readers.wheel import Wheel
 from vlm.errors import BadInput
 
 
@@ -43,34 +51,134 @@ class Example(Config):
 
     @property
     def pictures(self) -> tuple[Path, ...]:
-        """The picture files: one for an image, the frames in order for a clip that comes as frames."""
+        """The picture files: one for an image, in order for a clip or a question that comes with several."""
         return (self.image,) if self.image is not None else self.frames
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it is about: pictures, else the clip."""
+        return self.pictures or (Path(str(self.video)),)
 
 
 class DatasetCard(Config):
-    """What a data set is, under which terms, and where its files lie below the data folder."""
+    """What a data set is, under which terms, where its files lie below the data folder, and how they are read."""
 
     name: str
     about: str
     licence: str
     source: str
+    """The paper and the official page."""
+    hub: str | None = None
+    """A repository of the hub that has the same files."""
+    wheel: Wheel | None = None
+    """A Python package that carries them: used where the data folder has none."""
     folder: str
     annotations: str
-    splits: dict[str, int]
+    """The file (or for format `folder` the folder) below `folder`; `{split}` is filled in, `*` matches several."""
+    format: AnyFormat = Jsonl()
+    images: str | None = None
+    """Where pictures and clips lie below `folder`; by default beside the annotations. `{split}` is filled in."""
+    fields: Fields | None = None
+    splits: dict[str, int | None]
+    """Split -> how many examples, or null where that is not known."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Split -> what the files call it, where they call it something else."""
+    where: dict[str, str | int | bool | list[str]] = Field(default_factory=dict)
+    """Only records whose key has this value, or one of these; `"*"` means any but null and empty."""
+    group: str | None = None
+    """Records that agree in this expression are one example, with all their captions."""
+    classes: tuple[str, ...] = ()
+    """Class names in the order of their numbers; in a file a list, a name of `datasets/names.py` or a `.txt` file."""
 
-    def read(self, data: Path, split: str | None = None) -> list[Example]:
-        """The examples of one split (all by default) from the folder `data / self.folder`.
+    @model_validator(mode="after")
+    def _has_fields(self) -> DatasetCard:
+        if self.fields is None and not isinstance(self.format, Jsonl) and not self.format.defaults:
+            raise ValueError(f"format {self.format.name} needs fields: which keys hold the picture, the question ...")
+        return self
 
-        Raises `BadInput` naming the file and line where the folder, a key or a split is wrong.
+    def read(self, data: Path | None, split: str | None = None, limit: int | None = None) -> list[Example]:
+        """The examples of one split (all by default), in the files' order; of each split at most `limit`.
+
+        The files are in `data / self.folder`, or in the card's wheel. Raises `BadInput` that names file, record and
+        key for a record that does not fit, an id that is there twice, another number of examples than the card's, and
+        pictures or clips that are missing (how many, and the first three).
         """
         if split is not None and split not in self.splits:
             raise BadInput(f"dataset {self.name}: no split {split!r}; it has {', '.join(self.splits)}")
-        folder = data / self.folder
-        examples = read_jsonl(folder / self.annotations)
-        chosen = [example for example in examples if split in (None, example.split)]
-        if not chosen:
-            raise BadInput(f"{folder / self.annotations}: no example" + (f" of split {split!r}" if split else ""))
-        return chosen
+        home = self._home(data)
+        return [e for name in ([split] if split else self.splits) for e in self._read_split(home, name, limit)]
+
+    def _home(self, data: Path | None) -> Path:
+        folder = data / self.folder if data is not None else None
+        if folder is not None and folder.is_dir():
+            return folder
+        if self.wheel is not None:
+            return self.wheel.unpacked(self.name)
+        hub = f"; on the hub: {self.hub}" if self.hub else ""
+        if folder is None:
+            raise BadInput(f"dataset {self.name} needs a data folder; it comes from {self.source}{hub}")
+        raise BadInput(f"{folder}: no such folder; dataset {self.name} comes from {self.source}{hub}")
+
+    def _read_split(self, home: Path, split: str, limit: int | None) -> list[Example]:
+        examples: dict[str, Example] = {}
+        fields = self._mapping()
+        rows = self._rows(home, split, fields)
+        found = ((self._example(row, home, split, fields), row.where) for row in rows)
+        for example, where in islice(_grouped(found) if self.group else found, limit):
+            if example.id in examples:
+                raise BadInput(f"{where}: id {example.id!r} is there twice in split {split!r} of dataset {self.name}")
+            examples[example.id] = example
+        if not examples:
+            raise BadInput(f"{home / self._filled(self.annotations, split)}: no example of split {split!r}")
+        expected = self.splits[split]
+        if limit is None and expected not in (None, len(examples)):
+            raise BadInput(
+                f"{home}: split {split!r} of dataset {self.name} has {len(examples)} examples, expected {expected}"
+            )
+        self._check_files(list(examples.values()), home)
+        return list(examples.values())
+
+    def _rows(self, home: Path, split: str, fields: Fields | None) -> Iterator[Row]:
+        """The split's records that `where` lets through."""
+        called = self.names.get(split, split)
+        for row in self.format.rows(home, self.annotations, called):
+            if fields is None:
+                # A file of our schema without splits is all "train", unless the card has a file a split.
+                own = row.values.get("split", called if "{split}" in self.annotations else "train")
+            else:
+                own = called if fields.split is None else pick(row, fields.split)
+            if own == called and all(_passes(pick(row, key), wanted) for key, wanted in self.where.items()):
+                yield row
+
+    def _mapping(self) -> Fields | None:
+        """The format's fields with the card's over them; None for our own schema."""
+        if self.fields is None and not self.format.defaults:
+            return None
+        own = self.fields.model_dump(exclude_unset=True) if self.fields else {}
+        return Fields.model_validate({**self.format.defaults, **own})
+
+    def _example(self, row: Row, home: Path, split: str, fields: Fields | None) -> Example:
+        if fields is None:
+            return _own_schema(row, split)
+        media = row.folder if self.images is None else home / self._filled(self.images, split)
+        found = fields.example(row, media, self.classes)
+        if self.group is not None:
+            found["id"] = str(pick(row, self.group))
+        return config.parse(Example, {**found, "split": split}, row.where)
+
+    def _filled(self, text: str, split: str) -> str:
+        return text.replace("{split}", self.names.get(split, split))
+
+    def _check_files(self, examples: list[Example], home: Path) -> None:
+        files = dict.fromkeys(file for example in examples for file in example.files)
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            names = ", ".join(
+                str(file.relative_to(home) if file.is_relative_to(home) else file) for file in missing[:3]
+            )
+            raise BadInput(
+                f"{home}: {len(missing)} of {len(files)} files of dataset {self.name} are missing, such as {names}"
+            )
 
 
 def data_folder(path: str | None) -> Path:
@@ -85,34 +193,39 @@ def data_folder(path: str | None) -> Path:
 
 
 def load_card(name_or_path: str) -> DatasetCard:
-    return config.load(DatasetCard, assets.find_card("data", name_or_path, "dataset"))
+    """A data set card by name or path, with the list of classes it names."""
+    path = assets.find_card("data", name_or_path, "dataset")
+    data = config.read_yaml(path)
+    if isinstance(data, dict) and isinstance(data.get("classes"), str):
+        data = {**data, "classes": named_list(data["classes"], path.parent)}
+    return config.parse(DatasetCard, data, str(path))
 
 
-def read_jsonl(path: Path) -> list[Example]:
-    """Every example of a JSON-lines file, its paths made absolute; keys beyond the schema go to `meta`."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such annotation file (is the data folder right?)")
-    examples = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                examples.append(_example(line, path, number))
-    return examples
-
-
-def _example(line: bytes, path: Path, number: int) -> Example:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}:{number}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-    known = {key: row[key] for key in row if key in Example.model_fields and key != "meta"}
-    rest = {key: row[key] for key in row if key not in known}
-    example = config.parse(Example, {**known, "meta": rest}, f"{path}:{number}")
-    image = path.parent / example.image if example.image is not None else None
+def _own_schema(row: Row, split: str) -> Example:
+    """A line of our own schema; keys beyond it go to `meta`."""
+    known = {key: row.values[key] for key in row.values if key in Example.model_fields and key != "meta"}
+    rest = {key: row.values[key] for key in row.values if key not in known}
+    known |= {"id": str(known.get("id", row.id)), "split": split}
+    example = config.parse(Example, {**known, "meta": rest}, row.where)
+    image = inside(row.folder, str(example.image), row.where) if example.image is not None else None
     # A "video" may be an identifier whose frames are listed, or a file.
-    video = str(path.parent / example.video) if example.video and not example.frames else example.video
-    frames = tuple(path.parent / frame for frame in example.frames)
-    paths = {"image": image, "video": video, "frames": frames}
-    return example.model_copy(update={**paths, "id": example.id or str(number)})
+    named = example.video is not None and not example.frames
+    video = str(inside(row.folder, str(example.video), row.where)) if named else example.video
+    frames = tuple(inside(row.folder, str(frame), row.where) for frame in example.frames)
+    return example.model_copy(update={"image": image, "video": video, "frames": frames})
+
+
+def _grouped(found: Iterable[tuple[Example, str]]) -> Iterator[tuple[Example, str]]:
+    """The first example of each id, with the captions of all."""
+    groups: dict[str, list[tuple[Example, str]]] = {}
+    for example, where in found:
+        groups.setdefault(example.id, []).append((example, where))
+    for group in groups.values():
+        captions = tuple(caption for example, _ in group for caption in example.captions)
+        yield group[0][0].model_copy(update={"captions": captions}), group[0][1]
+
+
+def _passes(value: Any, wanted: str | int | bool | list[str]) -> bool:
+    if wanted == "*":
+        return value is not None and value != ""
+    return str(value) in (wanted if isinstance(wanted, list) else [str(wanted)])

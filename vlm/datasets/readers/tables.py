@@ -1,0 +1,103 @@
+"""Tables: CSV and TSV, and parquet as the hub's data sets have it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from vlm.datasets.readers.media import MAX_MEDIA_BYTES
+from vlm.datasets.readers.rows import Format, Row
+from vlm.errors import BadInput, VlmError
+
+MAX_GROUP_BYTES = 16 * 2**30
+BATCH = 32
+
+
+class Table(Format):
+    """Lines of values; UTF-8."""
+
+    delimiter: ClassVar[str]
+
+    columns: tuple[str, ...] = ()
+    """The keys where the first line is not a heading."""
+    quotes: bool = True
+    """Whether `"` encloses values; else it is a character like any other."""
+    base64: tuple[str, ...] = ()
+    """Columns that carry a picture's bytes."""
+
+    def file_rows(self, path: Path, split: str) -> Iterator[Row]:
+        csv.field_size_limit(MAX_MEDIA_BYTES * 4 // 3)
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as lines:
+                table = csv.reader(
+                    lines,
+                    delimiter=self.delimiter,
+                    quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
+                    strict=self.quotes,
+                )
+                columns = self.columns or tuple(next(table, ()))
+                for number, values in enumerate(table, 1):
+                    where = f"{path}: record {number}"
+                    if not values:
+                        continue
+                    if len(values) != len(columns):
+                        raise BadInput(f"{where}: {len(values)} values; expected {len(columns)} ({', '.join(columns)})")
+                    record: dict[str, str | bytes] = dict(zip(columns, values, strict=True))
+                    for key in self.base64:
+                        record[key] = _decoded(record.get(key, ""), f"{where}: column {key}")
+                    yield Row(dict(record), where, str(number), path.parent)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise BadInput(f"{path}: not a table in UTF-8: {error}") from None
+
+
+class Csv(Table):
+    """Between commas."""
+
+    delimiter: ClassVar[str] = ","
+
+    name: Literal["csv"] = "csv"
+
+
+class Tsv(Table):
+    """Between tabs."""
+
+    delimiter: ClassVar[str] = "\t"
+
+    name: Literal["tsv"] = "tsv"
+
+
+class Parquet(Format):
+    """Rows of parquet files; a picture is bytes, or a struct of `bytes` and `path`."""
+
+    name: Literal["parquet"] = "parquet"
+
+    def file_rows(self, path: Path, split: str) -> Iterator[Row]:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise VlmError(f"{path}: reading parquet needs pyarrow: pip install 'vlm[eval]'") from None
+        number = 0
+        try:
+            with parquet.ParquetFile(path) as table:
+                for group in range(table.metadata.num_row_groups):
+                    size = table.metadata.row_group(group).total_byte_size
+                    if size > MAX_GROUP_BYTES:
+                        raise BadInput(f"{path}: row group of {size} bytes; expected at most {MAX_GROUP_BYTES}")
+                    for batch in table.iter_batches(batch_size=BATCH, row_groups=[group]):
+                        for record in batch.to_pylist():
+                            number += 1
+                            yield Row(record, f"{path}: record {number}", str(number), path.parent)
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: not a parquet file: {' '.join(str(error).split())[:200]}") from None
+
+
+def _decoded(text: str | bytes, where: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadInput(f"{where}: not base64: {error}") from None
