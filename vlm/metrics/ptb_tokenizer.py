@@ -68,3 +68,8 @@ def tokenize(text: str) -> list[str]:
 @lru_cache(maxsize=1 << 16)
 def _tokenize(text: str) -> tuple[str, ...]:
     return tuple(token for raw in lex(text) if (token := raw.lower()) not in PUNCTUATION)
+
+
+def forget() -> None:
+    """Empty the cache of words, as it is in a new process."""
+    _tokenize.cache_clear()

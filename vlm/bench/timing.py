@@ -1,0 +1,81 @@
+"""Ours against a peer, in turns on the same machine: what is published is the median of the ratios."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MEMORY_SECONDS = 300.0
+"""A call whose memory is measured is given up after this."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`times` is how many times faster ours is: the median over the rounds, with the least and the most."""
+
+    what: str
+    peer: str
+    ours_seconds: float
+    peer_seconds: float
+    times: float
+    least: float
+    most: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A comparison that could not be made, and why."""
+
+    what: str
+    peer: str
+    why: str
+
+
+def alternate(
+    what: str, peer: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, note: str = ""
+) -> Ratio:
+    """Run both `rounds` times, taking turns, after one round that does not count."""
+    mine: list[float] = []
+    other: list[float] = []
+    for number in range(rounds + 1):
+        # Who begins changes, so that neither always finds the machine as the other left it.
+        order = [(ours, mine), (theirs, other)][:: 1 if number % 2 else -1]
+        for function, seconds in order:
+            began = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - began)
+    ratios = [b / a for a, b in zip(mine[1:], other[1:], strict=True)]
+    median = statistics.median
+    return Ratio(what, peer, median(mine[1:]), median(other[1:]), median(ratios), min(ratios), max(ratios), note)
+
+
+def peak_megabytes(function: Callable[[], object]) -> float | None:
+    """How much memory a call needs beyond what is there, measured in a forked process; `None` without fork."""
+    if not sys.platform.startswith("linux"):
+        return None
+    context = multiprocessing.get_context("fork")
+    mine, other = context.Pipe(duplex=False)
+
+    def measure() -> None:
+        before = _resident()
+        function()
+        # The kernel keeps the peak of a process in kB; a forked one begins with its parent's pages.
+        other.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+
+    process = context.Process(target=measure)
+    process.start()
+    process.join(MEMORY_SECONDS)
+    if process.is_alive():
+        process.kill()
+    return float(mine.recv()) if mine.poll() else None
+
+
+def _resident() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
