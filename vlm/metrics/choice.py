@@ -1,13 +1,17 @@
-"""Which option of a multiple-choice question a free response names.
+"""Which option of a multiple-choice question a free response names, and MMBench's circular evaluation.
 
-Both readers give the letter or None where the response names none; a benchmark decides what None costs. `options` maps
-letters to their text, in order.
+Both readers give the letter or None where the response names none; a benchmark decides what None costs: it is wrong, or
+as in MMMU a guess (`mmmu_choice(...) or guess(...)`). `options` maps letters to their text, in order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vlm.errors import BadInput
 
 _REFUSALS = (
     "Sorry, I can't help with images of people yet.",
@@ -59,3 +63,45 @@ def vlmevalkit_choice(response: str, options: Mapping[str, str]) -> str | None:
         return None
     quoted = [letter for letter, text in options.items() if text.lower() in lower]
     return quoted[0] if len(quoted) == 1 else None
+
+
+def guess(options: Mapping[str, str], seed: str) -> str:
+    """A letter at random, always the same for one `seed` (the question's id): MMMU's answer for an unreadable response.
+
+    MMMU draws from one generator for all questions, so its guesses depend on their order and on how many were
+    unreadable before; these do not.
+    """
+    if not options:
+        raise BadInput("no options to guess from; expected at least one")
+    number = int.from_bytes(hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return list(options)[number % len(options)]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One round of a circular evaluation: the options in another order, and the letter of the right one."""
+
+    options: dict[str, str]
+    answer: str
+
+
+def rotations(options: Mapping[str, str], answer: str) -> list[Rotation]:
+    """As many rounds as there are options (MMBench, Liu et al. 2023, section 4.1): each moves every option up a letter.
+
+    The first is the question as it stands. Raises `BadInput` where `answer` is no option's letter.
+    """
+    letters, texts = list(options), list(options.values())
+    if answer not in options:
+        raise BadInput(f"answer {answer!r}; expected one of {', '.join(letters) or 'no options'}")
+    place, count = letters.index(answer), len(letters)
+    return [
+        Rotation(dict(zip(letters, texts[r:] + texts[:r], strict=True)), letters[(place - r) % count])
+        for r in range(count)
+    ]
+
+
+def circular_correct(predictions: Sequence[str | None], rounds: Sequence[Rotation]) -> bool:
+    """Whether a question counts: its prediction (a letter, or None) is right in every round of `rotations`."""
+    if len(predictions) != len(rounds) or not rounds:
+        raise BadInput(f"{len(predictions)} predictions for {len(rounds)} rounds; expected one each and at least one")
+    return all(letter == r.answer for letter, r in zip(predictions, rounds, strict=True))
