@@ -212,7 +212,7 @@ def test_several_tasks_are_counted_in(tmp_path: Path) -> None:
     assert [task.task for task in found.tasks] == ["pets", "cars", "cats@2"]
     assert found.tasks[0].p_of_all == pytest.approx(3 * 2 / 2**6)
     assert found.tasks[0].verdict.startswith("no difference can be told")
-    assert "p = 0.031 (0.094 counting all 3 tasks)" in found.tasks[0].verdict
+    assert "p = 0.031 (0.094 among 3 tasks)" in found.tasks[0].verdict
 
 
 def test_tasks_of_one_run_only_and_unfinished_ones(tmp_path: Path) -> None:

@@ -213,6 +213,14 @@ def test_a_paired_difference() -> None:
     assert swapped.difference.value == -found.difference.value
 
 
+def test_no_difference_is_called_detectable_that_no_test_could_find() -> None:
+    """One change in 900 has an error of 0.1 %, but it takes six of them to be told from none."""
+    before, after = np.zeros(900), np.eye(1, 900)[0]
+    assert smallest_detectable_difference(after) < 4 / 900  # type: ignore[operator]
+    assert paired_difference(before, after).detectable == pytest.approx(6 / 900)
+    assert mcnemar(5, 0) > 0.05 > mcnemar(6, 0)
+
+
 def test_of_many_flips_p_is_the_same_both_ways_and_never_zero() -> None:
     random = np.random.default_rng(0)
     a, b = random.random(3000), random.random(3000) + 0.2

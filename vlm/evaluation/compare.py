@@ -129,6 +129,13 @@ def probability(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
+def spoken(found: Interval, scale: float) -> str:
+    """ "1.20 (0.30 to 2.10)", without the brackets where there is no interval."""
+    if found.low is None or found.high is None:
+        return number(found.value, scale)
+    return f"{number(found.value, scale)} ({number(found.low, scale)} to {number(found.high, scale)})"
+
+
 def _run(folder: Path) -> tuple[RunInfo, dict[str, TaskResult]]:
     """A run and its finished tasks by the names of their folders."""
     info, results = read_run(folder)
@@ -281,13 +288,13 @@ def _verdict(task: TaskComparison, adjusted: dict[str, float]) -> str:
         return f"no difference can be told from {units} of one picture ({values})"
     p = probability(found.p)
     if len(adjusted) > 1 and found.p < ALPHA:
-        p += f" ({probability(adjusted[task.task]).removeprefix('p = ')} counting all {len(adjusted)} tasks)"
+        p += f" ({probability(adjusted[task.task]).removeprefix('p ').removeprefix('= ')} among {len(adjusted)} tasks)"
     if adjusted[task.task] < ALPHA:
         winner = "B" if (difference.value > 0) != _less_is_better(main.metric) else "A"
-        return f"{winner} is better by {_spoken(_absolute(difference), main.scale)} {main.metric}, {p}"
+        return f"{winner} is better by {spoken(_absolute(difference), main.scale)} {main.metric}, {p}"
     limit = found.detectable
     seen = f"smaller than {number(limit, main.scale)} would not be seen with these {units}" if limit else "too few vary"
-    return f"no difference can be told: {seen} (B - A is {_spoken(difference, main.scale)} {main.metric}, {p})"
+    return f"no difference can be told: {seen} (B - A is {spoken(difference, main.scale)} {main.metric}, {p})"
 
 
 def _less_is_better(metric: str) -> bool:
@@ -299,9 +306,3 @@ def _absolute(found: Interval) -> Interval:
         return found
     low, high = (None if x is None else -x for x in (found.high, found.low))
     return Interval(-found.value, low, high, found.error)
-
-
-def _spoken(found: Interval, scale: float) -> str:
-    if found.low is None or found.high is None:
-        return number(found.value, scale)
-    return f"{number(found.value, scale)} ({number(found.low, scale)} to {number(found.high, scale)})"

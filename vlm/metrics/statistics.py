@@ -52,7 +52,7 @@ class PairedDifference:
     p: float
     """Two-sided, of no difference (`sign_flip_test`)."""
     detectable: float | None
-    """The smallest true difference found with 80 % power (`smallest_detectable_difference`)."""
+    """The smallest true difference that is likely found, and that `sign_flip_test` can find at all."""
     better: int
     """Samples where B scores higher."""
     worse: int
@@ -62,7 +62,9 @@ class PairedDifference:
 
 def standard_error(scores: ArrayLike) -> float:
     """Standard error of the mean of independent scores: their standard deviation (n - 1) over the root of n."""
-    values = _scores(scores)
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise BadInput(f"scores have shape {values.shape}; expected a list of two or more")
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
@@ -73,15 +75,11 @@ def clustered_standard_error(scores: ArrayLike, clusters: Clusters) -> float:
     product of their distances to the mean, divided by n squared (section 2.2 of the paper). A sum of such products can
     be negative; a variance that comes out below zero is taken as zero.
     """
-    values = _scores(scores)
-    if len(clusters) != len(values):
-        raise BadInput(f"{len(clusters)} clusters for {len(values)} scores; expected one each")
-    distance = values - values.mean()
-    sums: dict[Hashable, float] = {}
-    for cluster, d in zip(clusters, distance.tolist(), strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + d
-    between = sum(s * s for s in sums.values()) - float((distance**2).sum())
-    return float(np.sqrt(max(0.0, standard_error(values) ** 2 + between / len(values) ** 2)))
+    independent = standard_error(scores)
+    rows_NS, starts_C = _sorted_rows(scores, clusters)
+    distance_N = rows_NS[:, 0] - rows_NS[:, 0].mean()
+    between = (np.add.reduceat(distance_N, starts_C) ** 2).sum() - (distance_N**2).sum()
+    return float(np.sqrt(max(0.0, independent**2 + between / len(rows_NS) ** 2)))
 
 
 def interval_of_mean(scores: ArrayLike, clusters: Clusters | None = None) -> Interval:
@@ -158,6 +156,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters | None = No
     """Compare two systems by their scores of the same samples, `a` and `b` [N]: the mean of b - a (section 4.2).
 
     The interval is Student's t on the clustered error of the differences; there is none where they are all the same.
+    `detectable` is `smallest_detectable_difference`, or six clusters' usual difference where that is more: fewer than
+    six that differ cannot make p less than 0.05, which an error from one or two of them does not know.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
@@ -166,10 +166,14 @@ def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters | None = No
     rows_NS, starts_C = _sorted_rows(differences, clusters)
     mean, error = _mean_and_error(rows_NS[:, 0], starts_C)
     half = _t_quantile(len(starts_C) - 1) * error if error else 0.0
+    detectable = smallest_detectable_difference(differences, clusters)
+    if detectable is not None:
+        sizes_C = np.abs(np.add.reduceat(rows_NS[:, 0], starts_C))
+        detectable = max(detectable, 6 * float(np.median(sizes_C[sizes_C > 0])) / len(rows_NS))
     return PairedDifference(
         difference=Interval(mean, mean - half, mean + half, error) if error else Interval(mean),
         p=sign_flip_test(differences, clusters),
-        detectable=smallest_detectable_difference(differences, clusters),
+        detectable=detectable,
         better=int((differences > 0).sum()),
         worse=int((differences < 0).sum()),
         n=len(differences),
@@ -295,10 +299,3 @@ def _t_quantile(degrees: int) -> float:
     g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
     return z + g1 / d + g2 / d**2 + g3 / d**3 + g4 / d**4
-
-
-def _scores(scores: ArrayLike) -> np.ndarray:
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise BadInput(f"scores have shape {values.shape}; expected a list of two or more")
-    return values
