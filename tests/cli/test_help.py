@@ -24,6 +24,10 @@ OPTIONS = {
     "export": [*COMMON, "--to"],
     "eval": [*COMMON, "--data", "--limit", "--model", "--offline", "--tasks"],
     "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
+    "score": ["--help"],
+    "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
+    "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],
+    "score retrieval": [*COMMON, "--similarity"],
 }
 ARGUMENTS = {
     "pull": ["NAME"],
@@ -37,15 +41,23 @@ ARGUMENTS = {
     "export": ["RUN..."],
     "eval": [],
     "demo": [],
+    "score": [],
+    "score caption": [],
+    "score vqa": [],
+    "score retrieval": [],
 }
 
 
 def commands() -> dict[str, Any]:
-    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    """Every command by its name, those of a command that has its own after it."""
+    top = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    inner = {f"{name} {sub}": c for name, group in top.items() for sub, c in getattr(group, "commands", {}).items()}
+    return top | inner
 
 
 def test_the_commands_are_these() -> None:
-    assert list(commands()) == list(COMMANDS) == list(OPTIONS)
+    assert list(commands()) == list(OPTIONS)
+    assert [name for name in OPTIONS if " " not in name] == list(COMMANDS)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -60,7 +72,7 @@ def test_the_options_are_these(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_help_shows_an_example_that_names_the_command(vlm_command: Any, name: str) -> None:
-    done = vlm_command(name, "--help")
+    done = vlm_command(*name.split(), "--help")
     assert done.code == 0
     example = done.out.split("Example:")[1]
     assert f"vlm {name}" in example
@@ -69,7 +81,7 @@ def test_help_shows_an_example_that_names_the_command(vlm_command: Any, name: st
 def test_without_a_command_the_help_is_shown(vlm_command: Any) -> None:
     done = vlm_command()
     assert (done.code, done.err) == (0, "")
-    assert all(name in done.out for name in OPTIONS)
+    assert all(name in done.out for name in COMMANDS)
 
 
 def test_version(vlm_command: Any) -> None:

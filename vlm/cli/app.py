@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm import __version__
-from vlm.cli import compare, demo, evaluation, media, models, retrieval, training
+from vlm.cli import demo, evaluation, media, models, retrieval, score, training
 
 app = typer.Typer(
     add_completion=False,
@@ -17,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+# What has commands of its own stands last, as typer lists it.
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "pull": (models.pull, "vlm pull nano"),
     "models": (models.models, "vlm models"),
@@ -28,12 +29,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
     "eval": (evaluation.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data --output run"),
-    "compare": (compare.compare, "vlm compare run-a run-b"),
-    "overlap": (compare.overlap, "vlm overlap flickr8k:train flickr8k-caption --data ../data --sheet pairs.png"),
     "demo": (demo.demo, "vlm demo --to demo"),
+    "score": (score.app, "vlm score vqa --predictions answers.json --answers annotations.json --protocol vqav2"),
 }
 for _name, (_function, _example) in COMMANDS.items():
-    app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
+    _epilog = f"\b\nExample:\n  {_example}"
+    if isinstance(_function, typer.Typer):
+        app.add_typer(_function, name=_name, epilog=_epilog)
+    else:
+        app.command(_name, epilog=_epilog)(_function)
 
 
 def _show_version(wanted: bool) -> None:
