@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm import __version__
-from vlm.cli import demo, evaluation, media, models, retrieval, score, training
+from vlm.cli import bench, compare, demo, evaluation, media, models, retrieval, score, training
 
 app = typer.Typer(
     add_completion=False,
@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
     "eval": (evaluation.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data --output run"),
+    "compare": (compare.compare, "vlm compare run-a run-b"),
+    "overlap": (compare.overlap, "vlm overlap flickr8k:train flickr8k-caption --data ../data --sheet pairs.png"),
+    "bench": (bench.bench, "vlm bench metrics"),
     "demo": (demo.demo, "vlm demo --to demo"),
     "score": (score.app, "vlm score vqa --predictions answers.json --answers annotations.json --protocol vqav2"),
 }
