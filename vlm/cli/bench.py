@@ -17,7 +17,7 @@ class Suite(str, Enum):
 
 
 def bench(
-    suite: Annotated[Suite, typer.Argument(help="What to measure.")],
+    suite: Annotated[Suite, typer.Argument(metavar="SUITE", help="What to measure: metrics.")],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
     as_json: AsJson = False,
 ) -> None:
