@@ -17,18 +17,30 @@ DIGITS = 6
 def figure(
     interval: Interval, n: int, *, scale: float = 1.0, sample_score: str | None = None, note: str = ""
 ) -> Figure:
-    numbers = {
-        key: None if value is None else round(scale * value, DIGITS)
-        for key, value in vars(interval).items()
-    }  # fmt: skip
-    return Figure(**numbers, n=n, sample_score=sample_score, scale=scale, note=note)
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(scale * value, DIGITS)
+
+    return Figure(
+        value=round(scale * interval.value, DIGITS),
+        low=rounded(interval.low),
+        high=rounded(interval.high),
+        error=rounded(interval.error),
+        n=n,
+        sample_score=sample_score,
+        scale=scale,
+        note=note,
+    )
 
 
 def mean_figure(samples: Sequence[Sample], score: str, *, scale: float = 1.0, note: str = "") -> Figure:
     """The mean of a score over the samples that have it, with a clustered interval."""
-    chosen = [(s.scores[score], s.cluster) for s in samples if s.scores.get(score) is not None]
-    interval = interval_of_mean([value for value, _ in chosen], [cluster for _, cluster in chosen])
-    return figure(interval, len(chosen), scale=scale, sample_score=score, note=note)
+    values, clusters = [], []
+    for sample in samples:
+        value = sample.scores.get(score)
+        if value is not None:
+            values.append(value)
+            clusters.append(sample.cluster)
+    return figure(interval_of_mean(values, clusters), len(values), scale=scale, sample_score=score, note=note)
 
 
 def resampled_figure(
@@ -37,6 +49,13 @@ def resampled_figure(
     """A figure that is no mean of samples: `statistic` of rows, with a cluster-bootstrap interval."""
     rows = np.asarray(rows_NS, np.float64)
     return figure(bootstrap(rows, clusters, statistic), len(rows), scale=scale, note=note)
+
+
+def around(value: float, interval: Interval) -> Interval:
+    """The interval moved to `value`."""
+    shift = value - interval.value
+    low, high = (None if x is None else x + shift for x in (interval.low, interval.high))
+    return Interval(value, low, high, interval.error)
 
 
 def by_category(samples: Sequence[Sample], scores: Mapping[str, float]) -> dict[str, dict[str, Figure]]:

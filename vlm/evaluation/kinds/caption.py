@@ -7,12 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from vlm.evaluation.figures import clusters_of, figure, mean_figure, resampled_figure
+from vlm.evaluation.figures import around, clusters_of, figure, mean_figure, resampled_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
 from vlm.evaluation.subject import Ask
 from vlm.metrics.bleu import bleu_counts, bleu_of
 from vlm.metrics.caption import cider, rouge_l
+from vlm.metrics.java import NotAvailable, meteor, spice
 from vlm.metrics.statistics import interval_of_mean
 
 
@@ -48,7 +49,16 @@ def run(job: Job) -> Outcome:
     for n in (1, 2, 3, 4):
         figures[f"BLEU-{n}"] = resampled_figure(counts, clusters, partial(_bleu, n))
     figures["ROUGE-L"] = mean_figure(samples, "ROUGE-L")
-    notes = [f"{len(set(captions))} different captions for {len(captions)} pictures"]
+    unavailable = []
+    for name, metric in (("METEOR", meteor), ("SPICE", spice)):
+        score = metric(references, captions)
+        if isinstance(score, NotAvailable):
+            unavailable.append(f"{name} {score}")
+        else:
+            # METEOR's corpus value is no mean of its items, but varies as their mean does.
+            spread = interval_of_mean(score.per_item, clusters)
+            figures[name] = figure(around(score.value, spread), len(captions))
+    notes = [*unavailable, f"{len(set(captions))} different captions for {len(captions)} pictures"]
     if len(captions) == 1:
         notes.append("CIDEr of one picture is 0: its weights come from the other pictures")
     return Outcome(samples, "CIDEr", figures, notes=tuple(notes))

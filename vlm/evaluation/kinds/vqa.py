@@ -24,7 +24,6 @@ def run(job: Job) -> Outcome:
         if not example.answers:
             raise BadInput(f"benchmark {job.card.name}: question {example.id} has no answers; the split is not public?")
         prediction = pope_answer(output) if protocol == "pope" else output.strip()
-        rule = PROTOCOLS["exact" if protocol == "pope" else protocol]
         samples.append(
             Sample(
                 id=example.id,
@@ -33,7 +32,7 @@ def run(job: Job) -> Outcome:
                 output=output,
                 prediction=prediction,
                 references=example.answers,
-                scores={"accuracy": float(rule(prediction, example.answers))},
+                scores={"accuracy": PROTOCOLS[protocol](prediction, example.answers)},
                 cluster=job.cluster(example),
                 category=job.category(example),
             )
