@@ -8,6 +8,7 @@ are JSON lines of our own schema, paths relative to the file:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,8 @@ from vlm.datasets.readers.media import inside
 from vlm.datasets.readers.rows import Row, pick
 from vlm.datasets.readers.wheel import Wheel
 from vlm.errors import BadInput
+
+_BELOW = re.compile(r"<(\d+)")
 
 
 class Example(Config):
@@ -84,7 +87,7 @@ class DatasetCard(Config):
     names: dict[str, str] = Field(default_factory=dict)
     """Split -> what the files call it, where they call it something else."""
     where: dict[str, str | int | bool | list[str]] = Field(default_factory=dict)
-    """Only records whose key has this value, or one of these; `"*"` means any but null and empty."""
+    """Only records whose key has this value, or one of these; `"*"` is any but null and empty, `"<9"` a number."""
     group: str | None = None
     """Records that agree in this expression are one example, with all their captions."""
     classes: tuple[str, ...] = ()
@@ -228,4 +231,6 @@ def _grouped(found: Iterable[tuple[Example, str]]) -> Iterator[tuple[Example, st
 def _passes(value: Any, wanted: str | int | bool | list[str]) -> bool:
     if wanted == "*":
         return value is not None and value != ""
+    if isinstance(wanted, str) and (bound := _BELOW.fullmatch(wanted)):
+        return str(value).isdecimal() and int(value) < int(bound[1])
     return str(value) in (wanted if isinstance(wanted, list) else [str(wanted)])

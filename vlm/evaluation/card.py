@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from vlm import assets, config
 from vlm.config import Config
+from vlm.datasets.names import named_list
 
 Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments"]
 Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]
@@ -27,7 +28,8 @@ class BenchmarkCard(Config):
     """One benchmark. `prompts` are templates over an example's fields (`{question}`, `{options}`, `{label}`).
 
     `prompts[0]` is the one that counts; the others are for measuring how much the wording matters. A classification
-    card's prompts are an ensemble: a class's vector is the mean over all of them.
+    card's prompts are an ensemble: a class's vector is the mean over all of them. A file may name a list of
+    `vlm/datasets/names.py` instead.
     """
 
     name: str
@@ -46,6 +48,11 @@ class BenchmarkCard(Config):
     groups: tuple[str, ...] = ()
     """Names under which `--tasks` takes several benchmarks at once."""
     published: tuple[Published, ...] = Field(default=())
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _named(cls, prompts: Any) -> Any:
+        return named_list(prompts) if isinstance(prompts, str) else prompts
 
 
 def load_card(name_or_path: str) -> BenchmarkCard:

@@ -25,6 +25,8 @@ class Row:
     """Of the file; relative paths start here unless the card says otherwise."""
     part: str = ""
     """What `*` stood for where the card's `annotations` match several files."""
+    split: str = ""
+    """What the files call the split."""
 
 
 class Format(Config):
@@ -37,7 +39,7 @@ class Format(Config):
         for path, part in matches(home, annotations, split):
             for row in self.file_rows(path, split):
                 # Record 7 of two files is two records.
-                yield replace(row, id=f"{part}/{row.id}", part=part) if part else row
+                yield replace(row, id=f"{part}/{row.id}" if part else row.id, part=part, split=split)
 
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         raise NotImplementedError
@@ -64,7 +66,7 @@ def pick(row: Row, expression: str) -> Any:
     """The value of an expression: a key, a path or a template.
 
     `query` is a key; `answers.answer` goes inwards, through every element of a list; `{split}/{id:012d}.jpg` is a text
-    with values in it; `@id` and `@part` are the row's own. A `?` at the end makes a missing key None.
+    with values in it; `@id`, `@part` and `@split` are the row's own. A `?` at the end makes a missing key None.
     Raises `BadInput` naming the record and the keys it has.
     """
     if "{" in expression:
@@ -73,7 +75,7 @@ def pick(row: Row, expression: str) -> Any:
     key = expression.removesuffix("?")
     try:
         if key.startswith("@"):
-            return {"@id": row.id, "@part": row.part}[key]
+            return {"@id": row.id, "@part": row.part, "@split": row.split}[key]
         return row.values[key] if key in row.values else _walk(row.values, key.split("."))
     except KeyError:
         if optional:

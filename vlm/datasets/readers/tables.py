@@ -15,6 +15,7 @@ from vlm.errors import BadInput, VlmError
 
 MAX_GROUP_BYTES = 16 * 2**30
 BATCH = 32
+SHORT = 64
 
 
 class Table(Format):
@@ -27,7 +28,7 @@ class Table(Format):
     quotes: bool = True
     """Whether `"` encloses values; else it is a character like any other."""
     base64: tuple[str, ...] = ()
-    """Columns that carry a picture's bytes."""
+    """Columns of pictures' bytes. A cell too short for one names another row, and stays a text (MMBench)."""
 
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         csv.field_size_limit(MAX_MEDIA_BYTES * 4 // 3)
@@ -48,7 +49,8 @@ class Table(Format):
                         raise BadInput(f"{where}: {len(values)} values; expected {len(columns)} ({', '.join(columns)})")
                     record: dict[str, str | bytes] = dict(zip(columns, values, strict=True))
                     for key in self.base64:
-                        record[key] = _decoded(record.get(key, ""), f"{where}: column {key}")
+                        if len(cell := str(record.get(key, ""))) > SHORT:
+                            record[key] = _decoded(cell, f"{where}: column {key}")
                     yield Row(dict(record), where, str(number), path.parent)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise BadInput(f"{path}: not a table in UTF-8: {error}") from None
@@ -96,7 +98,7 @@ class Parquet(Format):
             raise BadInput(f"{path}: not a parquet file: {' '.join(str(error).split())[:200]}") from None
 
 
-def _decoded(text: str | bytes, where: str) -> bytes:
+def _decoded(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
