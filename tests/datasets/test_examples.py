@@ -116,9 +116,7 @@ def test_splits(tmp_path: Path) -> None:
     assert len(squares.read(tmp_path)) == 16
     with pytest.raises(BadInput, match=r"squares: no split 'test'; it has train, val"):
         squares.read(tmp_path, "test")
-    with pytest.raises(
-        BadInput, match=r"elsewhere.squares: no such folder; dataset squares comes from made by"
-    ):
+    with pytest.raises(BadInput, match=r"elsewhere.squares: no such folder; dataset squares comes from made by"):
         squares.read(tmp_path / "elsewhere")
     with pytest.raises(BadInput, match=r"squares needs a data folder; it comes from"):
         squares.read(None)

@@ -1,0 +1,109 @@
+"""Every benchmark card loads and finds in its data set's files what its kind needs."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import originals
+import pytest
+
+from vlm.assets import cards
+from vlm.datasets.examples import Example
+from vlm.datasets.examples import load_card as load_dataset
+from vlm.errors import BadInput
+from vlm.evaluation.card import BenchmarkCard, load_card
+
+FIELDS = {
+    "retrieval": set(),
+    "caption": set(),
+    "vqa": {"question"},
+    "choice": {"question", "options", "hint"},
+    "classification": {"label"},
+    "moments": set(),
+}
+"""What the prompts of each kind may ask for."""
+
+
+def fields_of(prompt: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
+
+
+@pytest.mark.parametrize("name", cards("eval"))
+def test_every_card_loads_and_its_data_set_has_its_split(name: str) -> None:
+    card = load_card(name)
+    dataset = load_dataset(card.dataset)
+    assert card.name == name
+    assert "_" not in name
+    assert card.about
+    assert card.groups
+    assert not set(card.groups) & set(cards("eval"))
+    assert card.split in dataset.splits
+    for prompt in card.prompts:
+        assert fields_of(prompt) <= FIELDS[card.kind]
+    if card.kind == "classification":
+        assert len(set(dataset.classes)) >= 2
+        assert card.prompts
+        assert all("{label}" in prompt for prompt in card.prompts)
+    if card.kind in ("vqa", "choice"):
+        assert all("{question}" in prompt for prompt in card.prompts)
+    for score in card.published:
+        assert score.source
+
+
+@pytest.mark.parametrize("name", cards("eval"))
+def test_every_card_finds_what_its_kind_needs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    card = load_card(name)
+    dataset = load_dataset(card.dataset)
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    if card.dataset in originals.WRITERS:
+        originals.WRITERS[card.dataset](tmp_path / dataset.folder)
+        dataset = dataset.model_copy(update={"splits": dict.fromkeys(dataset.splits)})
+        examples = dataset.read(tmp_path, card.split)
+    else:
+        data = request.getfixturevalue("shared") / "data"
+        if not (data / dataset.folder).is_dir():
+            pytest.skip(f"{dataset.folder} is not on this machine")
+        examples = dataset.read(data, card.split, limit=50)
+    for example in examples:
+        check(card, example, dataset.classes)
+
+
+def check(card: BenchmarkCard, example: Example, classes: tuple[str, ...]) -> None:
+    if card.kind in ("retrieval", "caption"):
+        assert example.captions
+    if card.kind in ("vqa", "choice", "moments"):
+        assert example.question
+    if card.kind in ("vqa", "choice"):
+        assert example.answers
+    if card.kind == "choice":
+        assert all(answer in string.ascii_uppercase[: len(example.options)] for answer in example.answers)
+    if card.kind == "classification":
+        assert example.answers[0] in classes
+    if card.kind == "moments":
+        assert example.video
+        assert all(0 <= start < end <= example.meta["duration"] for start, end in example.meta["windows"])
+    if card.category is not None:
+        assert isinstance(example.meta[card.category], str)
+
+
+def test_a_named_list_of_prompts() -> None:
+    card = load_card("imagenet-1k")
+    assert len(card.prompts) == 80
+    assert "a photo of many {label}." in card.prompts
+
+
+def test_an_unknown_list_of_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "{name: own, about: a, dataset: cifar10, split: test, kind: classification, prompts: imagenet-prompt}"
+    )
+    with pytest.raises(BadInput, match="unknown list of names 'imagenet-prompt'; did you mean 'imagenet-prompts'"):
+        load_card(str(path))
+
+
+def test_the_local_group_needs_nothing_else() -> None:
+    local = {name for name in cards("eval") if "local" in load_card(name).groups}
+    assert {"flickr8k-retrieval", "flickr8k-caption", "easy-vqa", "daquar"} <= local
