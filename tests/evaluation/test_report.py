@@ -96,6 +96,17 @@ def test_terminal_rows_have_a_head_and_the_main_figure_first(run: Path) -> None:
     assert rows[1][:2] == ["", "length"]
 
 
+def test_scores_published_times_100_stand_on_the_figures_scale(tmp_path: Path) -> None:
+    result = vqa("colours", [], main="CIDEr", figures={"CIDEr": Figure(value=0.4, low=0.3, high=0.5, n=9)})
+    other = result.card.published[0].model_copy(update={"metric": "CIDEr", "value": 133.5, "note": "times 100; tuned"})
+    result = result.model_copy(update={"card": result.card.model_copy(update={"published": (other,)})})
+    assert terminal_rows([result])[1][-1] == "1.335 (Another)"
+    page = page_of(write_run(tmp_path / "run", tmp_path, [(result, [])]))
+    marks = [attrs for tag, attrs in page.elements if attrs.get("class") == "other"]
+    assert marks[0]["title"] == "Another: 1.335"
+    assert "133.5" in page.text
+
+
 @pytest.mark.parametrize(
     ("figure", "said"),
     [

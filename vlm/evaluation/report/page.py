@@ -24,6 +24,7 @@ from vlm.evaluation.report.tables import (
     interval,
     label,
     number,
+    published,
     sensitivities,
 )
 from vlm.evaluation.results import Figure, RunInfo, Sample, TaskResult, read_samples
@@ -151,8 +152,7 @@ def _section(position: int, result: TaskResult, folder: Path, album: Album, top:
 
 
 def _line(name: str, figure: Figure, result: TaskResult | None, ceiling: float | None = None) -> Line:
-    published = [p for p in result.card.published if p.metric == name] if result is not None else []
-    others = [(p.value, p.model) for p in published]
+    others = published(result, name, figure) if result is not None else []
     bar = _bar(figure, max([ceiling or 0.0, _reach(figure), *(v for v, _ in others)]), others)
     return Line(name, number(figure.value, decimals(figure)), interval(figure), f"{figure.n:,}", figure.note, bar)
 
@@ -164,12 +164,12 @@ def _reach(figure: Figure) -> float:
 def _bar(figure: Figure, reach: float, others: list[tuple[float, str]]) -> Bar | None:
     """None for a figure that an axis from 0 cannot show: a negative one, or a count without an interval."""
     known = [v for v in (figure.value, figure.low, figure.high) if v is not None]
-    if not all(math.isfinite(v) and v >= 0 for v in known) or (figure.low is None and figure.scale != 100):
+    if not all(map(math.isfinite, known)) or figure.value < 0 or (figure.low is None and figure.scale != 100):
         return None
     top = figure.scale if figure.scale in (1, 100) and reach <= figure.scale else nice_ticks(0, reach)[-1]
 
     def at(value: float) -> float:
-        return round(min(100.0, 100 * value / top), 2)
+        return round(max(0.0, min(100.0, 100 * value / top)), 2)
 
     low, high = (None if v is None else at(v) for v in (figure.low, figure.high))
     return Bar(at(figure.value), low, high, f"{top:g}", tuple((at(v), f"{m}: {v:g}") for v, m in others if v >= 0))

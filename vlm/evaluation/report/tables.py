@@ -73,6 +73,15 @@ def label(result: TaskResult) -> str:
     return result.task if plain else f"{result.task}@{result.prompt_number}"
 
 
+def published(result: TaskResult, name: str, figure: Figure) -> list[tuple[float, str]]:
+    """What others report of a metric, and which model, on the scale of `figure`.
+
+    Caption metrics are often published times 100; a card that gives them so says it in the score's note.
+    """
+    found = [p for p in result.card.published if p.metric == name]
+    return [(p.value / 100 if "times 100" in p.note and figure.scale != 100 else p.value, p.model) for p in found]
+
+
 def sensitivities(results: Sequence[TaskResult]) -> list[Sensitivity]:
     """The benchmarks that were run with more than one prompt."""
     groups: dict[str, list[TaskResult]] = {}
@@ -92,8 +101,7 @@ def terminal_rows(results: Sequence[TaskResult]) -> list[list[str]]:
     rows = [COLUMNS]
     for result in results:
         for position, (name, figure) in enumerate(in_order(result)):
-            published = [p for p in result.card.published if p.metric == name]
-            others = ", ".join(f"{p.value:g} ({p.model})" for p in published[:2])
+            others = ", ".join(f"{v:g} ({model})" for v, model in published(result, name, figure)[:2])
             task = label(result) if position == 0 else ""
             rows.append([task, name, shown(figure), f"{figure.n:,}", others])
     return rows
