@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from vlm.assets import cards
 from vlm.datasets.examples import DatasetCard, Example, load_card
+from vlm.evaluation.card import load_card as load_benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +177,15 @@ def test_daquar_reads_several_things_as_one_answer(shared: Path) -> None:
     assert ("garbage bin",) in answers
     assert ("book, scissor, papers, tape dispenser",) in answers
     assert all(len(answer) == 1 and "_" not in answer[0] for answer in answers)
+
+
+def test_the_cards_that_contributing_shows(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    assert len(shown) == 2
+    for number, content in enumerate(shown):
+        (tmp_path / f"{number}.yaml").write_text(content)
+    originals.chartqa(tmp_path / "chartqa")
+    examples = uncounted(load_card(str(tmp_path / "0.yaml"))).read(tmp_path, "test")
+    assert examples == uncounted(load_card("chartqa")).read(tmp_path, "test")
+    assert load_benchmark(str(tmp_path / "1.yaml")).prompts == load_benchmark("chartqa").prompts[:1]
