@@ -175,7 +175,7 @@ def test_retrieval(retrieval: Any) -> None:
     assert (done.code, done.err) == (0, "")
     assert list(done.json["metrics"]) == ["t2i", "i2t"]
     assert list(done.json["metrics"]["t2i"]) == ["R@1", "R@5", "R@10", "MedR", "MeanR"]
-    assert done.json["metrics"]["t2i"]["R@1"] == {"mean": 50, "optimistic": 75, "pessimistic": 25}
+    assert done.json["metrics"]["t2i"]["R@1"] == {"mean": 0.5, "optimistic": 0.75, "pessimistic": 0.25}
     assert done.json["metrics"]["t2i"]["MeanR"] == {"mean": 1.625, "optimistic": 1.25, "pessimistic": 2}
     assert "images have no text" in retrieval("--json", sim=sim[:3, :], txt2img=np.array([0, 1, 1])).json["warnings"][0]
 
@@ -186,8 +186,7 @@ def test_retrieval_equals_the_references(retrieval: Any, shared: Path) -> None:
         metrics = retrieval("--json", sim=arrays[f"{case}__sim"], txt2img=arrays[f"{case}__txt2img"]).json["metrics"]
         for way, figures in metrics.items():
             for name, values in figures.items():
-                scale = 100 if name.startswith("R@") else 1
-                wanted = {ties: scale * expected[f"{way}_{ties}_{name}"] for ties in values}
+                wanted = {ties: expected[f"{way}_{ties}_{name}"] for ties in values}
                 assert values == pytest.approx(wanted, abs=1e-9), (case, way, name)
 
 

@@ -104,14 +104,14 @@ def test_a_killed_run_goes_on_and_leaves_the_same_bytes(
     loaded = seeded(model)
     asked = []
     answer = loaded.answer
-    monkeypatch.setattr(
-        loaded, "answer", lambda media, *rest, **kw: asked.append(len(media)) or answer(media, *rest, **kw)
-    )
-    monkeypatch.setattr(loaded, "embed_images", lambda *_: pytest.fail("a vector was computed again"))
-    monkeypatch.setattr(loaded, "caption", lambda *_, **__: pytest.fail("a caption was written again"))
-    evaluate(loaded, cards, Options(str(data), output=tmp_path / "killed", resume=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            loaded, "answer", lambda media, *rest, **kw: asked.append(len(media)) or answer(media, *rest, **kw)
+        )
+        patch.setattr(loaded, "embed_images", lambda *_: pytest.fail("a vector was computed again"))
+        patch.setattr(loaded, "caption", lambda *_, **__: pytest.fail("a caption was written again"))
+        evaluate(loaded, cards, Options(str(data), output=tmp_path / "killed", resume=True))
     assert 0 < sum(asked) <= 24 - 8
-    monkeypatch.undo()
     evaluate(seeded(model), cards, Options(str(data), output=tmp_path / "whole"))
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     info, results = read_run(tmp_path / "killed")

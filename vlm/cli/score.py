@@ -88,7 +88,7 @@ def retrieval(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Recall at 1, 5 and 10 in percent, median and mean rank, from texts to images and back.
+    """Recall at 1, 5 and 10 as shares of the queries, median and mean rank, from texts to images and back.
 
     Equal similarities are counted three ways: what is right comes first among its equals (optimistic), last
     (pessimistic), or in the middle (mean).

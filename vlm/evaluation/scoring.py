@@ -123,7 +123,7 @@ def score_answers(predictions: Path, answers: Path, protocol: str) -> Scored:
 
 
 def score_retrieval(similarity: Path) -> Scored:
-    """`sim` [texts, images] and `txt2img` [texts] of an .npz: recalls in percent and ranks, both ways, ties by name."""
+    """`sim` [texts, images] and `txt2img` [texts] of an .npz: recalls (shares of the queries) and ranks, both ways, ties by name."""
     arrays = load_arrays(similarity, ("sim", "txt2img"))
     sim, image = arrays["sim"], arrays["txt2img"]
     if sim.dtype.kind not in "iuf":
@@ -135,7 +135,7 @@ def score_retrieval(similarity: Path) -> Scored:
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for way, attribute in (("t2i", "text_to_image"), ("i2t", "image_to_text")):
         ranks = {ties: getattr(report, attribute) for ties, report in reports.items()}
-        metrics[way] = {f"R@{k}": {t: 100 * r.recall[k] for t, r in ranks.items()} for k in KS}
+        metrics[way] = {f"R@{k}": {t: r.recall[k] for t, r in ranks.items()} for k in KS}
         metrics[way]["MedR"] = {t: r.median_rank for t, r in ranks.items()}
         metrics[way]["MeanR"] = {t: r.mean_rank for t, r in ranks.items()}
     alone = sim.shape[1] - len(np.unique(image))
