@@ -65,6 +65,15 @@ def test_answers_are_scored_by_the_cards_protocol(tmp_path: Path) -> None:
     assert result.figures["accuracy"].low is not None
 
 
+@pytest.mark.parametrize(("answer", "right"), [("as_said", 0.0), ("short", 1.0)])
+def test_the_card_says_how_an_answer_is_read(tmp_path: Path, answer: str, right: float) -> None:
+    model = FakeModel(lambda color, question: "Red.\nIt is a red square.")
+    rows = [{"color": "red", "question": "What color?", "answers": ["red"]}]
+    _, samples = run(tmp_path, model, rows, kind="vqa", protocol="gqa", answer=answer)
+    assert samples[0].scores["accuracy"] == right
+    assert samples[0].output == "Red.\nIt is a red square."
+
+
 def test_pope_equals_the_metric(tmp_path: Path) -> None:
     said = ["Yes, there is.", "No.", "yes", "not that I see", "Yes", "No"]
     labels = ["yes", "yes", "no", "no", "yes", "no"]

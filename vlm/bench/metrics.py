@@ -1,8 +1,8 @@
 """`vlm bench metrics`: the metrics against their references, where these are installed.
 
 References: pycocoevalcap (with Java) for captions; the VQA code that salesforce-lavis carries, an older state of the
-official one (which is Python 2); clip_benchmark, and one argsort a row as BLIP's retrieval evaluation has it, for recall. Inputs are
-made up, of the size of COCO's 5,000-picture test: nothing has to be downloaded.
+official one (which is Python 2); for recall clip_benchmark, and one argsort a row as BLIP's retrieval evaluation has
+it. Inputs are made up, of the size of COCO's 5,000-picture test: nothing has to be downloaded.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ class BenchmarkCard(Config):
     max_tokens: PositiveInt = 40
     protocol: Protocol = "exact"
     """How an answer is compared with the annotators' (kind `vqa`)."""
+    answer: Literal["as_said", "short"] = "as_said"
+    """How an answer is read from a reply: whole, or its first line in lower case without a final period."""
     circular: bool = False
     """Ask every rotation of the options and count a question only if all are right (MMBench; kind `choice`)."""
     category: str | None = None

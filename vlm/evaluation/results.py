@@ -86,7 +86,7 @@ class RunInfo(Config):
     weights: str
     version: str
     data: str
-    """The data folder the samples' paths are relative to."""
+    """The data folder the samples' paths are relative to; empty where the data came in a wheel."""
     tasks: tuple[str, ...]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def evaluate(
     `BadInput`.
     """
     options = options or Options()
-    data = data_folder(options.data)
+    # A data set that comes in a wheel needs no folder; one that needs a folder says so.
+    data = data_folder(options.data) if options.data or os.environ.get("VLM_DATA") else None
     work = [_prepare(card, data, options.limit) for card in cards_of(tasks)]
     _check_output(options)
     loaded = load(model) if isinstance(model, str) else model
@@ -95,15 +97,15 @@ class _Work:
     examples: list[Example]
 
 
-def _prepare(card: BenchmarkCard, data: Path, limit: int | None) -> _Work:
+def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None) -> _Work:
     dataset = load_dataset(card.dataset)
-    examples = dataset.read(data, card.split)[:limit]
+    examples = dataset.read(data, card.split, limit)
     if not examples:
         raise BadInput(f"benchmark {card.name}: no examples in split {card.split!r}, limit {limit}")
     return _Work(card, dataset, examples)
 
 
-def _run(work: _Work, subject: Subject, data: Path, options: Options, report: Report | None) -> list[TaskResult]:
+def _run(work: _Work, subject: Subject, data: Path | None, options: Options, report: Report | None) -> list[TaskResult]:
     card = work.card
     # Only what is asked of a language model is asked in several wordings; a classifier's prompts are one ensemble.
     several = options.prompts == "all" and card.kind in ("vqa", "choice", "caption")
@@ -115,7 +117,7 @@ def _run(work: _Work, subject: Subject, data: Path, options: Options, report: Re
             if report is not None:
                 report(name, done, len(work.examples))
 
-        job = Job(subject, card, work.examples, data, progress, prompt, getattr(work.dataset, "classes", ()))
+        job = Job(subject, card, work.examples, data, progress, prompt, work.dataset.classes)
         outcome = KINDS[card.kind](job)
         result = TaskResult(
             task=name,
@@ -149,7 +151,7 @@ def _check_output(options: Options) -> None:
         raise BadInput(f"{options.output}: not empty; go on with it (--resume) or choose another --output")
 
 
-def _begin(options: Options, subject: Subject, data: Path) -> None:
+def _begin(options: Options, subject: Subject, data: Path | None) -> None:
     if options.output is None:
         return
     tasks: tuple[str, ...] = ()
@@ -159,7 +161,7 @@ def _begin(options: Options, subject: Subject, data: Path) -> None:
             raise BadInput(f"{options.output}: holds a run of {info.model} with other weights; choose another --output")
         tasks = info.tasks
     _write(options.output, RunInfo(
-        model=subject.model.name, weights=subject.weights, version=__version__, data=str(data), tasks=tasks
+        model=subject.model.name, weights=subject.weights, version=__version__, data=str(data or ""), tasks=tasks
     ))  # fmt: skip
 
 

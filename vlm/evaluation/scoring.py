@@ -123,7 +123,10 @@ def score_answers(predictions: Path, answers: Path, protocol: str) -> Scored:
 
 
 def score_retrieval(similarity: Path) -> Scored:
-    """`sim` [texts, images] and `txt2img` [texts] of an .npz: recalls (shares of the queries) and ranks, both ways, ties by name."""
+    """`sim` [texts, images] and `txt2img` [texts] of an .npz: ranks and recalls both ways, ties by name.
+
+    Recalls are shares of the queries.
+    """
     arrays = load_arrays(similarity, ("sim", "txt2img"))
     sim, image = arrays["sim"], arrays["txt2img"]
     if sim.dtype.kind not in "iuf":

@@ -169,6 +169,5 @@ def by_picture(examples: list[Example]) -> list[Example]:
     for example in examples:
         if example.question and example.answers:
             first.setdefault(example.pictures, example)
-            answer = example.answers[0].replace("_", " ").replace(",", ", ").replace("  ", " ")
-            pairs.setdefault(example.pictures, []).append((example.question, answer))
+            pairs.setdefault(example.pictures, []).append((example.question, example.answers[0]))
     return [e.model_copy(update={"meta": {"pairs": pairs[key]}}) for key, e in first.items()]

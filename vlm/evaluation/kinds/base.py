@@ -20,7 +20,7 @@ class Job:
     subject: Subject
     card: BenchmarkCard
     examples: Sequence[Example]
-    data: Path
+    data: Path | None
     progress: Progress
     prompt: str | None = None
     """The template to use, of the card's; None where the card has none."""
@@ -65,6 +65,6 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def relative(path: Path, data: Path) -> str:
+def relative(path: Path, data: Path | None) -> str:
     """A path below the data folder without it; another path as it is."""
-    return path.relative_to(data).as_posix() if path.is_relative_to(data) else str(path)
+    return path.relative_to(data).as_posix() if data is not None and path.is_relative_to(data) else str(path)

@@ -8,6 +8,7 @@ from vlm.errors import BadInput
 from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
+from vlm.metrics.classification import mean_class_recall, top_k_accuracy
 
 TOP = 5
 
@@ -37,21 +38,20 @@ def run(job: Job) -> Outcome:
     )
     chance_IC = np.exp(logits_IC - logits_IC.max(axis=1, keepdims=True))
     chance_IC /= chance_IC.sum(axis=1, keepdims=True)
+    labels = np.array([number[example.answers[0]] for example in job.examples])
+    accuracy = {k: top_k_accuracy(chance_IC, labels, (k,))[k].per_item for k in (1, TOP) if k < len(classes)}
     samples = []
-    for example, chances in zip(job.examples, chance_IC, strict=True):
+    for i, (example, chances) in enumerate(zip(job.examples, chance_IC, strict=True)):
         order = np.argsort(-chances, kind="stable")[:TOP]
-        right = number[example.answers[0]]
-        # Equal chances: the right class stands in the middle of its equals.
-        rank = 1 + float((chances > chances[right]).sum()) + float((chances == chances[right]).sum() - 1) / 2
-        scores: dict[str, float | None] = {"accuracy": float(rank < 2), "confidence": float(chances[order[0]])}
-        if len(classes) > TOP:
-            scores["accuracy@5"] = float(rank < TOP + 1)
+        scores: dict[str, float | None] = {"accuracy": accuracy[1][i], "confidence": float(chances[order[0]])}
+        if TOP in accuracy:
+            scores[f"accuracy@{TOP}"] = accuracy[TOP][i]
         samples.append(
             Sample(
                 id=example.id,
                 inputs=job.inputs(example),
                 prompt=job.fill(templates[0], label="{label}"),
-                output=[{"item": classes[i], "score": round(float(chances[i]), 6)} for i in order],
+                output=[{"item": classes[c], "score": round(float(chances[c]), 6)} for c in order],
                 prediction=classes[order[0]],
                 references=example.answers,
                 scores=scores,
@@ -71,6 +71,4 @@ def run(job: Job) -> Outcome:
 
 
 def _mean_class_recall(rows_N2: np.ndarray) -> float:
-    """Of rows (class, right): the mean over the classes there are."""
-    label = rows_N2[:, 0].astype(int)
-    return float((np.bincount(label, rows_N2[:, 1])[np.unique(label)] / np.bincount(label)[np.unique(label)]).mean())
+    return mean_class_recall(rows_N2[:, 1], rows_N2[:, 0].astype(int)).value

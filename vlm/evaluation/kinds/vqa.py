@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vlm.errors import BadInput
@@ -23,7 +25,7 @@ def run(job: Job) -> Outcome:
     for example, prompt, output in zip(job.examples, prompts, outputs, strict=True):
         if not example.answers:
             raise BadInput(f"benchmark {job.card.name}: question {example.id} has no answers; the split is not public?")
-        prediction = pope_answer(output) if protocol == "pope" else output.strip()
+        prediction = pope_answer(output) if protocol == "pope" else _READ[job.card.answer](output)
         samples.append(
             Sample(
                 id=example.id,
@@ -42,6 +44,14 @@ def run(job: Job) -> Outcome:
         figures |= _yes_no(samples)
     main = "F1" if protocol == "pope" else "accuracy"
     return Outcome(samples, main, figures, by_category(samples, {"accuracy": 100.0}))
+
+
+def _short(output: str) -> str:
+    first, *_ = output.strip().splitlines() or [""]
+    return first.strip().rstrip(".").lower()
+
+
+_READ: dict[str, Callable[[str], str]] = {"as_said": str.strip, "short": _short}
 
 
 def _yes_no(samples: list[Sample]) -> dict[str, Figure]:
