@@ -88,13 +88,14 @@ class Subject:
         keys = [self._key("media", m) for m in media]
         return np.stack(self._vectors(keys, media, self.model.embed_images))
 
-    def text_vectors(self, texts: Sequence[str]) -> Vectors:
+    def text_vectors(self, texts: Sequence[str], progress: Progress = lambda done: None) -> Vectors:
         """Unit vectors `[N, S]`, one at a time as well."""
         rows: list[Vectors] = []
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
             keys = [key_of({**self._about, "kind": "text", "text": text}) for text in chunk]
             rows += self._vectors(keys, chunk, self.model.embed_texts)
+            progress(len(rows))
         return np.stack(rows)
 
     def _vectors(self, keys: Sequence[str], items: Sequence[Any], embed: Callable[..., Vectors]) -> list[Vectors]:

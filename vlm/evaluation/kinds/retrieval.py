@@ -28,8 +28,12 @@ def run(job: Job) -> Outcome:
         for row, example in enumerate(job.examples)
         for number, caption in enumerate(example.captions)
     ]
-    media_ID = job.subject.media_vectors(job.examples, job.progress)
-    texts_TD = job.subject.text_vectors([caption for _, _, caption in captions])
+    pictures, texts = len(job.examples), len(captions)
+    # Pictures and texts are half of the work each, told as that many pictures.
+    media_ID = job.subject.media_vectors(job.examples, lambda done: job.progress(done // 2))
+    texts_TD = job.subject.text_vectors(
+        [caption for _, _, caption in captions], lambda done: job.progress((pictures + pictures * done // texts) // 2)
+    )
     image_of_text = np.array([row for row, _, _ in captions])
     names = [job.cluster(example) for example in job.examples]
 
