@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm import assets, config
+from vlm import config
 
 ROOT = Path(__file__).resolve().parents[1]
 VLM = Path(sys.executable).parent / "vlm"
@@ -34,7 +34,7 @@ def commands(language: str) -> list[tuple[str, str]]:
 
 
 SHOWN = commands("bash")
-LONG = ("vlm train", "vlm eval", "vlm export")
+LONG = ("vlm train", "vlm eval", "vlm export", "vlm compare", "vlm overlap", "vlm score", "vlm bench")
 RUN = [command for document, command in SHOWN if document == "README.md" and command.startswith("vlm ")]
 
 
@@ -56,9 +56,11 @@ def test_inputs_of_long_commands_are_there(command: str) -> None:
 
         config.load(Recipe, ROOT / words[2], [word for word in words[3:] if "=" in word])
     elif words[1] == "eval":
-        for task in words[words.index("--tasks") + 1].split(","):
-            assets.find_card("eval", task, "benchmark")
-    helped = subprocess.run([VLM, words[1], "--help"], capture_output=True, text=True)
+        from vlm.evaluation.run import cards_of
+
+        assert cards_of(words[words.index("--tasks") + 1].split(","))
+    inner = words[1:3] if words[1] == "score" else words[1:2]
+    helped = subprocess.run([VLM, *inner, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0, helped.stderr
     for option in (word for word in words if word.startswith("--")):
         assert option in helped.stdout
