@@ -20,19 +20,21 @@ _FIRM = (
     "inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc rd rt sep "
     "sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"
 )
-_FIRM_AS_WRITTEN = "[Pp]te [Pp]ty Ppte Ppty Ptes Ptys"
+_FIRM_AS_WRITTEN = "(?i:p?pt)[ey][sS]?"
 _FIRM_CAPITALISED = "ark az del ill la mass miss ore pa tex wash"
 _LOOSE = (
-    "adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs ens ft gen gov "
-    "govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep reps "
-    "rev sen sens sfc sgt spc st ste supt treas vs wm"
+    "adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec ens ft gen "
+    "gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep "
+    "reps rev sen sens sfc sgt spc st ste supt treas vs wm"
 )
-_LOOSE_AS_WRITTEN = "[Mm]fg [Mm]tg Elec ELEC"
+_LOOSE_AS_WRITTEN = "[Mm][ft][gG]"
 _BEFORE_A_NUMBER = "art ca fig figs no nos op pp prop"
 _STARTERS = (
     "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once "
     "One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
 )
+# Words with an apostrophe of any form, and those where it must be the typewriter's.
+_INFORMAL, _INFORMAL_PLAIN = "cap'n c'est dunkin' ol' somethin'", "c'mon e'er ev'ry li'l nat'l nor'easter s'mores"
 _EXTENSIONS = (
     "bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl png ppt ps py sql "
     "tar txt wav x xml zip"
@@ -90,18 +92,18 @@ def _unhyphenated(text: str) -> str:
 def rules() -> tuple[Rule, ...]:
     """All rules, compiled on first use."""
     let, mark, dig, symbol = (char_class(table) for table in (LETTERS, MARKS, DIGITS, SYMBOLS))
-    accent = "&[aeiouAEIOU](?:acute|grave|uml);"
+    accent = "&[aeiouAEIOU](?i:acute|grave|uml);"
     letter, alnum = f"(?:[{let}{mark}]|{accent})", f"(?:[{let}{mark}{dig}]|{accent})"
     digit, firm = f"[{dig}]", f"[{let}{dig}]"
     blank, gap = "[ \t\xa0\u2000-\u200a\u3000]", "[ \t\xa0\u2000-\u200a\u3000\n]"
-    apos = "(?:['\x92\u2019]|&apos;)"  # closing; `either` takes an opening one or a back-tick too
-    either = "(?:['`\x91\x92\u2018\u2019\u201b]|&apos;)"
+    apos = "(?:['\x92\u2019]|(?i:&apos;))"  # closing; `either` takes an opening one or a back-tick too
+    either = "(?:['`\x91\x92\u2018\u2019\u201b]|(?i:&apos;))"
     aux, nt = f"{apos}(?i:[msd]|re|ve|ll)", f"[nN]{either}[tT]"
     word = f"{letter}{alnum}*(?:[.!?]{letter}{alnum}*)*"
     point = "[.:,\xad\u066b\u066c]"
     number = f"[-+]?(?:{digit}+(?:{point}{digit}+)*|(?:{point}{digit}+)+)"
     thing = f"(?:[dDoOlL]{either}{firm})?{firm}+(?:[_\u058a\u2010\u2011-](?:[dDoOlL]{either}{firm})?{firm}+)*"
-    joint = "[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"
+    joint = "[A-Z]+(?:(?:(?i:&amp;)|[+&])[A-Z]+)+"
     states = r"(?:Canada|Sino|Korean|EU|Japan|non)-U\.S|U\.S\.-(?:U\.K|U\.S\.S\.R)"
     acronym, long_acronym = rf"(?:[A-Za-z](?:\.[A-Za-z])*|{states})", rf"(?:[A-Za-z](?:\.[A-Za-z])+|{states})"
     chain = rf"[A-Za-z0-9][A-Za-z0-9.,\xad]*(?:-(?:{long_acronym}\.|[A-Za-z0-9\xad]+))+"
@@ -115,7 +117,7 @@ def rules() -> tuple[Rule, ...]:
     out: list[Rule] = []
 
     def rule(token: str, ahead: str = "", tidy: Callable[[str], str] | None = None) -> None:
-        out.append(Rule(re.compile(f"({token})(?=({ahead}))" if ahead else f"({token})()"), tidy))
+        out.append(Rule(re.compile(f"({token})(?=({ahead}))" if ahead else f"({token})()", re.ASCII), tidy))
 
     # words that are two
     rule("(?i:can)", "(?i:not)")
@@ -128,23 +130,25 @@ def rules() -> tuple[Rule, ...]:
     rule(tag, tidy=_no_break)
     rule("(?i:&(?:md|mdash|ndash);)|[\x96\x97\u2013\u2014\u2015]", tidy=lambda _: "--")
     rule("(?i:&amp;)", tidy=_amp)
-    rule("&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);")
+    rule("&(?i:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);")
     rule("(?i:&nbsp;)", tidy=lambda _: "")
     # words, with their clitics
     rule(word, aux, _unhyphenated)
     rule(rf"[A-Za-z\xad]*[A-MO-Za-mo-z\xad](?={nt})", nt, _unhyphenated)
     rule(word, tidy=_unhyphenated)
+    # The two without an end come first: Python takes the first alternative that fits, the reference the longest.
+    plain = f"[{let}]"
+    informal = _any(_INFORMAL).replace("'", apos) + f"|{_any(_INFORMAL_PLAIN)}"
     rule(
-        f"{apos}[nN]{apos}?|[lLdDjJ]{apos}|Dunkin{apos}|somethin{apos}|ol{apos}|{apos}(?i:em|cause|till?)|[cC]{apos}mon"
-        f"|{apos}[2-9]0s|[A-HJ-XZn]{either}{letter}{letter}+|(?!\xad){letter}+[aeiouyAEIOUY]{either}[aeiouA-Z]{letter}*"
-        f"|[oO]{either}[oO]|[cC]{apos}est|Cap{apos}n",
+        f"[A-HJ-XZn]{either}{plain}{plain}+|(?!\xad){plain}+[aeiouyAEIOUY]{either}[aeiouA-Z]{plain}*"
+        f"|{apos}[nN]{apos}?|[lLdDjJ]{apos}|{apos}(?i:em|cause|till?)|{apos}[2-9]0[sS]|[oO]{either}[oO]|(?i:{informal})",
         tidy=_unhyphenated,
     )
-    rule(f"[yY]{apos}", "[A-Za-z]")
+    rule(f"[yY]{apos}", plain)
     # addresses
     rule(rf'(?i:https?)://[^ \t\n\f\r"<>|(){{}}]+{url_end}')
     host = r"""[^ \t\n\f\r"`'<>|.!?(){},-_$]"""  # the range from comma to underscore is the reference's
-    site = rf'www\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}|(?:{host}+\.)+(?:com|net|org|edu)'
+    site = rf'(?i:www)\.(?:[^ \t\n\f\r"<>|.!?(){{}},]+\.)+[a-zA-Z]{{2,4}}|(?:{host}+\.)+(?i:com|net|org|edu)'
     rule(f"(?:{site})(?:/{url_char}+{url_end})?")
     rule(rf"(?:&lt;|<)?[a-zA-Z0-9]{mail_char}*@(?:{mail_part}+\.)*{mail_part}+(?:&gt;|>)?")
     rule(f"@[a-zA-Z_][a-zA-Z_0-9]*|#{letter}+")
@@ -156,7 +160,7 @@ def rules() -> tuple[Rule, ...]:
     rule("[\u207a\u207b\u208a\u208b]?(?:[\u2070\xb9\xb2\xb3\u2074-\u2079]+|[\u2080-\u2089]+)")
     rule(rf"(?:{digit}{{1,4}}[- \xa0])?{digit}{{1,4}}(?:\\?/|\u2044){digit}{{1,4}}", tidy=_no_break)
     rule("[\xbc\xbd\xbe\u2153\u2154]", tidy=_FRACTIONS.__getitem__)
-    rule(r"-(?:[LR][RCS]B)-|C\.D\.s|pro-|anti-|S(?:&|&amp;)P-500|S&Ls", tidy=_amp)
+    rule(r"(?i:-(?:[LR][RCS]B)-|C\.D\.s|pro-|anti-|S(?:&|&amp;)P-500|S&Ls)", tidy=_amp)
     rule(r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}")
     rule(r"[A-Z]*\$|#")
     rule("[\xa2-\xa5\x80\u20a0\u20ac\u060b\u0e3f\u20a4\uffe0\uffe1\uffe5\uffe6]", tidy=lambda t: _CURRENCY.get(t, t))
@@ -169,7 +173,7 @@ def rules() -> tuple[Rule, ...]:
     rule(rf"{acronym}\.", gap)
     rule(rf"{acronym}\.")
     rule(rf"{alnum}+(?:\.{alnum}+)*\.(?i:{_any(_EXTENSIONS)})", f"{gap}|[.?!,]")
-    rule(f"{apos}{digit}{digit}", gap)
+    rule(f"{apos}[0-9][0-9]", gap)
     rule(rf"(?:{word}|{thing}|{chain}|{joint})\.", "[,;:\u3001]", _unhyphenated)
     rule(
         rf"(?:\([0-9]{{2,3}}\)[ \xa0]?|(?:\+\+?)?(?:{code}{group})?{code}{group})[0-9]{{3,4}}{group}?[0-9]{{3,5}}"

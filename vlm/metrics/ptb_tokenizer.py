@@ -59,7 +59,7 @@ def lex(text: str) -> list[str]:
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased PTB tokens of one caption without punctuation. Takes any string; an empty one gives an empty list."""
-    text = text.strip()
+    text = text.strip(" ")
     if _PLAIN.fullmatch(text):
         return [token for word in text.split() for token in _tokenize(word)]
     return list(_tokenize(text))
@@ -67,7 +67,10 @@ def tokenize(text: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _tokenize(text: str) -> tuple[str, ...]:
-    return tuple(token for raw in lex(text) if (token := raw.lower()) not in PUNCTUATION)
+    tokens = [raw.lower() for raw in lex(text)]
+    if tokens:  # the reference strips each line of tokens, and with it a no-break space that ends the last
+        tokens[-1] = tokens[-1].rstrip()
+    return tuple(token for token in tokens if token and token not in PUNCTUATION)
 
 
 def forget() -> None:
