@@ -98,7 +98,7 @@ def rules() -> tuple[Rule, ...]:
     blank, gap = "[ \t\xa0\u2000-\u200a\u3000]", "[ \t\xa0\u2000-\u200a\u3000\n]"
     apos = "(?:['\x92\u2019]|(?i:&apos;))"  # closing; `either` takes an opening one or a back-tick too
     either = "(?:['`\x91\x92\u2018\u2019\u201b]|(?i:&apos;))"
-    aux, nt = f"{apos}(?i:[msd]|re|ve|ll)", f"[nN]{either}[tT]"
+    aux, nt = f"{apos}(?:[msdMSD]|(?i:re|ve|ll))", f"[nN]{either}[tT]"
     word = f"{letter}{alnum}*(?:[.!?]{letter}{alnum}*)*"
     point = "[.:,\xad\u066b\u066c]"
     number = f"[-+]?(?:{digit}+(?:{point}{digit}+)*|(?:{point}{digit}+)+)"
@@ -117,7 +117,7 @@ def rules() -> tuple[Rule, ...]:
     out: list[Rule] = []
 
     def rule(token: str, ahead: str = "", tidy: Callable[[str], str] | None = None) -> None:
-        out.append(Rule(re.compile(f"({token})(?=({ahead}))" if ahead else f"({token})()", re.ASCII), tidy))
+        out.append(Rule(re.compile(f"({token})(?=({ahead}))" if ahead else f"({token})()"), tidy))
 
     # words that are two
     rule("(?i:can)", "(?i:not)")
