@@ -205,7 +205,7 @@ def test_captions_are_tidied_and_questions_gathered(place: Path) -> None:
     from vlm.datasets.examples import load_card as load_dataset
 
     rows = load_dataset(str(place / "data" / "squares-vqa.yaml")).read(place / "data")
-    more = rows[0].model_copy(update={"question": "How many?", "answers": ("night_stand,lamp",)})
+    more = rows[0].model_copy(update={"question": "How many?", "answers": ("night stand, lamp",)})
     gathered = by_picture([*rows, more])
     assert len(gathered) == len(rows)
     assert gathered[0].meta["pairs"] == [("What color is it?", "red"), ("How many?", "night stand, lamp")]
