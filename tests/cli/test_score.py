@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,10 +292,43 @@ def test_files_that_are_no_npz(vlm_command: Any, tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
     (tmp_path / "text.npz").write_text("words")
     (tmp_path / "empty.npz").touch()
-    for name in ("one.npy", "cut.npz", "text.npz", "empty.npz", "none.npz"):
+    with zipfile.ZipFile(tmp_path / "words.npz", "w") as file:
+        file.writestr("sim", "words")
+        file.writestr("txt2img", "words")
+    for name in ("one.npy", "cut.npz", "text.npz", "empty.npz", "none.npz", "words.npz"):
         done = vlm_command("score", "retrieval", "--similarity", tmp_path / name)
         assert (done.code, done.out, len(done.complaints)) == (2, "", 1), name
         assert name in done.err
+        assert "pickle" not in done.err
+
+
+def test_a_pickle_is_never_opened(vlm_command: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "objects.npz", sim=np.array([_Trap()], object), txt2img=np.arange(1))
+    np.save(tmp_path / "object.npy", np.array([_Trap()], object))
+    (tmp_path / "bare.npz").write_bytes(pickle.dumps(_Trap()))
+    for name in ("objects.npz", "object.npy", "bare.npz"):
+        done = vlm_command("score", "retrieval", "--similarity", tmp_path / name)
+        assert (done.code, done.out, len(done.complaints)) == (2, "", 1), name
+
+
+class _Trap:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("unpickled",)
+
+
+def test_one_image_makes_no_retrieval(retrieval: Any) -> None:
+    done = retrieval("--json", sim=np.array([[0.1], [0.2]]), txt2img=np.array([0, 0]))
+    assert done.code == 0
+    assert done.complaints == [
+        "vlm: there is one image: whatever the similarities, every text finds it and it finds its text"
+    ]
+
+
+def test_one_fault_is_one_line(caption: Any) -> None:
+    rows = [{"id": 1, "text": "x"}]
+    assert len(caption(rows, REFERENCES).complaints) == 1
+    assert len(caption(HYPOTHESES, rows).complaints) == 1
+    assert len(caption(HYPOTHESES, {}).complaints) == 1
 
 
 @pytest.mark.parametrize("name", ["caption", "vqa", "retrieval"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from vlm.metrics.caption import bleu, cider, ptb_tokenize, rouge_l
 from vlm.metrics.protocols import PROTOCOLS
 from vlm.metrics.ptb_tokenizer import PUNCTUATION, tokenize
+from vlm.metrics.rouge import longest_common_subsequence
 from vlm.metrics.vqa import anls, evalai_normalise, levenshtein, vqa_normalise
 
 quick = settings(max_examples=150, deadline=None, database=None)
@@ -91,6 +93,27 @@ def test_levenshtein_is_a_distance(a: str, b: str) -> None:
     assert levenshtein(a, b) == levenshtein(b, a)
     if len(a) + len(b) <= 9:
         assert levenshtein(a, b) == plain(a, b)
+
+
+@quick
+@given(st.text("abc ", max_size=90), st.text("abc ", max_size=90))
+def test_distances_of_longer_strings_equal_the_table(a: str, b: str) -> None:
+    edits, common = list(range(len(b) + 1)), [0] * (len(b) + 1)
+    for i, x in enumerate(a, start=1):
+        before, edits = edits, [i]
+        above, common = common, [0]
+        for j, y in enumerate(b, start=1):
+            edits.append(min(before[j] + 1, edits[j - 1] + 1, before[j - 1] + (x != y)))
+            common.append(above[j - 1] + 1 if x == y else max(above[j], common[j - 1]))
+    assert levenshtein(a, b) == edits[-1]
+    assert longest_common_subsequence(list(a), list(b)) == common[-1]
+
+
+def test_thousands_of_letters_take_no_minutes() -> None:
+    start = time.perf_counter()
+    assert anls("ab" * 10_000, ["b" + "ab" * 9_999 + "c"]) > 0.99
+    assert rouge_l([["dog cat x " * 3_000]], ["cat dog y " * 3_000]).value > 0
+    assert time.perf_counter() - start < 30  # a second; many minutes in a table
 
 
 @quick

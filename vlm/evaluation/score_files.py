@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from vlm.errors import BadInput
 
+# What numpy and zipfile raise for damaged files, with an encrypted or unknown kind of compression as the last two.
+_BROKEN = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, NotImplementedError)
+
 
 class BadFiles(BadInput):
     """Several things are wrong with the files: `lines` has one sentence each."""
@@ -37,8 +40,11 @@ class Problems:
             self.lines.append(f"{what.replace('{n}', str(len(found)))} (first: {found[0]!r})")
 
     def same_ids(self, given: Collection[str], wanted: Collection[str], path: str, other: str, things: str) -> None:
-        if not wanted and not self.lines:
+        named = {line.partition(": ")[0] for line in self.lines}
+        if not wanted and other not in named:
             self.lines.append(f"{other}: no {things} in it; expected at least one")
+        if not wanted or (not given and path in named):  # one fault, not one for every id as well
+            return
         self.some([i for i in wanted if i not in given], f"{path}: {{n}} of {len(wanted)} {things} of {other} missing")
         self.some([i for i in given if i not in wanted], f"{path}: {{n}} of {len(given)} ids unknown to {other}")
 
@@ -96,8 +102,11 @@ def load_all(*paths: Path) -> list[Any]:
 
 def load_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
     """These arrays of an .npz file; raises `BadInput` where it is none, one is missing, or one holds Python objects."""
-    if not _read(path, 1):
+    start = _read(path, 6)
+    if not start:
         raise BadInput(f"{path}: the file is empty; expected .npz")
+    if not start.startswith((b"PK", b"\x93NUMPY")):  # numpy takes it for a pickle, and says how to trust one
+        raise BadInput(f"{path}: not an .npz file")
     try:
         arrays = np.load(path, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
@@ -106,9 +115,12 @@ def load_arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
             if absent := [key for key in keys if key not in arrays]:
                 there = ", ".join(arrays.files) or "nothing"
                 raise BadInput(f"{path}: no {' and no '.join(absent)} in it; got {there}")
-            return {key: arrays[key] for key in keys}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+            found = {key: arrays[key] for key in keys}
+    except (*_BROKEN, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{path}: not an .npz file of plain arrays: {error}") from None
+    if other := [key for key, value in found.items() if not isinstance(value, np.ndarray)]:
+        raise BadInput(f"{path}: not an .npz file of plain arrays: {other[0]} is none")
+    return found
 
 
 def captions_of(content: Any, path: str, problems: Problems) -> dict[str, str]:

@@ -143,7 +143,8 @@ def score_retrieval(similarity: Path) -> Scored:
         metrics[way]["MeanR"] = {t: r.mean_rank for t, r in ranks.items()}
     alone = sim.shape[1] - len(np.unique(image))
     distractors = [f"{alone} of {sim.shape[1]} images have no text: candidates for t2i, no queries of i2t"]
-    return Scored(metrics, warnings=distractors if alone else [])
+    one = ["there is one image: whatever the similarities, every text finds it and it finds its text"]
+    return Scored(metrics, warnings=(distractors if alone else []) + (one if sim.shape[1] == 1 else []))
 
 
 def _caption_warnings(

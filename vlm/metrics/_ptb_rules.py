@@ -174,7 +174,7 @@ def rules() -> tuple[Rule, ...]:
     rule(rf"{acronym}\.")
     rule(rf"{alnum}+(?:\.{alnum}+)*\.(?i:{_any(_EXTENSIONS)})", f"{gap}|[.?!,]")
     rule(f"{apos}[0-9][0-9]", gap)
-    rule(rf"(?:{word}|{thing}|{chain}|{joint})\.", "[,;:\u3001]", _unhyphenated)
+    rule(rf"(?:{word}|{thing}|{chain}|{joint})\.", "[,;:\u3001]", lambda t: _unhyphenated(_amp(t)))
     rule(
         rf"(?:\([0-9]{{2,3}}\)[ \xa0]?|(?:\+\+?)?(?:{code}{group})?{code}{group})[0-9]{{3,4}}{group}?[0-9]{{3,5}}"
         rf"|(?:\+\+?)?(?:{code}\.)?{code}\.[0-9]{{3,4}}\.[0-9]{{3,5}}",
