@@ -150,6 +150,8 @@ class LanguageConfig(Config):
     """The windowed layers by number; all where it is `None`."""
     ffn_bias: bool = False
     """On the feed-forward of dense layers and on shared experts."""
+    head_bias: bool = False
+    """On the logits."""
     norm_eps: float = 1e-5
     tied_embeddings: bool = True
     moe: MoEConfig | None = None

@@ -40,7 +40,7 @@ class LanguageModel(nn.Module):
         self.rotary = Rotary(cfg.attention.rotary_width(cfg), cfg.rope_theta, cfg.rope)
         self.layers = nn.ModuleList(DecoderLayer(cfg, layer) for layer in range(cfg.layers))
         self.norm = nn.RMSNorm(cfg.width, eps=cfg.norm_eps)
-        self.lm_head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
+        self.lm_head = nn.Linear(cfg.width, cfg.vocab_size, bias=cfg.head_bias)
         if cfg.tied_embeddings:
             self.lm_head.weight = self.embedding.weight
 

@@ -58,6 +58,8 @@ class Family:
             scaling = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
             kind = scaling.get("rope_type", scaling.get("type", "default"))
             parsed.rope_parameters = {"rope_theta": parsed.rope_theta, **scaling, "rope_type": kind}
+            if parsed.num_key_value_heads is None:
+                parsed.num_key_value_heads = parsed.num_attention_heads
             return parsed
         from transformers import AutoConfig
 

@@ -136,3 +136,41 @@ def _write_interval(cfg: LanguageConfig) -> Fields:
 
 
 INTERVAL = Part(_read_interval, _write_interval)
+
+
+def _read_step(theirs: Any) -> Fields:
+    layers = range(theirs.first_k_dense_replace, theirs.num_hidden_layers)
+    return {"moe.layers": tuple(layer for layer in layers if layer % theirs.moe_layer_freq == 0)}
+
+
+STEP_AFTER_DENSE = Part(_read_step, lambda cfg: FIRST_DENSE.write(cfg) | {"moe_layer_freq": 1})
+
+QK_NORM = Part(
+    lambda theirs: {"attention.qk_norm": "head" if theirs.use_qk_norm else None},
+    lambda cfg: {"use_qk_norm": cfg.attention.qk_norm == "head"},  # type: ignore[union-attr]
+)
+
+
+def _read_v2_routing(theirs: Any) -> Fields:
+    """DeepSeek-V2 chooses by softmax score and never normalises; DeepSeek-VL2 takes V3's way under V2's name."""
+    method = theirs.topk_method or "greedy"
+    if method not in ("greedy", "group_limited_greedy", "noaux_tc"):
+        raise ValueError(f"key topk_method: {method!r} is not one this decoder knows")
+    ours = {"moe.scoring": getattr(theirs, "scoring_func", "softmax"), "moe.balanced": method == "noaux_tc"}
+    ours["moe.normalise"] = method == "noaux_tc" and bool(theirs.norm_topk_prob)
+    if method == "greedy":
+        return ours
+    groups = {"moe.groups": theirs.n_group, "moe.groups_kept": theirs.topk_group}
+    return ours | groups | {"moe.group_score": "top2" if method == "noaux_tc" else "max"}
+
+
+def _write_v2_routing(cfg: LanguageConfig) -> Fields:
+    moe = cfg.moe
+    if moe is None:
+        raise AttributeError("no mixture")
+    method = "noaux_tc" if moe.balanced else "greedy" if moe.groups == 1 else "group_limited_greedy"
+    fields: Fields = {"topk_method": method, "n_group": moe.groups, "topk_group": moe.groups_kept}
+    return fields | {"scoring_func": moe.scoring, "norm_topk_prob": moe.normalise}
+
+
+V2_ROUTING = Part(_read_v2_routing, _write_v2_routing)
