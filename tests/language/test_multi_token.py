@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.language.decoder import DecoderLayer, padded
 from vlm.language.multi_token import MultiTokenHead, MultiTokenPrediction, later, multi_token_losses
 
 B, T, D, V, N = 2, 9, 12, 17, 3
@@ -149,3 +151,22 @@ def test_the_block_is_handed_all_context() -> None:
     head = MultiTokenHead(D, Named())
     hidden, last = head(torch.randn(1, 4, D), torch.randn(1, 4, D), "rotary", None)
     torch.testing.assert_close(last, head.norm(hidden))
+
+
+@torch.no_grad()
+def test_a_layer_of_the_decoder_is_a_block(tokens: Tensor) -> None:
+    """With the rotary and the mask of the trunk; padding in front changes nothing."""
+    model = tiny.language()
+    mtp = MultiTokenPrediction(model.cfg.width, [DecoderLayer(model.cfg, layer) for layer in (0, 1)]).eval()
+
+    def logits(tokens_BT: Tensor, mask_BTS: Tensor | None, positions_BT: Tensor) -> Tensor:
+        embed = model.embedding
+        hidden = model.hidden(embed(tokens_BT), positions_BT=positions_BT, mask_BTS=mask_BTS)
+        rotary = model.rotary(positions_BT, hidden.dtype)
+        return torch.stack(mtp(hidden, tokens_BT, embed, model.logits, rotary, mask_BTS, None))
+
+    whole = logits(tokens, None, torch.arange(T)[None])
+    assert whole.shape == (2, B, T, tiny.LANGUAGE.vocab_size)
+    positions, mask = padded(F.pad(torch.ones(B, T), (3, 0)), T + 3)
+    behind = logits(F.pad(tokens, (3, 0)), mask, positions)[:, :, 3:]
+    torch.testing.assert_close(behind, whole, rtol=1e-4, atol=1e-4)
