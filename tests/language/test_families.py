@@ -95,7 +95,14 @@ LATENT: list[tuple[str, dict[str, Any]]] = [
                            "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
                            "tie_word_embeddings": True, "first_k_dense_replace": 2}),
 ]  # fmt: skip
-CASES = [*DENSE, *MIXTURES, *LATENT]
+DSA = MLA | {
+    "n_routed_experts": 8, "q_lora_rank": 12, "n_group": 4, "topk_group": 2, "index_n_heads": 16, "index_head_dim": 12,
+}  # fmt: skip
+SPARSE: list[tuple[str, dict[str, Any]]] = [
+    ("deepseek_v32", DSA | {"index_topk": 6, "rope_parameters": MSCALES}),
+    ("deepseek_v32", DSA | {"index_topk": 30, "mlp_layer_types": ["sparse", "dense", "sparse"]}),
+]
+CASES = [*DENSE, *MIXTURES, *LATENT, *SPARSE]
 TOLERANCE = 1e-4
 """Of the logits' scale, in float32."""
 

@@ -43,6 +43,15 @@ class GroupedQueryConfig(Config):
         return GroupedQueryAttention(cfg, layer)
 
 
+class IndexerConfig(Config):
+    """DeepSeek sparse attention: a small indexer chooses the tokens attended to (V3.2-Exp report, section 2.1)."""
+
+    heads: PositiveInt
+    head_width: PositiveInt
+    top_k: PositiveInt
+    """Tokens a query attends to."""
+
+
 class LatentConfig(Config):
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
 
@@ -59,13 +68,24 @@ class LatentConfig(Config):
     bias: bool = False
     """On the two projections down and on the output."""
     latent_norm_eps: float = 1e-6
+    indexer: IndexerConfig | None = None
+
+    @model_validator(mode="after")
+    def _indexer_fits(self) -> LatentConfig:
+        if self.indexer is not None and self.q_rank is None:
+            raise ValueError("the indexer reads the queries' latent vector, so it needs a q_rank")
+        if self.indexer is not None and self.indexer.head_width < self.rope_width:
+            raise ValueError(f"indexer head_width {self.indexer.head_width} is less than rope_width {self.rope_width}")
+        return self
 
     def rotary_width(self, cfg: LanguageConfig) -> int:
         return self.rope_width
 
     def cached(self, cfg: LanguageConfig) -> tuple[tuple[int, int], ...]:
-        """Heads and width of each tensor a layer keeps of a token: the latent beside the one rotated key."""
-        return ((1, self.kv_rank + self.rope_width),)
+        """Heads and width of each tensor a layer keeps of a token: the latent beside the one rotated key, and the
+        indexer's key."""
+        kept = ((1, self.kv_rank + self.rope_width),)
+        return kept if self.indexer is None else (*kept, (1, self.indexer.head_width))
 
     def build(self, cfg: LanguageConfig, layer: int) -> LatentAttention:
         from vlm.language.latent_attention import LatentAttention

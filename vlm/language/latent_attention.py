@@ -7,7 +7,7 @@ key that the heads share. Two forms compute the same:
   outcome by the values' matrix. For decoding, where making keys and values of the whole past would dominate.
 
 B batch, T tokens, S tokens attended to, D width, H heads, N head width without position, P rotated width, V value
-width, L latent width of keys and values.
+width, L latent width of keys and values, J index key width.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vlm.language.attention import attend
 from vlm.language.config import LanguageConfig, LatentConfig
 from vlm.language.kv_cache import KVCache
 from vlm.language.rotary import rotate
+from vlm.language.sparse_attention import LightningIndexer, top_token_mask
 
 
 class LatentAttention(nn.Module):
@@ -46,6 +47,11 @@ class LatentAttention(nn.Module):
         self.kv_norm = nn.RMSNorm(self.L, eps=options.latent_norm_eps)
         self.kv_up = nn.Linear(self.L, cfg.heads * (self.N + self.V), bias=False)
         self.o_proj = nn.Linear(cfg.heads * self.V, cfg.width, bias=options.bias)
+        self.indexer: LightningIndexer | None = None
+        if options.indexer is not None and options.q_rank is not None:
+            index = options.indexer
+            self.top_k = index.top_k
+            self.indexer = LightningIndexer(cfg.width, options.q_rank, index.heads, index.head_width, self.interleaved)
 
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTS: Tensor | None, cache: KVCache | None
@@ -59,7 +65,16 @@ class LatentAttention(nn.Module):
         latent_BTL, k_BTP = self.kv_down(x_BTD).split([self.L, self.P], dim=-1)
         k_B1TP = rotate(k_BTP[:, None], rotary, self.interleaved)
         kept_B1SC = torch.cat([self.kv_norm(latent_BTL)[:, None], k_B1TP], dim=-1)
-        if cache is not None:
+        if self.indexer is not None:
+            index_B1SJ = self.indexer.keys(x_BTD, rotary)[:, None]
+            if cache is not None:
+                kept_B1SC, index_B1SJ = cache.append(self.layer, kept_B1SC, index_B1SJ)
+            if self.top_k < index_B1SJ.shape[2]:
+                if mask_BTS is None:
+                    mask_BTS = x_BTD.new_ones(1, x_BTD.shape[1], x_BTD.shape[1], dtype=torch.bool).tril()
+                scores_BTS = self.indexer(x_BTD, latent_BTQ, index_B1SJ[:, 0], rotary)
+                mask_BTS = top_token_mask(scores_BTS, self.top_k, mask_BTS)
+        elif cache is not None:
             (kept_B1SC,) = cache.append(self.layer, kept_B1SC)
 
         form = self._absorbed if self._absorbs(x_BTD.shape[1], cache) else self._expanded

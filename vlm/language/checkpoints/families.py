@@ -11,6 +11,7 @@ from vlm.language.checkpoints.parts import (
     INTERVAL,
     LATENT,
     LAYER_TYPES,
+    MLP_TYPES,
     QK_NORM,
     SPARSE_STEP,
     STEP_AFTER_DENSE,
@@ -134,7 +135,8 @@ MIXTURES = (
     Family(
         name="ernie4_5_moe", architecture="Ernie4_5_MoeForCausalLM",
         keys=GQA_KEYS | {
-            "attention.qkv_bias": "use_bias", "attention.o_bias": "use_bias", "ffn_bias": "use_bias", "head_bias": "use_bias",
+            "attention.qkv_bias": "use_bias", "attention.o_bias": "use_bias", "ffn_bias": "use_bias",
+            "head_bias": "use_bias",
             "moe.experts": "moe_num_experts", "moe.top_k": "moe_k", "moe.width": "moe_intermediate_size",
         },
         fixed=GQA | {"moe.scoring": "softmax", "moe.balanced": True},
@@ -155,6 +157,14 @@ MLA_TENSORS = COMMON_TENSORS | MOE_TENSORS | {
     "attention.kv_down": "self_attn.kv_a_proj_with_mqa", "attention.kv_norm": "self_attn.kv_a_layernorm",
     "attention.kv_up": "self_attn.kv_b_proj",
 }  # fmt: skip
+
+INDEXER_KEYS = {
+    "attention.indexer.heads": "index_n_heads", "attention.indexer.head_width": "index_head_dim",
+    "attention.indexer.top_k": "index_topk",
+}  # fmt: skip
+INDEXER_TENSORS = {
+    f"attention.indexer.{name}": f"self_attn.indexer.{name}" for name in ("wq_b", "wk", "k_norm", "weights_proj")
+}
 
 DEEPSEEK_V1 = Family(
     name="deepseek", architecture="DeepseekForCausalLM",
@@ -185,6 +195,12 @@ DEEPSEEK = (
         parts=(rope(interleaved="rope_interleave"), LATENT, FIRST_DENSE, shared_experts("n_shared_experts")),
         tensors=MLA_TENSORS, further_layers=True,
     ),
+    Family(
+        name="deepseek_v32", architecture="DeepseekV32ForCausalLM",
+        keys=MLA_KEYS | INDEXER_KEYS | DEEPSEEK_MOE_KEYS | GROUPED_KEYS, fixed=MLA | V3_ROUTING,
+        parts=(rope(interleaved=True), LATENT, MLP_TYPES, shared_experts("n_shared_experts")),
+        tensors=MLA_TENSORS | INDEXER_TENSORS, further_layers=True,
+    ),
 )  # fmt: skip
 
 FAMILIES = {family.name: family for family in (*DENSE, *MIXTURES, *DEEPSEEK)}
@@ -204,4 +220,6 @@ def of_config(fields: Fields, where: str) -> Family:
         raise BadInput(f"{where}: key model_type: expected the name of a family, got {name!r}")
     if name == "deepseek_v2" and fields.get("use_mla") is False:
         return DEEPSEEK_V1
-    return find(name)
+    if name not in FAMILIES:
+        raise BadInput(f"{where}: {unknown('language model family', name, FAMILIES)}")
+    return FAMILIES[name]

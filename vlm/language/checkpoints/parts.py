@@ -110,6 +110,14 @@ FIRST_DENSE = Part(
     lambda cfg: {"first_k_dense_replace": next(iter(_mixtures(cfg)), cfg.layers)},
 )
 
+MLP_TYPES = Part(
+    lambda theirs: {"moe.layers": tuple(i for i, kind in enumerate(theirs.mlp_layer_types) if kind == "sparse")},
+    lambda cfg: {
+        "mlp_layer_types": ["sparse" if cfg.is_mixture(layer) else "dense" for layer in range(cfg.layers)],
+        "first_k_dense_replace": next(iter(_mixtures(cfg)), cfg.layers),
+    },
+)
+
 SPARSE_STEP = Part(
     lambda theirs: {
         "moe.layers": tuple(
