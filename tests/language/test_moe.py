@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -37,6 +39,83 @@ def test_layer_equals_a_loop_over_tokens(experts: int, top_k: int) -> None:
     layer.router.bias_E.normal_(std=0.2)
     x = torch.randn(3, 11, 32)
     torch.testing.assert_close(layer(x), loop(layer, x), rtol=1e-4, atol=1e-5)
+
+
+def definition(layer: MixtureOfExperts, x_BTD: torch.Tensor) -> torch.Tensor:
+    """Every option of the layer, one token and one expert at a time, differentiable."""
+    cfg, router, routed = layer.router.cfg, layer.router, layer.routed
+    rows = []
+    for x in x_BTD.flatten(0, 1):
+        logits = router.centroids.weight @ x
+        scores = logits.sigmoid() if cfg.scoring == "sigmoid" else logits.exp() / logits.exp().sum()
+        wished = (scores + router.bias_E).tolist()
+        size = cfg.experts // cfg.groups
+        members = [list(range(g * size, (g + 1) * size)) for g in range(cfg.groups)]
+        count = 1 if cfg.group_score == "max" else 2
+        worth = [sum(sorted((wished[e] for e in group), reverse=True)[:count]) for group in members]
+        kept = sorted(range(cfg.groups), key=lambda g: -worth[g])[: cfg.groups_kept] if cfg.groups > 1 else [0]
+        candidates = [e for g in kept for e in members[g]]
+        chosen = sorted(candidates, key=lambda e: -wished[e])[: cfg.top_k]
+        total = sum(scores[e] for e in chosen) if cfg.normalise else 1.0
+        out = torch.zeros_like(x)
+        for e in chosen:
+            hidden = F.silu(routed.gate_EFD[e] @ x) * (routed.up_EFD[e] @ x)
+            out = out + cfg.scale * scores[e] / total * (routed.down_EDF[e] @ hidden)
+        if layer.shared is not None:
+            weight = (layer.shared_gate.weight @ x).sigmoid() if layer.shared_gate is not None else 1.0
+            out = out + weight * layer.shared(x)
+        rows.append(out)
+    return torch.stack(rows).view_as(x_BTD)
+
+
+OPTIONS = [
+    {"experts": 6, "top_k": 2},
+    {"experts": 6, "top_k": 3, "scoring": "softmax", "normalise": False, "balanced": False, "shared_width": 0},
+    {"experts": 8, "top_k": 3, "groups": 4, "groups_kept": 2, "scale": 2.5},
+    {"experts": 8, "top_k": 4, "groups": 4, "groups_kept": 2, "group_score": "max", "scoring": "softmax",
+     "normalise": False, "scale": 4.0},
+    {"experts": 5, "top_k": 2, "scoring": "softmax", "shared_width": 12, "shared_gate": True},
+    {"experts": 3, "top_k": 3, "shared_width": 7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_values_and_gradients_are_those_of_the_loop_in_float64(options: dict[str, Any], tokens: int) -> None:
+    torch.manual_seed(0)
+    moe = MoEConfig.model_validate({"width": 8, **options})
+    layer = MixtureOfExperts(tiny.LANGUAGE.model_copy(update={"moe": moe})).double()
+    layer.router.bias_E.normal_(std=0.2)
+    layer.router.scores = lambda x: _exact_scores(layer.router, x)  # scores are float32 by design
+    x = torch.randn(2, tokens, 32, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, tokens, 32, dtype=torch.float64)
+    ours, expected = layer(x), definition(layer, x)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+    names, leaves = zip(*[("x", x), *layer.named_parameters()], strict=True)
+    found, wanted = (torch.autograd.grad((out * weight).sum(), leaves) for out in (ours, expected))
+    for name, a, b in zip(names, found, wanted, strict=True):
+        assert b.abs().max() > 1e-6, name
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=name)
+
+
+def _exact_scores(router: Router, x_TD: torch.Tensor) -> torch.Tensor:
+    logits_TE = router.centroids(x_TD)
+    return logits_TE.sigmoid() if router.cfg.scoring == "sigmoid" else logits_TE.softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"groups": 3}, "experts 8 is not a multiple of groups 3"),
+        ({"groups": 4, "groups_kept": 5}, "groups_kept 5 is more than the 4 groups"),
+        ({"groups": 4, "groups_kept": 1, "top_k": 3}, "top_k 3 is more than the 2 experts of 1 groups"),
+        ({"groups": 8, "groups_kept": 4}, "group_score top2 needs groups of two experts, got 8 in 8"),
+        ({"shared_gate": True, "shared_width": 0}, "shared_gate needs a shared expert"),
+    ],
+)
+def test_choices_that_cannot_be_made_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MoEConfig.model_validate({"experts": 8, "top_k": 2, "width": 4} | change)
 
 
 @torch.no_grad()

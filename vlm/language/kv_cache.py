@@ -1,4 +1,7 @@
-"""Keys and values of the tokens read so far, in one preallocated block a layer."""
+"""What attention keeps of the tokens read so far, in one preallocated block.
+
+B batch, S tokens, a heads and w width of one kept tensor (`cached` of the attention's config).
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,34 @@ from vlm.language.config import LanguageConfig
 
 
 class KVCache:
-    """Room for `capacity` tokens of `batch` sequences; layer `l` holds keys and values `[B, G, capacity, K]`."""
+    """Room for `capacity` tokens of `batch` sequences.
+
+    Grouped-query attention keeps keys and values; latent attention one vector of `kv_rank + rope_width` numbers.
+    """
 
     def __init__(self, cfg: LanguageConfig, batch: int, capacity: int, like: Tensor):
-        shape = (cfg.layers, batch, cfg.kv_heads, capacity, cfg.head_width)
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros_like(self.keys)
+        self.parts = [
+            torch.zeros(cfg.layers, batch, heads, capacity, width, dtype=like.dtype, device=like.device)
+            for heads, width in cfg.attention.cached(cfg)
+        ]
         self.capacity = capacity
         self.length = 0
 
-    def append(self, layer: int, key_BGTK: Tensor, value_BGTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a step's keys and values; return all of the layer's so far, `[B, G, length + T, K]`.
+    def append(self, layer: int, *new_BaTw: Tensor) -> tuple[Tensor, ...]:
+        """Store what a layer keeps of new tokens; return all it has kept so far, `[B, a, length + T, w]` each.
 
-        `length` moves only when `advance` is called, after the last layer.
+        `length` moves only when `advance` is called, after the last layer. Raises `ValueError` where the cache is full.
         """
-        end = self.length + key_BGTK.shape[2]
+        end = self.length + new_BaTw[0].shape[2]
         if end > self.capacity:
             raise ValueError(f"cache holds {self.capacity} tokens, asked to hold {end}")
-        self.keys[layer, :, :, self.length : end] = key_BGTK
-        self.values[layer, :, :, self.length : end] = value_BGTK
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        for part, new in zip(self.parts, new_BaTw, strict=True):
+            part[layer, :, :, self.length : end] = new
+        return tuple(part[layer, :, :, :end] for part in self.parts)
 
     def advance(self, tokens: int) -> None:
         self.length += tokens
 
     def keep(self, rows_B: Tensor) -> None:
         """Keep only these rows of the batch (finished sequences drop out)."""
-        self.keys = self.keys[:, rows_B]
-        self.values = self.values[:, rows_B]
+        self.parts = [part[:, rows_B] for part in self.parts]

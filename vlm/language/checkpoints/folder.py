@@ -1,0 +1,192 @@
+"""Language models from and to folders in the format of their families: `config.json` and safetensors.
+
+E routed experts; a stacked weight `[E, ...]` of ours is E tensors of theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vlm.errors import BadInput
+from vlm.files import atomic_write
+from vlm.language.checkpoints.families import find, of_config
+from vlm.language.checkpoints.family import Family, Fields
+from vlm.language.checkpoints.tensors import SCALE, Stored, dequantise, open_tensors, write_tensors
+from vlm.language.config import LanguageConfig
+from vlm.language.decoder import LanguageModel
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor of a checkpoint goes in our model."""
+
+    ours: str
+    expert: int | None
+    """Its place in a stacked weight."""
+    shape: tuple[int, ...]
+    """In the checkpoint."""
+
+
+def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The language model in a folder of `config.json` and safetensors, or in a llama GGUF file, in evaluation mode.
+
+    Weights that are stored in `dtype` are mapped from the file, not copied; 8-bit DeepSeek weights are expanded.
+    Raises `BadInput` for an unknown family, for a config the decoder cannot follow, and naming the tensors that are
+    missing, unknown or of another shape.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".gguf":
+        from vlm.language.checkpoints.llama import read_gguf
+
+        cfg, state = read_gguf(path)
+        return _assemble(cfg, {name: tensor.to(dtype) for name, tensor in state.items()})
+    where = str(path / "config.json")
+    fields = _read_config(path / "config.json")
+    family = of_config(fields, where)
+    cfg = family.read(family.parse(fields, where), where)
+    model = _on_meta(cfg)
+    slots = _slots(model, family)
+    stored = _only_expected(open_tensors(path), family, cfg)
+    _check(slots, stored, path, family)
+    rows, columns = (fields.get("quantization_config") or {}).get("weight_block_size") or (128, 128)
+    precise = {name for name, _ in model.named_buffers()}  # routing biases stay float32
+    state = {
+        name: torch.empty(tensor.shape, dtype=torch.float32 if name in precise else dtype)
+        for name, tensor in model.state_dict().items()
+        if name.split(".")[-1].endswith(("_EFD", "_EDF"))
+    }
+    for name, slot in slots.items():
+        tensor = _read(stored, name, (rows, columns), path)
+        if slot.expert is not None:
+            state[slot.ours][slot.expert].copy_(tensor)
+        else:
+            value = tensor[0] if _has_axis(slot.ours, family) else tensor
+            state[slot.ours] = value.to(torch.float32 if slot.ours in precise else dtype)
+    return _assemble(cfg, state)
+
+
+def save(model: LanguageModel, path: str | Path, format: str, *, shard_size: str | int = "5GB") -> None:
+    """Write a folder that transformers and vLLM load as `format` (the family's `model_type`).
+
+    Safetensors the folder had are replaced. Raises `BadInput` naming what of the model the format cannot hold; then
+    nothing is written.
+    """
+    path = Path(path).expanduser()
+    family = find(format)
+    fields = family.write(model.cfg)
+    slots = _slots(model, family)
+    state = model.state_dict()
+    tensors = {}
+    for name, slot in slots.items():
+        tensor = state[slot.ours].detach()
+        tensors[name] = (tensor if slot.expert is None else tensor[slot.expert]).view(slot.shape)
+    path.mkdir(parents=True, exist_ok=True)
+    write_tensors(tensors, path, shard_size)
+    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
+    described = {"architectures": [family.architecture], "model_type": family.name, "dtype": dtype, **fields}
+    atomic_write(path / "config.json", json.dumps(described, indent=2) + "\n")
+
+
+def _on_meta(cfg: LanguageConfig) -> LanguageModel:
+    with torch.device("meta"):
+        return cfg.build()
+
+
+def _assemble(cfg: LanguageConfig, state: dict[str, Tensor]) -> LanguageModel:
+    model = _on_meta(cfg)
+    if cfg.tied_embeddings:
+        state["lm_head.weight"] = state["embedding.weight"]
+    model.load_state_dict(state, assign=True)
+    if cfg.tied_embeddings:
+        model.lm_head.weight = model.embedding.weight
+    for router in model.routers():  # what is not part of a checkpoint
+        for name, buffer in router.named_buffers():
+            if buffer.is_meta:
+                router.register_buffer(name, torch.zeros(buffer.shape), persistent=False)
+    return model.eval()
+
+
+def _slots(model: LanguageModel, family: Family) -> dict[str, Slot]:
+    """Every tensor the family's checkpoint of this model holds, by its name there."""
+    slots = {}
+    for ours, tensor in model.state_dict().items():
+        if ours == "lm_head.weight" and model.cfg.tied_embeddings:
+            continue
+        theirs, shape = family.tensor(ours), tuple(tensor.shape)
+        if ".experts.*." in theirs:
+            for expert in range(shape[0]):
+                slots[theirs.replace("*", str(expert))] = Slot(ours, expert, shape[1:])
+        else:
+            slots[theirs] = Slot(ours, None, (1, *shape) if _has_axis(ours, family) else shape)
+    return slots
+
+
+def _has_axis(ours: str, family: Family) -> bool:
+    return any(ours.endswith(name) for name in family.leading_axis)
+
+
+def _read_config(path: Path) -> Fields:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise BadInput(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadInput(f"{path}: expected a JSON object, got {type(fields).__name__}")
+    return fields
+
+
+def _only_expected(stored: dict[str, Stored], family: Family, cfg: LanguageConfig) -> dict[str, Stored]:
+    """Without what checkpoints of the family hold beside the decoder: tied heads, scales, empty tensors."""
+    extra = [re.compile(pattern) for pattern in family.extra]
+
+    def wanted(name: str) -> bool:
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        return not (
+            any(pattern.fullmatch(name) for pattern in extra)
+            or (family.further_layers and layer is not None and int(layer[1]) >= cfg.layers)
+            or (cfg.tied_embeddings and name == family.tensor("lm_head.weight"))
+            or 0 in stored[name].shape
+        )
+
+    return {name: tensor for name, tensor in stored.items() if wanted(name)}
+
+
+def _check(slots: dict[str, Slot], stored: dict[str, Stored], path: Path, family: Family) -> None:
+    def said(names: list[str]) -> str:
+        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+    problems = []
+    if missing := [f"{name} {list(slot.shape)}" for name, slot in slots.items() if name not in stored]:
+        problems.append(f"{len(missing)} missing: {said(missing)}")
+    scales = {name + SCALE for name in slots}
+    if strange := [f"{name} {list(t.shape)}" for name, t in stored.items() if name not in slots and name not in scales]:
+        problems.append(f"{len(strange)} unknown: {said(strange)}")
+    if wrong := [
+        f"{name} expected {list(slot.shape)}, got {list(stored[name].shape)}"
+        for name, slot in slots.items()
+        if name in stored and stored[name].shape != slot.shape
+    ]:
+        problems.append(f"{len(wrong)} of another shape: {said(wrong)}")
+    if problems:
+        raise BadInput(f"{path}: tensors do not fit its config of {family.name}: {'; '.join(problems)}")
+
+
+def _read(stored: dict[str, Stored], name: str, block: tuple[int, int], path: Path) -> Tensor:
+    """One tensor, expanded where it is stored in 8 bits."""
+    tensor = stored[name].read()
+    if tensor.dtype != torch.float8_e4m3fn:
+        return tensor
+    if name + SCALE not in stored:
+        raise BadInput(f"{path}: 8-bit tensor {name} comes without {name}{SCALE}")
+    try:
+        return dequantise(tensor, stored[name + SCALE].read(), block)
+    except ValueError as error:
+        raise BadInput(f"{path}: {name}{SCALE}: {error}") from None

@@ -1,0 +1,168 @@
+"""Rotary positions (RoPE, arXiv:2104.09864) and the ways to stretch them to longer texts.
+
+B batch, T tokens, H heads, K rotated width of a head, J = K / 2 rotated pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from vlm.config import Config
+
+
+class Rope(Config):
+    """What every kind of rotary positions has."""
+
+    interleaved: bool = False
+    """Neighbours (0, 1), (2, 3) ... are the rotated pairs; otherwise a head's first half pairs with its second."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """The part of a head, from its start, that is rotated."""
+
+    @property
+    def amplitude(self) -> float:
+        """Cosines and sines are multiplied by this."""
+        return 1.0
+
+    @property
+    def score_scale(self) -> float:
+        """Latent attention's scores are multiplied by this."""
+        return 1.0
+
+    def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
+        """Radians a token of each pair, `[J]`, float32."""
+        return _plain(width, theta, positions_BT.device)
+
+
+class PlainRope(Rope):
+    kind: Literal["plain"] = "plain"
+
+
+class LinearRope(Rope):
+    """Position interpolation (arXiv:2306.15595): every position divided by `factor`."""
+
+    kind: Literal["linear"]
+    factor: PositiveFloat
+
+    def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
+        return _plain(width, theta, positions_BT.device) / self.factor
+
+
+class DynamicRope(Rope):
+    """Dynamic NTK: a larger base as soon as a text is longer than `original_positions` (YaRN's paper, appendix B.2)."""
+
+    kind: Literal["dynamic"]
+    factor: PositiveFloat
+    original_positions: PositiveInt
+
+    def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
+        longest = max(int(positions_BT.max()) + 1, self.original_positions)
+        stretch = self.factor * longest / self.original_positions - (self.factor - 1)
+        return _plain(width, theta * stretch ** (width / (width - 2)), positions_BT.device)
+
+
+class YarnRope(Rope):
+    """YaRN (arXiv:2309.00071, section 3): slow pairs are interpolated, fast ones kept, those between are blended."""
+
+    kind: Literal["yarn"]
+    factor: PositiveFloat
+    original_positions: PositiveInt
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    """Round the ends of the ramp to whole pairs."""
+    mscale: float = 0.0
+    mscale_all_dim: float = 0.0
+    """DeepSeek-V2's two temperatures; the second also scales the scores of latent attention."""
+    attention_factor: float | None = None
+    """Takes the place of the amplitude that follows from the factor and the temperatures."""
+
+    @property
+    def amplitude(self) -> float:
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.mscale and self.mscale_all_dim:
+            return _temperature(self.factor, self.mscale) / _temperature(self.factor, self.mscale_all_dim)
+        return _temperature(self.factor, 1.0)
+
+    @property
+    def score_scale(self) -> float:
+        return _temperature(self.factor, self.mscale_all_dim) ** 2
+
+    def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
+        plain_J = _plain(width, theta, positions_BT.device)
+        low, high = (self._pair(turns, width, theta) for turns in (self.beta_fast, self.beta_slow))
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, width - 1)
+        pairs_J = torch.arange(width // 2, device=positions_BT.device).float()
+        slow_J = ((pairs_J - low) / ((high - low) or 1e-3)).clamp(0, 1)
+        return plain_J / self.factor * slow_J + plain_J * (1 - slow_J)
+
+    def _pair(self, turns: float, width: int, theta: float) -> float:
+        """The pair that turns this often over the original length (equation 17 solved for the pair)."""
+        return width * math.log(self.original_positions / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+
+class Llama3Rope(Rope):
+    """Llama 3.1's: wavelengths beyond the original length are interpolated, short ones kept, between them a blend."""
+
+    kind: Literal["llama3"]
+    factor: PositiveFloat
+    original_positions: PositiveInt
+    low_freq_factor: float
+    high_freq_factor: float
+
+    def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
+        plain_J = _plain(width, theta, positions_BT.device)
+        turns_J = self.original_positions * plain_J / (2 * math.pi)
+        kept_J = ((turns_J - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0, 1)
+        return plain_J / self.factor * (1 - kept_J) + plain_J * kept_J
+
+
+RopeConfig = Annotated[PlainRope | LinearRope | DynamicRope | YarnRope | Llama3Rope, Field(discriminator="kind")]
+
+
+def _plain(width: int, theta: float, device: torch.device) -> Tensor:
+    return theta ** -(torch.arange(0, width, 2, device=device).float() / width)
+
+
+def _temperature(factor: float, mscale: float) -> float:
+    """YaRN's equation 22, with DeepSeek-V2's multiplier of the logarithm."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+class Rotary(nn.Module):
+    """Cosines and sines `[B, 1, T, K]` of each position."""
+
+    def __init__(self, width: int, theta: float, rope: Rope | None = None):
+        super().__init__()
+        self.width, self.theta, self.rope = width, theta, rope or PlainRope()
+
+    def forward(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        # Computed here in float32, not kept as a buffer: casting a model to bfloat16 would spoil the frequencies.
+        frequencies_J = self.rope.frequencies(self.width, self.theta, positions_BT)
+        angles = positions_BT[:, None, :, None].float() * frequencies_J
+        angles = angles.repeat_interleave(2, dim=-1) if self.rope.interleaved else torch.cat([angles, angles], dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        if self.rope.amplitude != 1.0:
+            cos, sin = cos * self.rope.amplitude, sin * self.rope.amplitude
+        return cos.to(dtype), sin.to(dtype)
+
+
+def rotate(x_BHTK: Tensor, rotary: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
+    """Turn each pair by its angle; what a head has beyond the rotated width stays as it is."""
+    cos, sin = rotary
+    width = cos.shape[-1]
+    if width < x_BHTK.shape[-1]:
+        turned, rest = x_BHTK.split([width, x_BHTK.shape[-1] - width], dim=-1)
+        return torch.cat([rotate(turned, rotary, interleaved), rest], dim=-1)
+    if interleaved:
+        first, second = x_BHTK.unflatten(-1, (-1, 2)).unbind(-1)
+        return x_BHTK * cos + torch.stack([-second, first], dim=-1).flatten(-2) * sin
+    first, second = x_BHTK.chunk(2, dim=-1)
+    return x_BHTK * cos + torch.cat([-second, first], dim=-1) * sin
