@@ -40,6 +40,8 @@ def read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: not a file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise BadInput(f"{path}: not a YAML file: nested too deep") from None
 
 
 def load(cls: type[C], path: Path, overrides: list[str] | None = None) -> C:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import originals
 import pytest
+import yaml
 
-from vlm.assets import cards
+from vlm.assets import cards, root
 from vlm.datasets.examples import Example
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
@@ -107,3 +108,34 @@ def test_an_unknown_list_of_prompts(tmp_path: Path) -> None:
 def test_the_local_group_needs_nothing_else() -> None:
     local = {name for name in cards("eval") if "local" in load_card(name).groups}
     assert {"flickr8k-retrieval", "flickr8k-caption", "easy-vqa", "daquar"} <= local
+
+
+OWN = {"name": "own", "about": "x", "dataset": "own_data.yaml", "split": "test", "kind": "vqa"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "../elsewhere"}, "key name: "),  # it becomes a folder of the results
+        ({"name": ""}, "key name: "),
+        ({"name": "own@2"}, "key name: "),
+        ({"prompts": ["{"]}, "key prompts.0: .*not a template"),
+        ({"prompts": ["{question}", "{question.__class__}"]}, "key prompts.1: .*not a template"),
+    ],
+)
+def test_a_card_with_a_fault_names_its_key(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN | change))
+    with pytest.raises(BadInput, match=rf"own\.yaml: {says}"):
+        load_card(str(tmp_path / "own.yaml"))
+
+
+def test_a_card_elsewhere_finds_the_data_set_card_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN))
+    (tmp_path / "own_data.yaml").write_text((root() / "data/daquar.yaml").read_text())
+    assert load_dataset(load_card(str(tmp_path / "own.yaml")).dataset).name == "daquar"
+
+
+def test_a_card_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("[" * 5000)
+    with pytest.raises(BadInput, match="nested too deep"):
+        load_card(str(tmp_path / "own.yaml"))

@@ -105,6 +105,8 @@ def test_takes_any_number_type(dtype: Any) -> None:
         ([[1.0, 2.0]], [-1], {}, "for 2 images"),
         ([[1.0, 2.0]], [0.0], {}, "integers"),
         ([[1.0, float("nan")]], [0], {}, "1 similarities are not finite"),
+        ([["1"]], [0], {}, "similarities are <U1; expected real numbers"),
+        ([[1j]], [0], {}, "expected real numbers"),
         ([[1.0, 2.0]], [0], {"ks": (0,)}, "positive"),
         ([[1.0, 2.0]], [0], {"ties": "men"}, "did you mean 'mean'"),
     ],

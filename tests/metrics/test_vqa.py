@@ -49,6 +49,7 @@ def test_anls_keeps_exactly_its_threshold() -> None:
     assert anls("ab", "ax") == 0.5
     assert anls("ab", ["xyz", "axy"]) == 0
     assert anls("AB  c", ["ab c"]) == 1
+    assert anls("straße x", ["straße"]) == pytest.approx(1 - 2 / 9)  # the lengths are those of capitals
 
 
 def test_exact_match() -> None:

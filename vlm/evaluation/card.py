@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from string import Formatter
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from vlm import assets, config
 from vlm.config import Config
@@ -12,6 +13,16 @@ from vlm.datasets.names import named_list
 
 Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments"]
 Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]
+
+
+def _template(text: str) -> str:
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(text) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"not a template: {error}; write {{{{ and }}}} for braces") from None
+    if wrong := [field for field in fields if not field.isidentifier()]:
+        raise ValueError(f"not a template: {{{wrong[0]}}} is no name of a field")
+    return text
 
 
 class Published(Config):
@@ -32,12 +43,14 @@ class BenchmarkCard(Config):
     `vlm/datasets/names.py` instead.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """Also the folder of its results."""
     about: str
     dataset: str
+    """A card in `data/`, or a path, also one from this card's folder."""
     split: str
     kind: Kind
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[Annotated[str, AfterValidator(_template)], ...] = ()
     max_tokens: PositiveInt = 40
     protocol: Protocol = "exact"
     """How an answer is compared with the annotators' (kind `vqa`)."""
@@ -58,4 +71,9 @@ class BenchmarkCard(Config):
 
 
 def load_card(name_or_path: str) -> BenchmarkCard:
-    return config.load(BenchmarkCard, assets.find_card("eval", name_or_path, "benchmark"))
+    path = assets.find_card("eval", name_or_path, "benchmark")
+    card = config.load(BenchmarkCard, path)
+    beside = path.parent / card.dataset
+    if beside.suffix in (".yaml", ".yml") and beside.is_file():
+        return card.model_copy(update={"dataset": str(beside)})
+    return card

@@ -12,7 +12,8 @@ the order of the data. Here `ties` decides, by name:
   still counts for recall at k), AP and nDCG are the expectation over all orders of the tied (McSherry and Najork 2008;
   for nDCG that is scikit-learn's default).
 - `"optimistic"`: what is right comes first among its equals.
-- `"pessimistic"`: what is right comes last among its equals (AP is then scikit-learn's `average_precision_score`).
+- `"pessimistic"`: what is right comes last among its equals. AP is then scikit-learn's `average_precision_score`: of
+  several right ones among equals each counts with the precision after all of these.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def _checked(similarity_TI: ArrayLike, image_of_text_T: ArrayLike) -> tuple[NDAr
     similarity = np.asarray(similarity_TI)
     if similarity.ndim != 2 or not similarity.size:
         raise BadInput(f"similarity has shape {similarity.shape}; expected [texts, images]")
+    if similarity.dtype.kind not in "biuf":
+        raise BadInput(f"similarities are {similarity.dtype}; expected real numbers")
     if not np.isfinite(similarity).all():
         raise BadInput(f"{int((~np.isfinite(similarity)).sum())} similarities are not finite")
     return similarity, _indices(image_of_text_T, *similarity.shape)

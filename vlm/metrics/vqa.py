@@ -113,7 +113,7 @@ def anls(
     white space do not count for the distance. What the paper leaves open is decided by name:
 
     - `"lmms_eval"` (and VLMEvalKit): repeated white space does not count either, but the lengths are taken before any
-      is removed, so a trailing blank makes a wrong answer look a little less wrong.
+      is removed, and of capitals ("ß" is two), so a trailing blank makes a wrong answer look a little less wrong.
     - `"mmf"` (`STVQAANLSEvaluator`): only outer white space is removed, and before the lengths are taken. It fails
       where prediction and answer are both empty; here that is 1, as in the others.
     """
@@ -129,7 +129,7 @@ def anls(
             longest = max(len(a), len(b))
         else:
             a, b = _squeezed(answer), _squeezed(prediction)
-            longest = max(len(answer), len(prediction))
+            longest = max(len(answer.upper()), len(prediction.upper()))
         best = max(best, 1 - levenshtein(a, b) / longest if longest else 1.0)
     return best if best >= threshold else 0.0
 
