@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,24 @@ class RequestCache:
 
     def __init__(self, path: Path | None = None):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise BadInput(f"{path.parent}: cannot be made: {error.strerror or error}") from None
+        self._path = path
+        with self._readable():
             self._database = sqlite3.connect(path or ":memory:")
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-        except sqlite3.Error as error:
-            raise BadInput(f"{path}: not a request cache: {error}; delete it to begin anew") from None
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # locked by another run, a full disk
+            raise BadInput(f"{self._path}: the request cache cannot be used: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise BadInput(f"{self._path}: not a request cache: {error}; delete it to begin anew") from None
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values there are."""
@@ -34,11 +46,12 @@ class RequestCache:
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            found |= dict(self._database.execute(f"SELECT key, value FROM requests WHERE key IN ({marks})", some))
+            with self._readable():
+                found |= dict(self._database.execute(f"SELECT key, value FROM requests WHERE key IN ({marks})", some))
         return found
 
     def put(self, values: Mapping[str, bytes]) -> None:
-        with self._database:
+        with self._readable(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?)", values.items())
 
     def close(self) -> None:
