@@ -189,6 +189,9 @@ def test_configs_the_decoder_cannot_follow_are_refused(tmp_path: Path) -> None:
         rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [1.0] * 4,
                          "short_factor": [1.0] * 4, "factor": 2.0, "original_max_position_embeddings": 16}
     )  # fmt: skip
+    assert "mscale_all_dim is known with rope_type yarn, got 'linear'" in tried(
+        rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "mscale_all_dim": 1.0}
+    )
     assert "not a config of llama" in tried(num_key_value_heads="two")
     assert "heads 4 is not a multiple of kv_heads 3" in tried(num_key_value_heads=3)
     (folder / "config.json").write_text("{")

@@ -33,6 +33,8 @@ def rope(interleaved: bool | str = False, partial: bool = False) -> Part:
             ours["kind"] = "plain"
         else:
             raise ValueError(f"key rope_parameters: rope_type {kind!r} is not one this decoder knows")
+        if kind not in ("default", "yarn") and given.get("mscale_all_dim"):
+            raise ValueError(f"key rope_parameters: mscale_all_dim is known with rope_type yarn, got {kind!r}")
         return {"rope_theta": given["rope_theta"], "rope": ours}
 
     def write(cfg: LanguageConfig) -> Fields:
