@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.language.balance import updated_bias
 from vlm.language.config import LanguageConfig, MoEConfig
 
 
@@ -85,7 +86,7 @@ class Router(nn.Module):
         Routers of a config that is not `balanced` have no bias to move; they only forget the load.
         """
         if self.cfg.balanced:
-            self.bias_E += self.bias_update_rate * torch.sign(self.load_E.mean() - self.load_E)
+            self.bias_E.copy_(updated_bias(self.bias_E, self.load_E, self.bias_update_rate))
         self.load_E.zero_()
 
 
