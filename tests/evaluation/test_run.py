@@ -186,3 +186,15 @@ def test_a_group_stands_for_its_benchmarks() -> None:
     assert len(names) == len(set(names)) > 2
     with pytest.raises(BadInput, match="flickr8k-caption"):
         cards_of(["flickr8k-captoin"])
+
+
+def test_an_unreadable_picture_is_named_and_what_was_answered_is_kept(tmp_path: Path) -> None:
+    card = write_benchmark(tmp_path / "data", QUESTIONS, kind="vqa")
+    whole = (tmp_path / "data" / "squares" / "2.png").read_bytes()
+    (tmp_path / "data" / "squares" / "2.png").write_bytes(whole[:20])
+    options = Options(str(tmp_path / "data"), output=tmp_path / "run", resume=True)
+    with pytest.raises(BadInput, match=r"2\.png"):
+        evaluate(FakeModel(), [card], options)  # type: ignore[arg-type]
+    (tmp_path / "data" / "squares" / "2.png").write_bytes(whole)
+    [result] = evaluate(FakeModel(), [card], options)  # type: ignore[arg-type]
+    assert result.figures["accuracy"].n == 3
