@@ -6,9 +6,11 @@ import gzip
 import json
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from vlm.metrics import ptb_tokenizer
 from vlm.metrics._ptb_rules import rules
 from vlm.metrics.ptb_tokenizer import PUNCTUATION, lex, tokenize
 
@@ -65,3 +67,17 @@ def test_equals_the_reference_on_twenty_thousand_captions(shared: Path) -> None:
     wrong = [(raw, wanted) for raw, wanted in pairs if " ".join(tokenize(raw)) != wanted]
     assert wrong == []
     assert time.perf_counter() - start < 30  # a second or two; a minute would mean that the short way is gone
+
+
+def test_word_by_word_gives_what_the_whole_line_gives() -> None:
+    """The fast path of plain captions, also with marks that stand alone, against the rules over the whole line."""
+    words = (
+        "a dog The the B it's don't cannot gonna Mr. co. Inc. e-mail plan no No. I A. dogs' 'em etc. St. vs. (wet)"
+    ).split()
+    random = Random(1)
+    plain = 0
+    for _ in range(3000):
+        line = " ".join(random.choice([*words, ",", "."]) for _ in range(random.randint(1, 9)))
+        plain += ptb_tokenizer._PLAIN.fullmatch(line) is not None
+        assert tokenize(line) == list(ptb_tokenizer._tokenize(line)), line
+    assert 300 < plain < 2700
