@@ -30,8 +30,8 @@ PUNCTUATION = frozenset(
 
 _BLANK = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
 _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\u2028\u2029]")
-# Captions of such words only are tokenised word by word: no rule then spans a space or depends on the next word. A comma
-# may stand alone, and one mark at the end, as in data sets whose captions are tokenised already.
+# Captions of such words only are tokenised word by word: no rule then spans a space or depends on the next word. A
+# comma may stand alone, and one mark at the end, as in data sets whose captions are tokenised already.
 _PLAIN = re.compile(r"""(?:[("']*(?![A-Za-z]\.)[A-Za-z][A-Za-z'-]*[.,!?;:)"']*(?: +(?:, +)?|$))*(?:[.!?]$)?""")
 
 
