@@ -17,7 +17,7 @@ from vlm.language.kv_cache import KVCache
 from vlm.model import VisionLanguageModel
 
 NEAR_TIE = 1e-3
-"""Logits this close are decided alone. Batching moves a float32 logit by about 1e-5."""
+"""Logits this close are decided alone. Batching moves a float32 logit by some 1e-5."""
 
 
 @torch.inference_mode()
