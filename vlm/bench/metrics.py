@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vlm.bench.timing import Missing, Ratio, alternate, peak_megabytes
-from vlm.metrics.caption import cider, tokenize
+from vlm.metrics.caption import cider, ptb_tokenize
 from vlm.metrics.ptb_tokenizer import forget
 from vlm.metrics.retrieval import recall_from_vectors
 from vlm.metrics.vqa import vqa_accuracy
@@ -66,7 +66,7 @@ def _tokenizer(rounds: int) -> Result:
 
     def ours() -> list[list[str]]:
         forget()  # each round begins as a new process does
-        return [[" ".join(tokenize(text)) for text in group] for group in texts]
+        return [ptb_tokenize(group) for group in texts]
 
     def theirs() -> list[list[str]]:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -83,8 +83,8 @@ def _cider(rounds: int) -> Result:
         return Missing(what, peer, "not installed (pip install pycocoevalcap)")
     from pycocoevalcap.cider.cider import Cider
 
-    references = [[" ".join(tokenize(text)) for text in group] for group in captions()]
-    said = [" ".join(tokenize(group[0])) for group in captions(seed=1)]
+    references = [ptb_tokenize(group) for group in captions()]
+    said = ptb_tokenize([group[0] for group in captions(seed=1)])
     said = [group[1] if i % 2 else text for i, (group, text) in enumerate(zip(references, said, strict=True))]
     gts, res = dict(enumerate(references)), {i: [text] for i, text in enumerate(said)}
 

@@ -29,6 +29,7 @@ _LOOSE = (
 )
 _LOOSE_AS_WRITTEN = "[Mm][ft][gG]"
 _BEFORE_A_NUMBER = "art ca fig figs no nos op pp prop"
+_TWO = ("can not", "gon na", "wan na", "got ta", "lem me", "gim me")  # written as one word
 _STARTERS = (
     "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once "
     "One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
@@ -89,6 +90,14 @@ def _unhyphenated(text: str) -> str:
 
 
 @cache
+def irregular() -> re.Pattern[str]:
+    """Words of ASCII letters alone that are not one token, and those that a period belongs to."""
+    words = _any(" ".join((_FIRM, _FIRM_CAPITALISED, _LOOSE, _BEFORE_A_NUMBER)))
+    two = "|".join(pair.replace(" ", "") for pair in _TWO)
+    return re.compile(rf"(?i:(?:{words}|p?pt[ey]s?|m[ft]g|[a-z])\.|(?:{two})(?:'s)?[^a-z]?)")
+
+
+@cache
 def rules() -> tuple[Rule, ...]:
     """All rules, compiled on first use."""
     let, mark, dig, symbol = (char_class(table) for table in (LETTERS, MARKS, DIGITS, SYMBOLS))
@@ -120,8 +129,7 @@ def rules() -> tuple[Rule, ...]:
         out.append(Rule(re.compile(f"({token})(?=({ahead}))" if ahead else f"({token})()"), tidy))
 
     # words that are two
-    rule("(?i:can)", "(?i:not)")
-    for head, tail in (("gon", "na"), ("wan", "na"), ("got", "ta"), ("lem", "me"), ("gim", "me")):
+    for head, tail in map(str.split, _TWO):
         rule(f"(?i:{head})", f"(?i:{tail})")
     rule("'[tT]", "(?i:is|was)")
     # markup and entities

@@ -15,7 +15,7 @@ from vlm.errors import BadInput
 from vlm.metrics.bleu import bleu
 from vlm.metrics.cider import cider
 from vlm.metrics.java import NotAvailable, meteor, spice
-from vlm.metrics.ptb_tokenizer import tokenize
+from vlm.metrics.ptb_tokenizer import joined, tokenize
 from vlm.metrics.rouge import rouge_l
 from vlm.metrics.score import Score
 
@@ -38,7 +38,7 @@ def ptb_tokenize(texts: Sequence[str]) -> list[str]:
     """Each text's tokens joined by spaces, as pycocoevalcap's `PTBTokenizer` writes them."""
     if isinstance(texts, str):
         raise BadInput("texts are one string; expected a list of strings")
-    return [" ".join(tokenize(text)) for text in texts]
+    return [joined(text) for text in texts]
 
 
 def clip_score(images_ND: ArrayLike, captions_ND: ArrayLike, weight: float = 2.5) -> Score:

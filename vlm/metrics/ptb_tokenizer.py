@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from vlm.metrics._ptb_rules import rules
+from vlm.metrics._ptb_rules import irregular, rules
 
 # Dropped after tokenising. The tokens are lower-case by then, so the bracket names never match; that is the reference.
 PUNCTUATION = frozenset(
@@ -30,9 +30,12 @@ PUNCTUATION = frozenset(
 
 _BLANK = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
 _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\u2028\u2029]")
-# Captions of such words only are tokenised word by word: no rule then spans a space or depends on the next word. A
-# comma may stand alone, and one mark at the end, as in data sets whose captions are tokenised already.
-_PLAIN = re.compile(r"""(?:[("']*(?![A-Za-z]\.)[A-Za-z][A-Za-z'-]*[.,!?;:)"']*(?: +(?:, +)?|$))*(?:[.!?]$)?""")
+# Captions of such words only are tokenised word by word: no rule then spans a space or depends on the next word (what
+# becomes of a lone letter's period does). A comma may stand alone, and one mark at the end, as in data sets whose
+# captions are tokenised already.
+_PLAIN = re.compile(r"""[("']*(?!(?:.*[^A-Za-z])?[A-Za-z]\.)[A-Za-z][A-Za-z'-]*[.,!?;:)"']*""")
+# A plain word that is itself a token, unless it is one of `irregular()`.
+_REGULAR = re.compile(r"([A-Za-z]{2,}|[Aa])('s)?[,!?;:.]?")
 
 
 def lex(text: str) -> list[str]:
@@ -60,20 +63,50 @@ def lex(text: str) -> list[str]:
 
 def tokenize(text: str) -> list[str]:
     """Lower-cased PTB tokens of one caption without punctuation. Takes any string; an empty one gives an empty list."""
-    text = text.strip(" ")
-    if _PLAIN.fullmatch(text):
-        return [token for word in text.split() for token in _tokenize(word)]
-    return list(_tokenize(text))
+    tokens = joined(text)
+    return tokens.split(" ") if tokens else []
 
 
-@lru_cache(maxsize=1 << 16)
-def _tokenize(text: str) -> tuple[str, ...]:
-    tokens = [raw.lower() for raw in lex(text)]
+def joined(text: str) -> str:
+    """The tokens of `tokenize` with a space between them, which no token has inside."""
+    words = text.strip(" ").split(" ")
+    if len(words) > 1 and words[-1] in (".", "!", "?"):
+        words.pop()
+    try:
+        return "".join(map(_WORDS.__getitem__, words))[:-1]
+    except TypeError:  # a word is not plain: its value is None
+        return _line(text)[:-1]
+
+
+@lru_cache(maxsize=1 << 14)
+def _line(text: str) -> str:
+    """Each token of a line with a space behind it, lower-case and without punctuation."""
+    tokens = [raw.lower() for raw in lex(text.strip(" "))]
     if tokens:  # the reference strips each line of tokens, and with it a no-break space that ends the last
         tokens[-1] = tokens[-1].rstrip()
-    return tuple(token for token in tokens if token and token not in PUNCTUATION)
+    return "".join(token + " " for token in tokens if token and token not in PUNCTUATION)
+
+
+class _Words(dict[str, str | None]):
+    """What `_line` gives for words met before; None where a word is not plain."""
+
+    def __missing__(self, word: str) -> str | None:
+        if len(self) >= 1 << 16:
+            self.clear()
+        self[word] = line = _word(word)
+        return line
+
+
+def _word(word: str) -> str | None:
+    if (regular := _REGULAR.fullmatch(word)) and not irregular().fullmatch(word):
+        return f"{regular[1]} {regular[2]} ".lower() if regular[2] else regular[1].lower() + " "
+    return _line(word) if _PLAIN.fullmatch(word) else "" if word in ("", ",") else None
+
+
+_WORDS = _Words()
 
 
 def forget() -> None:
     """Empty the cache of words, as it is in a new process."""
-    _tokenize.cache_clear()
+    _WORDS.clear()
+    _line.cache_clear()
