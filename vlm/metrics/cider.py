@@ -1,13 +1,21 @@
-"""CIDEr-D (Vedantam et al. 2015, section 7), as pycocoevalcap computes it."""
+"""CIDEr-D (Vedantam et al. 2015, section 7), as pycocoevalcap computes it.
+
+Legend: C captions (all references, then all hypotheses), P places of words in their concatenation, G different n-grams,
+E entries: an n-gram of a caption.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from vlm.metrics.score import Score, Tokenizer, corpus, ngrams, words
+import numpy as np
+from numpy.typing import NDArray
 
-Gram = tuple[str, ...]
+from vlm.metrics.score import Score, Tokenizer, corpus, words
+
+Ints, Floats = NDArray[np.int64], NDArray[np.float64]
 
 
 def cider(
@@ -31,42 +39,64 @@ def cider(
         sigma: width of the Gaussian length penalty.
         tokenizer: from a string to tokens; the PTB tokenizer by default.
     """
-    counted = [
-        (ngrams(words(item.hypothesis), n), [ngrams(words(r), n) for r in item.references])
-        for item in corpus(references, hypotheses, tokenizer)
-    ]
-    frequency: dict[Gram, int] = {}
-    for _, refs in counted:
-        for gram in set().union(*refs):
-            frequency[gram] = frequency.get(gram, 0) + 1
-    log_items = math.log(len(counted))
-    weight = {gram: log_items - math.log(count) for gram, count in frequency.items()}
+    items = corpus(references, hypotheses, tokenizer)
+    captions = [words(r) for item in items for r in item.references] + [words(item.hypothesis) for item in items]
+    refs = len(captions) - len(items)
+    item_C = np.array([i for i, item in enumerate(items) for _ in item.references] + list(range(len(items))))
+    similarity_R = sum((_cosine(entries, item_C, refs) for entries in _ngrams(captions, n)), np.zeros(refs))
 
-    items = []
-    for hypothesis, refs in counted:
-        vector = _Vector(hypothesis, weight, log_items, n)
-        total = sum(vector.similarity(_Vector(ref, weight, log_items, n), sigma) for ref in refs)
-        items.append(10 * total / (n * len(refs)))
-    return Score(sum(items) / len(items), items)
+    bigrams_C = np.array([max(len(caption) - 1, 0) for caption in captions]) if n > 1 else np.zeros(len(captions))
+    longer_R = bigrams_C[:refs] - bigrams_C[refs:][item_C[:refs]]
+    similarity_R *= np.exp(-(longer_R**2) / (2 * sigma**2))
+    total, count = np.bincount(item_C[:refs], similarity_R), np.bincount(item_C[:refs])
+    per_item = (10 * total / (n * count)).tolist()
+    return Score(sum(per_item) / len(per_item), per_item)
 
 
-class _Vector:
-    """TF-IDF of one caption: a mapping from n-grams and a norm for each n, and the number of bigrams as its length."""
+class _Entries(NamedTuple):
+    """The different n-grams of each caption for one n, in order of caption and then of n-gram, and their counts."""
 
-    def __init__(self, counts: dict[Gram, int], weight: dict[Gram, float], unseen: float, n: int) -> None:
-        self.values: list[dict[Gram, float]] = [{} for _ in range(n)]
-        self.length = 0
-        for gram, count in counts.items():
-            self.values[len(gram) - 1][gram] = count * weight.get(gram, unseen)
-            if len(gram) == 2:
-                self.length += count
-        self.norms = [math.sqrt(sum(v * v for v in values.values())) for values in self.values]
+    caption_E: Ints
+    gram_E: Ints
+    count_E: Ints
+    grams: int
 
-    def similarity(self, reference: _Vector, sigma: float) -> float:
-        """The clipped cosine with a reference, summed over n, with the length penalty."""
-        total = 0.0
-        for values, others, norm, other in zip(self.values, reference.values, self.norms, reference.norms, strict=True):
-            if norm and other:
-                dot = sum(min(v, others[gram]) * others[gram] for gram, v in values.items() if gram in others)
-                total += dot / (norm * other)
-        return total * math.exp(-((self.length - reference.length) ** 2) / (2 * sigma**2))
+
+def _ngrams(captions: Sequence[Sequence[str]], longest: int) -> Iterator[_Entries]:
+    """The n-grams of all captions for n from 1 to `longest`. An n-gram's number is made from the number of its first
+    n - 1 words and its last word."""
+    vocabulary: dict[str, int] = {}
+    word_P = np.array([vocabulary.setdefault(w, len(vocabulary)) for caption in captions for w in caption], np.int64)
+    caption_P = np.repeat(np.arange(len(captions)), [len(caption) for caption in captions])
+    gram_P, grams = word_P, len(vocabulary)
+    for n in range(1, longest + 1):
+        if n > 1:
+            whole_P = caption_P[: 1 - n] == caption_P[n - 1 :]
+            longer_P = np.where(whole_P, gram_P[: len(whole_P)] * len(vocabulary) + word_P[n - 1 :], -1)
+            found, gram_P = np.unique(longer_P, return_inverse=True)
+            grams = len(found)
+        else:
+            whole_P = np.ones(len(word_P), dtype=bool)
+        pairs, count_E = np.unique((caption_P[: len(whole_P)] * grams + gram_P)[whole_P], return_counts=True)
+        yield _Entries(*np.divmod(pairs, max(grams, 1)), count_E, grams)
+
+
+def _cosine(entries: _Entries, item_C: Ints, refs: int) -> Floats:
+    """The clipped cosine of the TF-IDF of each reference and its item's hypothesis, for one n (equation 3)."""
+    caption_E, gram_E, count_E, grams = entries
+    captions, items = len(item_C), len(item_C) - refs
+    ours = caption_E < refs  # in order of caption, so references come first
+    documents = np.unique(item_C[caption_E[ours]] * grams + gram_E[ours])
+    frequency_G = np.bincount(documents % max(grams, 1), minlength=grams)
+    value_E = count_E * (math.log(items) - np.log(np.maximum(frequency_G, 1)))[gram_E]
+    norm_C = np.sqrt(np.bincount(caption_E, value_E**2, minlength=captions))
+
+    # each reference's entry beside the hypothesis's entry of the same n-gram, where it has one
+    there = (caption_E[~ours] - refs) * grams + gram_E[~ours]
+    here = item_C[caption_E[ours]] * grams + gram_E[ours]
+    place = np.searchsorted(there, here).clip(max=max(len(there) - 1, 0))
+    shared = there[place] == here if len(there) else np.zeros(len(here), dtype=bool)
+    value, other = value_E[ours][shared], value_E[~ours][place[shared]]
+    dot_R = np.bincount(caption_E[ours][shared], np.minimum(other, value) * value, minlength=refs)
+    norm_R = norm_C[:refs] * norm_C[refs:][item_C[:refs]]
+    return np.divide(dot_R, norm_R, out=np.zeros(refs), where=norm_R > 0)
