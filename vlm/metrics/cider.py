@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from vlm.metrics.score import Score, Tokenizer, corpus, words
 
-Ints, Floats = NDArray[np.int64], NDArray[np.float64]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def cider(

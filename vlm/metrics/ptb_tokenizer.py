@@ -74,7 +74,7 @@ def joined(text: str) -> str:
         words.pop()
     try:
         return "".join(map(_WORDS.__getitem__, words))[:-1]
-    except TypeError:  # a word is not plain: its value is None
+    except _NotPlain:
         return _line(text)[:-1]
 
 
@@ -87,20 +87,28 @@ def _line(text: str) -> str:
     return "".join(token + " " for token in tokens if token and token not in PUNCTUATION)
 
 
-class _Words(dict[str, str | None]):
-    """What `_line` gives for words met before; None where a word is not plain."""
+class _NotPlain(Exception):
+    """A word that cannot be tokenised without its neighbours."""
 
-    def __missing__(self, word: str) -> str | None:
+
+class _Words(dict[str, str]):
+    """What `_line` gives for the plain words met before; others raise `_NotPlain`."""
+
+    def __missing__(self, word: str) -> str:
         if len(self) >= 1 << 16:
             self.clear()
         self[word] = line = _word(word)
         return line
 
 
-def _word(word: str) -> str | None:
+def _word(word: str) -> str:
     if (regular := _REGULAR.fullmatch(word)) and not irregular().fullmatch(word):
         return f"{regular[1]} {regular[2]} ".lower() if regular[2] else regular[1].lower() + " "
-    return _line(word) if _PLAIN.fullmatch(word) else "" if word in ("", ",") else None
+    if _PLAIN.fullmatch(word):
+        return _line(word)
+    if word in ("", ","):
+        return ""
+    raise _NotPlain
 
 
 _WORDS = _Words()
