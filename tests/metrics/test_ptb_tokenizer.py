@@ -56,7 +56,16 @@ def test_takes_any_character() -> None:
 
 
 def test_rules_that_look_ahead_have_two_groups() -> None:
-    assert {rule.pattern.groups for rule in rules()} == {2}
+    assert {rule.pattern.groups for ascii_only in (True, False) for rule in rules(ascii_only)} == {2}
+
+
+def test_rules_for_ascii_give_what_all_rules_give(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = json.loads((golden / "metrics/ptb_tokens.json").read_text())["cases"]
+    texts = [text for text, _ in cases if text.isascii()]
+    quick = [lex(text) for text in texts]
+    monkeypatch.setattr(ptb_tokenizer, "rules", lambda ascii_only: rules())
+    assert quick == [lex(text) for text in texts]
+    assert len(texts) > 100
 
 
 def test_equals_the_reference_on_twenty_thousand_captions(shared: Path) -> None:
@@ -70,7 +79,7 @@ def test_word_by_word_gives_what_the_whole_line_gives() -> None:
     """The fast path of plain captions, also with marks that stand alone, against the rules over the whole line."""
     words = (
         "a dog The the B it's don't cannot gonna Mr. co. Inc. e-mail plan no No. I A. dogs' 'em etc. St. vs. (wet) "
-        "dog's. intl't. Mr.'s cannot's gimme, DOG'S fig. Pte. mtg. x! o's"
+        "dog's. intl't. Mr.'s cannot's gimme, DOG'S fig. Pte. mtg. x! o's 5 12 3/4 (555) 555-1234 - & <b c> p.m. 'n"
     ).split()
     random = Random(1)
     plain = 0

@@ -20,22 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from vlm.bench.timing import Missing, Ratio, alternate, peak_megabytes
+from vlm.bench.timing import Missing, Result, alternate, in_new_process, peak_megabytes
 from vlm.metrics.caption import cider, ptb_tokenize
 from vlm.metrics.ptb_tokenizer import forget
 from vlm.metrics.retrieval import recall_from_vectors
 from vlm.metrics.vqa import vqa_accuracy
 
 IMAGES, CAPTIONS, QUESTIONS, WIDTH = 5000, 5, 20_000, 256
-Result = Ratio | Missing
 Say = Callable[[str], None]
 
 
 def run(rounds: int = 5, say: Say = lambda text: None) -> Iterator[Result]:
     """Each comparison as soon as it is made. Where both sides' results can be compared they must be equal."""
-    for benchmark in (_tokenizer, _cider, _vqa, _recall_clip_benchmark, _recall_argsort):
+    for benchmark in BENCHMARKS:
         say(benchmark.__name__.strip("_").replace("_", " "))
-        yield benchmark(rounds)
+        yield in_new_process(benchmark, rounds)
 
 
 def captions(seed: int = 0) -> list[list[str]]:
@@ -238,3 +237,6 @@ def _file_of(package: str, path: str) -> ModuleType | None:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+BENCHMARKS = (_tokenizer, _cider, _vqa, _recall_clip_benchmark, _recall_argsort)

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 MEMORY_SECONDS = 300.0
@@ -37,6 +38,9 @@ class Missing:
     why: str
 
 
+Result = Ratio | Missing
+
+
 def alternate(
     what: str, peer: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, note: str = ""
 ) -> Ratio:
@@ -53,6 +57,12 @@ def alternate(
     ratios = [b / a for a, b in zip(mine[1:], other[1:], strict=True)]
     median = statistics.median
     return Ratio(what, peer, median(mine[1:]), median(other[1:]), median(ratios), min(ratios), max(ratios), note)
+
+
+def in_new_process(function: Callable[[int], Result], rounds: int) -> Result:
+    """`function(rounds)` where no earlier benchmark has left threads running or memory taken."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, rounds).result()
 
 
 def peak_megabytes(function: Callable[[], object]) -> float | None:

@@ -66,7 +66,8 @@ SYMBOLS = (
 )
 
 
-def char_class(ranges: str) -> str:
-    """The inside of a regular expression's `[...]` for a table above."""
+def char_class(ranges: str, ascii_only: bool = False) -> str:
+    """The inside of a regular expression's `[...]` for a table above, or for the part of it that is ASCII."""
     spans = (span.partition("-") for span in ranges.split())
-    return "".join(f"\\u{int(a, 16):04x}" + (f"-\\u{int(b, 16):04x}" if b else "") for a, _, b in spans)
+    numbers = ((int(a, 16), int(b or a, 16)) for a, _, b in spans)
+    return "".join(f"\\u{a:04x}-\\u{b:04x}" for a, b in numbers if a < 0x80 or not ascii_only)

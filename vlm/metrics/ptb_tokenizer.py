@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
-from vlm.metrics._ptb_rules import irregular, rules
+from vlm.metrics._ptb_rules import ABBREVIATIONS, HALVED, rules
 
 # Dropped after tokenising. The tokens are lower-case by then, so the bracket names never match; that is the reference.
 PUNCTUATION = frozenset(
@@ -34,7 +36,7 @@ _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\u2028\u2029]")
 # becomes of a lone letter's period does). A comma may stand alone, and one mark at the end, as in data sets whose
 # captions are tokenised already.
 _PLAIN = re.compile(r"""[("']*(?!(?:.*[^A-Za-z])?[A-Za-z]\.)[A-Za-z][A-Za-z'-]*[.,!?;:)"']*""")
-# A plain word that is itself a token, unless it is one of `irregular()`.
+# A plain word that is itself a token, unless it is halved or an abbreviation.
 _REGULAR = re.compile(r"([A-Za-z]{2,}|[Aa])('s)?[,!?;:.]?")
 
 
@@ -42,12 +44,13 @@ def lex(text: str) -> list[str]:
     """PTB tokens of one caption with punctuation and case kept, as `PTBTokenizer -preserveLines` prints them."""
     text = _LINE_BREAK.sub(" ", text) + "\n\n"
     end = len(text) - 2
+    table = rules(text.isascii())
     tokens = []
     position = 0
     while position < end:
         blank = _BLANK.match(text, position)
         longest, found = blank.end() - position if blank else 0, None
-        for rule in rules():
+        for rule in table:
             match = rule.pattern.match(text, position)
             if match is not None and (length := max(match.end(1), match.end(2)) - position) > longest:
                 longest, found = length, (match, rule.tidy)
@@ -70,12 +73,29 @@ def tokenize(text: str) -> list[str]:
 def joined(text: str) -> str:
     """The tokens of `tokenize` with a space between them, which no token has inside."""
     words = text.strip(" ").split(" ")
-    if len(words) > 1 and words[-1] in (".", "!", "?"):
-        words.pop()
+    plain = words[:-1] if len(words) > 1 and words[-1] in (".", "!", "?") else words
     try:
-        return "".join(map(_WORDS.__getitem__, words))[:-1]
+        return "".join(map(_WORDS.__getitem__, plain))[:-1]
     except _NotPlain:
-        return _line(text)[:-1]
+        return (_line(text) if "<" in text else _around_odd(words))[:-1]  # a tag may hold anything
+
+
+def _around_odd(words: list[str]) -> str:
+    """`_line` of these words: those that are not plain with their neighbours, as no rule sees further."""
+    odd = [not _is_plain(word) for word in words]
+    near = [any(odd[max(i - 1, 0) : i + 2]) for i in range(len(words))]
+    lines: list[str] = []
+    for together, run in groupby(zip(near, words, strict=True), key=itemgetter(0)):
+        some = [word for _, word in run]
+        lines += [_line(" ".join(some))] if together else map(_WORDS.__getitem__, some)
+    return "".join(lines)
+
+
+def _is_plain(word: str) -> bool:
+    try:
+        return bool(_WORDS[word])
+    except _NotPlain:
+        return False
 
 
 @lru_cache(maxsize=1 << 14)
@@ -102,8 +122,10 @@ class _Words(dict[str, str]):
 
 
 def _word(word: str) -> str:
-    if (regular := _REGULAR.fullmatch(word)) and not irregular().fullmatch(word):
-        return f"{regular[1]} {regular[2]} ".lower() if regular[2] else regular[1].lower() + " "
+    if regular := _REGULAR.fullmatch(word):
+        stem, clitic = regular[1].lower(), regular[2]
+        if stem not in HALVED and not (word[-1] == "." and stem in ABBREVIATIONS):
+            return f"{stem} {clitic} " if clitic else f"{stem} "
     if _PLAIN.fullmatch(word):
         return _line(word)
     if word in ("", ","):
