@@ -16,7 +16,7 @@ from vlm.language.config import LanguageConfig, MoEConfig
 from vlm.language.decoder import LanguageModel
 from vlm.language.moe import MixtureOfExperts
 from vlm.model import ModelConfig, VisionLanguageModel
-from vlm.projector import ProjectorConfig
+from vlm.projector import PixelShuffleMLPConfig
 from vlm.vision.tower import TowerConfig
 
 MOE = MoEConfig(experts=4, top_k=2, width=8, first_dense=1, every=2)
@@ -29,7 +29,7 @@ TOWER = TowerConfig(
 )  # fmt: skip
 MODEL = ModelConfig(
     tower=TOWER,
-    projector=ProjectorConfig(factor=2, hidden=32),
+    projector=PixelShuffleMLPConfig(factor=2, hidden=32),
     language=LANGUAGE,
     alignment=AlignmentConfig(width=16, text="language", image_queries=2, text_queries=2, hidden=24),
     text_width=32,
