@@ -86,12 +86,12 @@ class YarnRope(Rope):
         if self.attention_factor is not None:
             return self.attention_factor
         if self.mscale and self.mscale_all_dim:
-            return _temperature(self.factor, self.mscale) / _temperature(self.factor, self.mscale_all_dim)
-        return _temperature(self.factor, 1.0)
+            return temperature(self.factor, self.mscale) / temperature(self.factor, self.mscale_all_dim)
+        return temperature(self.factor, 1.0)
 
     @property
     def score_scale(self) -> float:
-        return _temperature(self.factor, self.mscale_all_dim) ** 2
+        return temperature(self.factor, self.mscale_all_dim) ** 2
 
     def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
         plain_J = _plain(width, theta, positions_BT.device)
@@ -131,7 +131,7 @@ def _plain(width: int, theta: float, device: torch.device) -> Tensor:
     return theta ** -(torch.arange(0, width, 2, device=device).float() / width)
 
 
-def _temperature(factor: float, mscale: float) -> float:
+def temperature(factor: float, mscale: float) -> float:
     """YaRN's equation 22, with DeepSeek-V2's multiplier of the logarithm."""
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlm.errors import BadInput, unknown
-from vlm.language.checkpoints.family import Family, Fields
+from vlm.language.checkpoints.family import Family, Fields, Part
 from vlm.language.checkpoints.parts import (
     ALL_WINDOWED,
     FIRST_DENSE,
@@ -12,11 +12,13 @@ from vlm.language.checkpoints.parts import (
     LATENT,
     LAYER_TYPES,
     MLP_TYPES,
+    ORIGINAL_ROUTING,
     QK_NORM,
     SPARSE_STEP,
     STEP_AFTER_DENSE,
     V2_ROUTING,
     WHOLE_HEADS,
+    original_rope,
     rope,
     shared_experts,
 )
@@ -179,7 +181,7 @@ DEEPSEEK_V1 = Family(
         "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10000.0, "attention_bias": False,
     },
 )  # fmt: skip
-"""DeepSeekMoE-16B, and the language model of DeepSeek-VL2-Tiny (a `deepseek_v2` with `use_mla: false`)."""
+"""DeepSeekMoE-16B."""
 
 DEEPSEEK = (
     DEEPSEEK_V1,
@@ -203,6 +205,32 @@ DEEPSEEK = (
     ),
 )  # fmt: skip
 
+ORIGINAL_V2_DEFAULTS: Fields = {
+    "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008, "moe_intermediate_size": 1407,
+    "num_hidden_layers": 30, "num_attention_heads": 32, "num_key_value_heads": 32, "n_shared_experts": None,
+    "n_routed_experts": None, "num_experts_per_tok": None, "routed_scaling_factor": 1.0, "kv_lora_rank": 512,
+    "q_lora_rank": 1536, "qk_rope_head_dim": 64, "v_head_dim": 128, "qk_nope_head_dim": 128, "topk_method": "greedy",
+    "n_group": None, "topk_group": None, "moe_layer_freq": 1, "first_k_dense_replace": 0, "norm_topk_prob": False,
+    "scoring_func": "softmax", "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False, "rope_theta": 10000.0, "attention_bias": False,
+}  # fmt: skip
+
+
+def original_v2(fields: Fields) -> Family:
+    """`deepseek_v2` as its authors' own code reads it, which is more than transformers' class of that name: latent or
+    grouped-query attention (`use_mla`), any routing, other defaults. The language models of DeepSeek-VL2."""
+    latent = fields.get("use_mla") is not False
+    keys, fixed, tensors = (MLA_KEYS, MLA, MLA_TENSORS) if latent else (GQA_KEYS | BIASED, GQA, GQA_TENSORS)
+    parts: tuple[Part, ...] = (original_rope(interleaved=latent), LATENT if latent else WHOLE_HEADS)
+    if fields.get("n_routed_experts") is not None:
+        keys = keys | DEEPSEEK_MOE_KEYS
+        parts = (*parts, ORIGINAL_ROUTING, STEP_AFTER_DENSE, shared_experts("n_shared_experts"))
+    return Family(
+        name="deepseek_v2", architecture="DeepseekV2ForCausalLM", keys=keys, fixed=fixed, parts=parts,
+        tensors=tensors | MOE_TENSORS, extra=(FREQUENCIES,), defaults=ORIGINAL_V2_DEFAULTS,
+    )  # fmt: skip
+
+
 FAMILIES = {family.name: family for family in (*DENSE, *MIXTURES, *DEEPSEEK)}
 
 
@@ -219,7 +247,7 @@ def of_config(fields: Fields, where: str) -> Family:
     if not isinstance(name, str):
         raise BadInput(f"{where}: key model_type: expected the name of a family, got {name!r}")
     if name == "deepseek_v2" and fields.get("use_mla") is False:
-        return DEEPSEEK_V1
+        return original_v2(fields)
     if name not in FAMILIES:
         raise BadInput(f"{where}: {unknown('language model family', name, FAMILIES)}")
     return FAMILIES[name]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from vlm.errors import BadInput
-from vlm.files import atomic_write
+from vlm.files import atomic_write, read_json
 from vlm.language.checkpoints.families import find, of_config
 from vlm.language.checkpoints.family import Family, Fields
-from vlm.language.checkpoints.tensors import SCALE, Stored, dequantise, open_tensors, write_tensors
+from vlm.language.checkpoints.tensors import SCALE, Stored, check_shapes, dequantise, open_tensors, write_tensors
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
 
@@ -46,14 +46,29 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> LanguageMod
 
         cfg, state = read_gguf(path)
         return _assemble(cfg, {name: tensor.to(dtype) for name, tensor in state.items()})
+    fields = read_json(path / "config.json")
+    family = of_config(fields, str(path / "config.json"))
+    return read_model(fields, family, open_tensors(path), path, dtype=dtype)
+
+
+def read_model(
+    fields: Fields,
+    family: Family,
+    stored: dict[str, Stored],
+    path: Path,
+    *,
+    prefix: str = "",
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModel:
+    """The model of a config and its tensors, whose names in the folder `path` all begin with `prefix`; as `load`."""
     where = str(path / "config.json")
-    fields = _read_config(path / "config.json")
-    family = of_config(fields, where)
     cfg = family.read(family.parse(fields, where), where)
     model = _on_meta(cfg)
     slots = _slots(model, family)
-    stored = _only_expected(open_tensors(path), family, cfg)
-    _check(slots, stored, path, family)
+    stored = _only_expected({name.removeprefix(prefix): tensor for name, tensor in stored.items()}, family, cfg)
+    expected = {prefix + name: slot.shape for name, slot in slots.items()}
+    scales = {prefix + name + SCALE for name in slots}
+    check_shapes(expected, {prefix + name: t for name, t in stored.items()}, path, family.name, optional=scales)
     rows, columns = (fields.get("quantization_config") or {}).get("weight_block_size") or (128, 128)
     precise = {name for name, _ in model.named_buffers()}  # routing biases stay float32
     state = {
@@ -131,18 +146,6 @@ def _has_axis(ours: str, family: Family) -> bool:
     return any(ours.endswith(name) for name in family.leading_axis)
 
 
-def _read_config(path: Path) -> Fields:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
-        raise BadInput(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(fields, dict):
-        raise BadInput(f"{path}: expected a JSON object, got {type(fields).__name__}")
-    return fields
-
-
 def _only_expected(stored: dict[str, Stored], family: Family, cfg: LanguageConfig) -> dict[str, Stored]:
     """Without what checkpoints of the family hold beside the decoder: tied heads, scales, empty tensors."""
     extra = [re.compile(pattern) for pattern in family.extra]
@@ -157,26 +160,6 @@ def _only_expected(stored: dict[str, Stored], family: Family, cfg: LanguageConfi
         )
 
     return {name: tensor for name, tensor in stored.items() if wanted(name)}
-
-
-def _check(slots: dict[str, Slot], stored: dict[str, Stored], path: Path, family: Family) -> None:
-    def said(names: list[str]) -> str:
-        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-    problems = []
-    if missing := [f"{name} {list(slot.shape)}" for name, slot in slots.items() if name not in stored]:
-        problems.append(f"{len(missing)} missing: {said(missing)}")
-    scales = {name + SCALE for name in slots}
-    if strange := [f"{name} {list(t.shape)}" for name, t in stored.items() if name not in slots and name not in scales]:
-        problems.append(f"{len(strange)} unknown: {said(strange)}")
-    if wrong := [
-        f"{name} expected {list(slot.shape)}, got {list(stored[name].shape)}"
-        for name, slot in slots.items()
-        if name in stored and stored[name].shape != slot.shape
-    ]:
-        problems.append(f"{len(wrong)} of another shape: {said(wrong)}")
-    if problems:
-        raise BadInput(f"{path}: tensors do not fit its config of {family.name}: {'; '.join(problems)}")
 
 
 def _read(stored: dict[str, Stored], name: str, block: tuple[int, int], path: Path) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from vlm.language.checkpoints.family import Fields, Part
 from vlm.language.config import LanguageConfig, LatentConfig
+from vlm.language.rotary import temperature
 
 YARN_KEYS = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow", "attention_factor", "truncate")
 
@@ -184,3 +186,43 @@ def _write_v2_routing(cfg: LanguageConfig) -> Fields:
 
 
 V2_ROUTING = Part(_read_v2_routing, _write_v2_routing)
+
+
+def original_rope(interleaved: bool) -> Part:
+    """As the authors' own DeepSeek-V2 reads `rope_scaling`: its defaults, and a temperature of its own each way."""
+
+    plain = rope(interleaved=interleaved)
+
+    def read(theirs: Any) -> Fields:
+        given = theirs.rope_parameters
+        if given["rope_type"] == "yarn":
+            given = {"original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 0.0, **given}
+            scores = temperature(given["factor"], given["mscale_all_dim"])
+            given["attention_factor"] = temperature(given["factor"], given["mscale"]) / scores
+        positions = theirs.max_position_embeddings
+        return plain.read(SimpleNamespace(rope_parameters=given, max_position_embeddings=positions))
+
+    return Part(read, plain.write)
+
+
+def _read_original_routing(theirs: Any) -> Fields:
+    """Gates of several experts sum to one whatever chose them; of one expert they never do."""
+    method = theirs.topk_method or "greedy"
+    if method not in ("greedy", "group_limited_greedy", "noaux_tc"):
+        raise ValueError(f"key topk_method: {method!r} is not one this decoder knows")
+    ours = {"moe.scoring": theirs.scoring_func, "moe.balanced": method == "noaux_tc"}
+    ours["moe.normalise"] = bool(theirs.norm_topk_prob) and theirs.num_experts_per_tok > 1
+    if method == "greedy":
+        return ours
+    groups = {"moe.groups": theirs.n_group or 1, "moe.groups_kept": theirs.topk_group or 1}
+    return ours | groups | {"moe.group_score": "top2" if method == "noaux_tc" else "max"}
+
+
+ORIGINAL_ROUTING = Part(_read_original_routing, _write_v2_routing)
+"""The authors' own DeepSeek-V2, which DeepSeek-VL2 uses with any scoring and any way to choose.
+
+Where experts are limited to groups by score + bias, their code gives those outside the value 0, so that one could still
+be taken before an expert inside whose score + bias is negative. Here they are never taken (-inf): that is what the
+limit is for (DeepSeek-V3, arXiv:2412.19437, section 2.1.2), and what DeepSeek-V3's own code and transformers do. With
+one group, or no such bias, both are the same.
+"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,36 @@ def open_tensors(folder: Path) -> dict[str, Stored]:
             raise BadInput(f"{path}: not a safetensors file: {error}") from None
         tensors |= {name: Stored(file, name) for name in file.keys()}  # noqa: SIM118  # not a dict
     return tensors
+
+
+def check_shapes(
+    expected: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, Stored],
+    path: Path,
+    family: str,
+    *,
+    optional: Container[str] = (),
+) -> None:
+    """Raise `BadInput` naming the tensors that are missing, unknown (and not `optional`) or of another shape."""
+
+    def said(names: list[str]) -> str:
+        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+    problems = []
+    if missing := [f"{name} {list(shape)}" for name, shape in expected.items() if name not in stored]:
+        problems.append(f"{len(missing)} missing: {said(missing)}")
+    if strange := [
+        f"{name} {list(t.shape)}" for name, t in stored.items() if name not in expected and name not in optional
+    ]:
+        problems.append(f"{len(strange)} unknown: {said(strange)}")
+    if wrong := [
+        f"{name} expected {list(shape)}, got {list(stored[name].shape)}"
+        for name, shape in expected.items()
+        if name in stored and stored[name].shape != shape
+    ]:
+        problems.append(f"{len(wrong)} of another shape: {said(wrong)}")
+    if problems:
+        raise BadInput(f"{path}: tensors do not fit its config of {family}: {'; '.join(problems)}")
 
 
 def dequantise(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
