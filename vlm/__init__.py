@@ -11,11 +11,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vlm.api import Model
 
 
-def load(name_or_path: str, **options: Any) -> Model:
-    """The model of a card in `configs/models/`, or of a card's path. See `vlm.api.load` for the options."""
+def load(name_or_path: str | Path, **options: Any) -> Model:
+    """A model by the name or path of its card, or its folder or name on the hub. See `vlm.api.load`."""
     from vlm.api import load as load_model
 
     return load_model(name_or_path, **options)

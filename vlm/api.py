@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from vlm import hub
 from vlm.checkpoints.assemble import Assembled, assemble
 from vlm.checkpoints.card import load_card
+from vlm.checkpoints.published import Published, load_folder
 from vlm.checkpoints.trained import weights_hash
+from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
+from vlm.heads.chat import ChatHead
 from vlm.heads.media import MediaSource, open_media
 from vlm.heads.retrieval import Embedder, Vectors
 from vlm.heads.vqa import Answerer
+from vlm.inference.generate import greedy_tiled
 
 
-def load(name_or_path: str, *, offline: bool = False, report: Callable[[str], None] | None = None) -> Model:
-    """The model of a card: a name in `configs/models/`, or the path of a card of your own.
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    offline: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> Model:
+    """A model by the name of a card in `configs/models/` or the path of a card; or, as its authors publish it, by its
+    folder or the name of its repository on the hub (`owner/name`), which gives a `PublishedModel`.
 
-    Its parts are fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
-    words. Raises `BadInput` for an unknown name (with the nearest one), `VlmError` where no source of a part answers.
+    What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
+    words. `device` and `dtype` (the CPU and float32) are for published models; a card's stays where it was trained.
+    Raises `BadInput` for an unknown name (with the nearest one) and a folder that cannot be used, `VlmError` where no
+    source answers.
     """
-    return Model(assemble(load_card(name_or_path), offline=offline, report=report))
+    name = str(name_or_path)
+    folder = Path(name).expanduser()
+    in_hub = not folder.is_dir() and hub.is_repository(name)
+    if in_hub:
+        folder = hub.snapshot(name, offline=offline, report=report)
+    if folder.is_dir():
+        published = load_folder(folder, dtype or torch.float32)
+        published.model.to(device or "cpu")
+        return PublishedModel(published, name if in_hub else folder.resolve().name)
+    card = load_card(name)
+    if device is not None or dtype is not None:
+        raise BadInput(f"model {card.name}: a card's model runs in float32 on the CPU; expected no device and no dtype")
+    return Model(assemble(card, offline=offline, report=report))
 
 
 class Model:
@@ -27,6 +59,9 @@ class Model:
 
     Raises `BadInput` in one line for an input that cannot be used.
     """
+
+    captioner: Captioner | ChatHead
+    answerer: Answerer | ChatHead
 
     def __init__(self, assembled: Assembled):
         self.card = assembled.card
@@ -63,8 +98,85 @@ class Model:
         """float32 `[N, S]`, unit length, in the space that texts and clips share."""
         return self.embedder.embed_media([open_media(item) for item in inputs])
 
-    embed_videos = embed_images
+    def embed_videos(self, inputs: Sequence[MediaSource]) -> Vectors:
+        """The same as `embed_images`."""
+        return self.embed_images(inputs)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """float32 `[N, S]`, unit length."""
         return self.embedder.embed_texts(texts)
+
+
+class PublishedModel(Model):
+    """A vision-language model as its authors publish it: captions, answers, and the model itself underneath.
+
+    `processor(messages, images)` gives `input_ids [1, T]`, `pixels [tiles, 3, H, W]` and `grids [images, 2]` (tiles
+    wide, tiles high), which are the arguments of `logits` and `generate`.
+    """
+
+    def __init__(self, published: Published, name: str):
+        self._published, self._name = published, name
+        self.model, self.processor = published.model, published.processor
+        self.captioner = self.answerer = ChatHead(published)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def weights_hash(self) -> str:
+        return weights_hash([self.model])
+
+    @torch.inference_mode()
+    def logits(self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None) -> Tensor:
+        """float32 `[B, T, V]` for ids `[B, T]` with an image token at each slot.
+
+        `pixels` are the tiles of all pictures in reading order, `grids` says how many of them each picture has.
+        `mask [B, T]` is false (or 0) at padding; by default at the padding a sequence begins with. The logits of
+        padding mean nothing. Raises `BadInput` where ids, pixels and grids do not fit together.
+        """
+        return self.model(*self._inputs(input_ids, pixels, grids, mask)).float()
+
+    def generate(
+        self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None, max_tokens: int = 64
+    ) -> list[list[int]]:
+        """The most likely tokens after each row of a batch padded on the left, without the token that ends a reply."""
+        tokens_BT, pixels, grids, real_BT = self._inputs(input_ids, pixels, grids, mask)
+        return greedy_tiled(
+            self.model, tokens_BT, pixels, grids, real_BT=real_BT, stop=self._published.stop, max_tokens=max_tokens
+        )
+
+    def embed_images(self, inputs: Sequence[MediaSource]) -> Vectors:
+        """Raises `BadInput`: published models of this kind have no space that pictures and texts share."""
+        raise BadInput(f"model {self.name} has no space that pictures and texts share; expected one like nano's")
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Raises `BadInput`, as `embed_images`."""
+        return self.embed_images([])
+
+    @property
+    def similarity_scale(self) -> float:
+        """Raises `BadInput`, as `embed_images`."""
+        return float(self.embed_images([])[0, 0])
+
+    def _inputs(self, input_ids: Any, pixels: Any, grids: Any, mask: Any) -> tuple[Any, ...]:
+        device = self.model.language.embedding.weight.device
+        tokens_BT = torch.as_tensor(input_ids, device=device).long()
+        if tokens_BT.ndim != 2 or tokens_BT.numel() == 0:
+            raise BadInput(f"input_ids: expected [B, T], got {list(tokens_BT.shape)}")
+        vocabulary = self.model.language.cfg.vocab_size
+        if tokens_BT.min() < 0 or tokens_BT.max() >= vocabulary:
+            low, high = tokens_BT.min().item(), tokens_BT.max().item()
+            raise BadInput(f"input_ids: expected ids of 0 to {vocabulary - 1}, got {low} to {high}")
+        if (pixels is None) != (grids is None):
+            raise BadInput("pixels and grids: expected both or neither")
+        if grids is not None:
+            pixels, grids = torch.as_tensor(pixels), torch.as_tensor(grids).long()
+            if pixels.ndim < 4:
+                raise BadInput(f"pixels: expected [tiles, 3, H, W], got {list(pixels.shape)}")
+            if grids.shape[-1:] != (2,):
+                raise BadInput(f"grids: expected [pictures, 2], got {list(grids.shape)}")
+            pixels, grids = pixels.flatten(0, -4), grids.reshape(-1, 2)  # a batch's axis before them does no harm
+        real_BT = None if mask is None else torch.as_tensor(mask, device=device).bool()
+        if real_BT is not None and real_BT.shape != tokens_BT.shape:
+            raise BadInput(f"mask: expected {list(tokens_BT.shape)}, got {list(real_BT.shape)}")
+        return tokens_BT, pixels, grids, real_BT

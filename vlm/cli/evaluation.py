@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm import assets
 from vlm.cli.options import AsJson, ModelName, Offline
 from vlm.cli.output import emit, table, working
+from vlm.cli.session import check_model
 
 if TYPE_CHECKING:
     from vlm.evaluation.results import TaskResult
@@ -44,7 +44,7 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("expected at least one benchmark", param_hint="--tasks")
-    assets.find_card("configs/models", model, "model")
+    check_model(model)
     batch = _batch(batch_size)
     if offline:
         os.environ["VLM_OFFLINE"] = "1"

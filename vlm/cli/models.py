@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm import assets
+from vlm import assets, hub
 from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, table, working
 from vlm.config import parse, read_yaml
@@ -33,7 +33,9 @@ def models(as_json: AsJson = False) -> None:
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `vlm models`, or the path of a card.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model of `vlm models`, the path of a card, or a hub's OWNER/NAME.")
+    ],
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
@@ -41,7 +43,8 @@ def pull(
 
     They are converted once and kept; the second time nothing is downloaded.
     """
-    path = assets.find_card("configs/models", name, "model")
+    published = hub.is_repository(name)
+    path = None if published else assets.find_card("configs/models", name, "model")
     with working(f"pulling {name}") as advance:
         from vlm.checkpoints.card import load_card
         from vlm.checkpoints.parts import pull as pull_parts
@@ -51,7 +54,10 @@ def pull(
                 say(line)
             advance(0, line)
 
-        folders = pull_parts(load_card(str(path)), offline=offline, report=report)
+        if published:
+            folders = {"folder": hub.snapshot(name, offline=offline, report=report)}
+        else:
+            folders = pull_parts(load_card(str(path)), offline=offline, report=report)
     if as_json:
         emit({"model": name, "parts": {part: str(folder) for part, folder in folders.items()}})
     else:

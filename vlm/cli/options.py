@@ -8,7 +8,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 ModelName: TypeAlias = Annotated[
-    str, typer.Option("--model", metavar="NAME", help="A model of `vlm models`, or the path of a card.")
+    str,
+    typer.Option("--model", metavar="NAME", help="A model of `vlm models`, a card's path, a folder, or a hub's name."),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]

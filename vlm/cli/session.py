@@ -25,9 +25,9 @@ BATCH = 8
 def lazy_model(name: str, offline: bool) -> Callable[[], Model]:
     """A function that loads the model on its first call.
 
-    Raises `BadInput` at once where there is no such card: that is known before anything slow begins.
+    Raises `BadInput` at once where there is no such model: that is known before anything slow begins.
     """
-    assets.find_card("configs/models", name, "model")
+    check_model(name)
 
     @cache
     def load() -> Model:
@@ -37,6 +37,14 @@ def lazy_model(name: str, offline: bool) -> Callable[[], Model]:
             return api.load(name, offline=offline, report=lambda line: advance(0, line))
 
     return load
+
+
+def check_model(name: str) -> None:
+    """Raise `BadInput` unless this is a card, a folder, or may be a repository of the hub."""
+    from vlm import hub
+
+    if not Path(name).expanduser().is_dir() and not hub.is_repository(name):
+        assets.find_card("configs/models", name, "model")
 
 
 def space_of(name: str) -> tuple[str, int]:

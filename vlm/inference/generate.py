@@ -9,12 +9,16 @@ in every batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
+
 import torch
 from torch import Tensor
 
 from vlm.datasets.packing import IMAGE_SLOT
+from vlm.language.decoder import LanguageModel, padded
 from vlm.language.kv_cache import KVCache
 from vlm.model import VisionLanguageModel
+from vlm.tiled_model import Grids, TiledModel
 
 NEAR_TIE = 1e-3
 """Logits this close are decided alone. Batching moves a float32 logit by some 1e-5."""
@@ -39,48 +43,80 @@ def greedy(
     device = model.language.embedding.weight.device
     longest = max(len(prompt) for prompt in prompts)
     tokens_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    real_BS = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device).bool()
+    real_BT = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device).bool()
+    pictures = [prompt.count(IMAGE_SLOT) // model.cfg.visual_tokens for prompt in prompts]
+
+    def alone(row: int, reply: list[int]) -> Tensor:
+        own = None if patches_IND is None else patches_IND.split(pictures)[row]
+        return model.embed(torch.tensor([prompts[row] + reply], device=device), own)
+
     x_BTW = model.embed(tokens_BT, patches_IND)
-    cache = KVCache(model.cfg.language, len(prompts), longest + max_tokens, like=x_BTW)
-    positions_BT = (real_BS.long().cumsum(1) - 1).clamp(min=0)
-    # A padding row looks at itself, so that its softmax is defined; nobody looks at it.
-    mask_BTS = real_BS[:, None, :] & torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-    mask_BTS |= torch.eye(longest, dtype=torch.bool, device=device)
-    hidden = model.language.hidden(x_BTW, positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache)[:, -1]
-    replies: list[list[int]] = [[] for _ in prompts]
-    rows = torch.arange(len(prompts), device=device)
-    position_B = positions_BT[:, -1]
-    for _ in range(max_tokens):
-        best = model.language.logits(hidden).topk(2, dim=-1)
+    return _decode(model.language, x_BTW, real_BT, alone, stop=(stop,), max_tokens=max_tokens)
+
+
+@torch.inference_mode()
+def greedy_tiled(
+    model: TiledModel,
+    tokens_BT: Tensor,
+    pixels_NCHW: Tensor | None = None,
+    grids: Grids | None = None,
+    *,
+    real_BT: Tensor | None = None,
+    stop: Container[int],
+    max_tokens: int,
+) -> list[list[int]]:
+    """The same for a model of tiles, whose batch comes padded on the left; `real_BT` is false at the padding.
+
+    Pictures are looked at one by one, so a row's embeddings are those it would have alone.
+    """
+    real_BT = model.real(tokens_BT) if real_BT is None else real_BT.bool()
+    x_BTW = model.embed(tokens_BT, pixels_NCHW, grids)
+
+    def alone(row: int, reply: list[int]) -> Tensor:
+        said_RW = model.language.embedding(torch.tensor(reply, dtype=torch.long, device=tokens_BT.device))
+        return torch.cat([x_BTW[row, real_BT[row]], said_RW])[None]
+
+    return _decode(model.language, x_BTW, real_BT, alone, stop=stop, max_tokens=max_tokens)
+
+
+def _decode(
+    language: LanguageModel,
+    x_BTW: Tensor,
+    real_BT: Tensor,
+    alone: Callable[[int, list[int]], Tensor],
+    *,
+    stop: Container[int],
+    max_tokens: int,
+) -> list[list[int]]:
+    """Replies to prompts embedded as `x_BTW`; `alone` gives one prompt and what it said so far, `[1, T, W]`."""
+    prompts, longest = real_BT.shape
+    cache = KVCache(language.cfg, prompts, longest + max_tokens, like=x_BTW)
+    positions_BT, mask_BTS = padded(real_BT, longest)
+    hidden = language.hidden(x_BTW, positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache)[:, -1]
+    replies: list[list[int]] = [[] for _ in range(prompts)]
+    rows = torch.arange(prompts, device=x_BTW.device)
+    real_BS, position_B = real_BT, positions_BT[:, -1]
+    for step in range(max_tokens):
+        best = language.logits(hidden).topk(2, dim=-1)
         next_B = best.indices[:, 0]
         for i in (best.values[:, 0] - best.values[:, 1] < NEAR_TIE).nonzero()[:, 0].tolist():
             row = int(rows[i])
-            next_B[i] = _alone(model, prompts, row, replies[row], patches_IND)
-        running = next_B != stop
+            # Without a batch, padding or cache.
+            next_B[i] = language.logits(language.hidden(alone(row, replies[row]))[:, -1]).argmax()
+        running = torch.tensor([token not in stop for token in next_B.tolist()], device=x_BTW.device)
         for row, token in zip(rows[running].tolist(), next_B[running].tolist(), strict=True):
             replies[row].append(token)
-        if not bool(running.any()):
+        if not bool(running.any()) or step + 1 == max_tokens:
             break
         if not bool(running.all()):
             rows, next_B, position_B, real_BS = rows[running], next_B[running], position_B[running], real_BS[running]
             cache.keep(running)
         position_B = position_B + 1
         real_BS = torch.cat([real_BS, real_BS.new_ones(len(rows), 1)], dim=1)
-        hidden = model.language.hidden(
-            model.language.embedding(next_B[:, None]),
+        hidden = language.hidden(
+            language.embedding(next_B[:, None]),
             positions_BT=position_B[:, None],
             mask_BTS=real_BS[:, None, :],
             cache=cache,
         )[:, -1]
     return replies
-
-
-def _alone(
-    model: VisionLanguageModel, prompts: list[list[int]], row: int, reply: list[int], patches_IND: Tensor | None
-) -> int:
-    """The next token of one prompt and what it said so far, without a batch, padding or cache."""
-    pictures = [prompt.count(IMAGE_SLOT) // model.cfg.visual_tokens for prompt in prompts]
-    own = None if patches_IND is None else patches_IND.split(pictures)[row]
-    tokens_BT = torch.tensor([prompts[row] + reply], device=model.language.embedding.weight.device)
-    hidden = model.language.hidden(model.embed(tokens_BT, own))[:, -1]
-    return int(model.language.logits(hidden).argmax())

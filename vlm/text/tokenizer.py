@@ -1,7 +1,8 @@
-"""A `tokenizer.json` with the two habits we need: user text never becomes a control token, and ids come as lists."""
+"""A `tokenizer.json` with two habits: a text never becomes a control token unless asked for, and ids come as lists."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -10,15 +11,23 @@ from vlm.errors import BadInput
 
 
 class TextTokenizer:
-    def __init__(self, path: Path):
-        self._tokenizer = Tokenizer.from_file(str(path))
+    def __init__(self, path: Path, *, reads_control: bool = False, added: Sequence[str] = ()):
+        """`reads_control`: control tokens in a text are read as such, which some published templates rely on; `added`
+        are control tokens it gets where it has none of the name. Raises `BadInput` where there is no tokenizer."""
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise BadInput(f"{path}: not a tokenizer: {' '.join(str(error).split())}") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.add_special_tokens(list(added))
         # `<|im_end|>` typed by a user is text, not the end of a turn.
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.encode_special_tokens = not reads_control
 
     def encode(self, text: str) -> list[int]:
-        """Plain text to ids, without control tokens."""
+        """Plain text to ids; nothing is put before or after it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str], *, special: bool = False) -> list[list[int]]:
@@ -31,5 +40,6 @@ class TextTokenizer:
             raise BadInput(f"tokenizer has no token {token!r}")
         return number
 
-    def decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: list[int], *, control: bool = False) -> str:
+        """The text; control tokens are left out unless `control`."""
+        return self._tokenizer.decode(ids, skip_special_tokens=not control)

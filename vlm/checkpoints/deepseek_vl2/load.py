@@ -1,0 +1,76 @@
+"""A DeepSeek-VL2 folder as its authors publish it: `config.json`, safetensors, processor and tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlm.checkpoints.deepseek_vl2.arrangement import NewlineArrangement
+from vlm.checkpoints.deepseek_vl2.config import ModelFields, ProcessorFields, read_configs
+from vlm.checkpoints.deepseek_vl2.processor import Processor
+from vlm.checkpoints.published import Published, fill
+from vlm.errors import BadInput
+from vlm.files import read_json
+from vlm.language.checkpoints.families import original_v2
+from vlm.language.checkpoints.folder import read_model
+from vlm.language.checkpoints.tensors import open_tensors
+from vlm.text.tokenizer import TextTokenizer
+from vlm.tiled_model import TiledModel
+
+NAMES = {
+    "tower.vit.": "vision.",
+    "projector.mlp.": "projector.layers.",
+    "projector.": "projector.layers.",
+    "arrangement.newline": "image_newline",
+    "arrangement.separator": "view_seperator",
+}
+"""How our names begin, and theirs (the spelling is theirs)."""
+UNUSED = "vision.attn_pool."
+"""The pooling head, which the model never runs."""
+CONTROL_TOKENS = ("<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", "<|User|>", "<|Assistant|>")
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
+    """The model and its processor. Raises `BadInput` for a config we cannot follow and tensors that do not fit it."""
+    fields, processing = read_configs(folder)
+    processor = _processor(folder, fields, processing)
+    stored = {name: tensor for name, tensor in open_tensors(folder).items() if not name.startswith(UNUSED)}
+    words = {name: tensor for name, tensor in stored.items() if name.startswith("language.")}
+    language = read_model(
+        fields.language_config, original_v2(fields.language_config), words, folder, prefix="language.", dtype=dtype
+    )
+    if fields.projector_config.n_embed != language.cfg.width:
+        got = fields.projector_config.n_embed
+        raise BadInput(
+            f"{folder / 'config.json'}: key projector_config.n_embed: expected {language.cfg.width}, got {got}"
+        )
+    tower = fields.vision_config.tower()
+    with torch.device("meta"):
+        model = TiledModel(
+            tower.build(),
+            fields.projector_config.projector().build(tower.width, language.cfg.width),
+            NewlineArrangement(language.cfg.width, fields.global_view_pos == "head"),
+            language,
+            image_token=processor.image_token,
+            pad_token=processor.pad,
+        )
+    names = {"projector.0.": "projector.layers."} if fields.projector_config.projector_type == "linear" else {}
+    rest = {name: tensor for name, tensor in stored.items() if name not in words}
+    fill(model, names | NAMES, rest, folder, "deepseek_vl_v2", dtype)
+    return Published(folder.name, model.eval(), processor, frozenset({processor.eos}))
+
+
+def _processor(folder: Path, fields: ModelFields, processing: ProcessorFields) -> Processor:
+    special = read_json(folder / "tokenizer_config.json")
+    added = [processing.image_token, *CONTROL_TOKENS]
+    pad = _named(special.get("pad_token")) or processing.pad_token
+    tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True, added=[pad, *added])
+    bos, eos = (tokenizer.control(_named(special.get(key)) or "") for key in ("bos_token", "eos_token"))
+    return Processor(processing.model_copy(update={"pad_token": pad}), tokenizer, bos=bos, eos=eos)
+
+
+def _named(token: Any) -> str | None:
+    """A token of `tokenizer_config.json`, which may be described by an object."""
+    return token.get("content") if isinstance(token, dict) else token
