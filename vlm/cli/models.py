@@ -61,7 +61,7 @@ def pull(
     if as_json:
         emit({"model": name, "parts": {part: str(folder) for part, folder in folders.items()}})
     else:
-        print(f"{name}: {', '.join(folders)} are here")
+        print(f"{name}: {'its files' if published else ', '.join(folders)} are here")
 
 
 def _is_here(name: str, part: Any, where: str) -> bool:

@@ -37,11 +37,20 @@ class VisionFields(Theirs):
     ignore_head: Literal[True] = True
     global_pool: Literal["map", ""] = "map"
 
-    def tower(self) -> SigLIPConfig:
-        return SigLIPConfig(
-            image_size=self.image_size, patch=self.patch_size, width=self.width, layers=self.layers, heads=self.heads,
-            mlp_width=int(self.width * self.mlp_ratio),
-        )  # fmt: skip
+    def tower(self, where: str = "vision_config") -> SigLIPConfig:
+        """Raises `BadInput` for sizes that make no tower."""
+        return config.parse(
+            SigLIPConfig,
+            {
+                "image_size": self.image_size,
+                "patch": self.patch_size,
+                "width": self.width,
+                "layers": self.layers,
+                "heads": self.heads,
+                "mlp_width": int(self.width * self.mlp_ratio),
+            },
+            where,
+        )
 
 
 class ProjectorFields(Theirs):

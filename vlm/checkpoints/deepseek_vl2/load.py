@@ -46,7 +46,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
         raise BadInput(
             f"{folder / 'config.json'}: key projector_config.n_embed: expected {language.cfg.width}, got {got}"
         )
-    tower = fields.vision_config.tower()
+    tower = fields.vision_config.tower(f"{folder / 'config.json'}: vision_config")
     with torch.device("meta"):
         model = TiledModel(
             tower.build(),
