@@ -89,6 +89,7 @@ def plain_embeddings(
     return torch.stack(rows)
 
 
+START = "language."
 VARIANTS: dict[str, dict[str, Any]] = {
     "as they are": {},
     "tail": {"global_view_pos": "tail"},
@@ -119,9 +120,9 @@ def test_variants_are_the_steps_written_out(tmp_path: Path, name: str) -> None:
     assert pixels.shape == (7, 3, 56, 56)
     expected = plain_embeddings(state, config, ids[0].tolist(), pixels, grids.tolist())
     assert (model.model.embed(ids, pixels, grids)[0] - expected).abs().max() < 1e-4
-    words = {n: t for n, t in open_tensors(tmp_path).items() if n.startswith("language.")}
+    words = {n.removeprefix(START): t for n, t in open_tensors(tmp_path).items() if n.startswith(START)}
     saying = config["language_config"]
-    language = read_model(saying, original_v2(saying), words, tmp_path, prefix="language.")
+    language = read_model(saying, original_v2(saying), words, tmp_path)
     logits = language.logits(language.hidden(expected[None]))
     assert (model.logits(ids, pixels, grids) - logits).abs().max() < 3e-4
 

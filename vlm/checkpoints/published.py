@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
+from pydantic import ConfigDict
 
+from vlm.config import Config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
 from vlm.language.checkpoints.tensors import Stored, check_shapes
 from vlm.tiled_model import Inputs, TiledModel
-from vlm.vision.images import ImageSource
+from vlm.video.sampling import Clip
+
+
+class Theirs(Config):
+    """A published file: what we do not read may be in it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Processor(Protocol):
     """Conversations and pictures to a model's inputs, and ids back to text."""
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]], images: Sequence[ImageSource] = ()) -> Inputs:
-        """One conversation, `[1, T]`."""
+    def __call__(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] = ()) -> Inputs:
+        """One conversation, `[1, T]`; `images` are what `vlm.vision.images.load_image` takes, in reading order."""
 
-    def question(self, text: str, frames: Sequence[Image.Image], times: Sequence[float] = ()) -> Inputs:
-        """A question about a picture, or about a clip whose frames have times in seconds."""
+    def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
+        """A question about a picture or a clip."""
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply."""
@@ -44,28 +52,40 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
 
     Raises `BadInput` for a family that is not here, and where the folder's files do not fit together.
     """
-    from vlm.checkpoints import deepseek_vl2
+    from vlm.checkpoints import deepseek_vl2, smolvlm
 
-    families = {"deepseek_vl_v2": deepseek_vl2.load}
+    families = {"deepseek_vl_v2": deepseek_vl2.load, "idefics3": smolvlm.load, "smolvlm": smolvlm.load}
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in families:
         raise BadInput(f"{folder / 'config.json'}: {unknown('vision-language model family', str(kind), families)}")
     return families[kind](folder, dtype)
 
 
-def fill(
-    model: TiledModel, names: Mapping[str, str], stored: Mapping[str, Stored], folder: Path, family: str,
-    dtype: torch.dtype,
-) -> None:  # fmt: skip
-    """Give everything but the language model its tensors, which are `stored` under names that begin as `names` says.
+def special_token(folder: Path, key: str) -> str | None:
+    """A token that `tokenizer_config.json` names, `bos_token` for one; it may be described by an object."""
+    path = folder / "tokenizer_config.json"
+    token = read_json(path).get(key) if path.is_file() else None
+    return token.get("content") if isinstance(token, dict) else token
 
+
+def fill(
+    model: TiledModel,
+    source: Callable[[str, tuple[int, ...]], dict[str, tuple[int, ...]]],
+    stored: Mapping[str, Stored],
+    folder: Path,
+    family: str,
+    dtype: torch.dtype,
+) -> None:
+    """Give everything but the language model its tensors.
+
+    `source` says which tensors (name -> shape), put together along the first axis, are ours of this name and shape.
     Raises `BadInput` naming the tensors that are missing, unknown or of another shape.
     """
-    theirs = {}
-    for name, tensor in model.state_dict().items():
-        if not name.startswith("language."):
-            ours = next(prefix for prefix in names if name.startswith(prefix))
-            theirs[names[ours] + name.removeprefix(ours)] = (name, tuple(tensor.shape))
-    check_shapes({name: shape for name, (_, shape) in theirs.items()}, stored, folder, family)
-    state = {ours: stored[name].read().to(dtype) for name, (ours, _) in theirs.items()}
+    ours = {name: tensor.shape for name, tensor in model.state_dict().items() if not name.startswith("language.")}
+    sources = {name: source(name, tuple(shape)) for name, shape in ours.items()}
+    check_shapes({name: shape for parts in sources.values() for name, shape in parts.items()}, stored, folder, family)
+    state = {
+        name: torch.cat([stored[part].read().to(dtype) for part in parts]).view(ours[name])
+        for name, parts in sources.items()
+    }
     model.load_state_dict(state, strict=False, assign=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from PIL import Image
+
 from vlm.checkpoints.published import Published
 from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.errors import BadInput
@@ -11,6 +13,7 @@ from vlm.heads.media import Media
 from vlm.heads.vqa import batched
 from vlm.inference.generate import greedy_tiled
 from vlm.tiled_model import left_padded
+from vlm.video.sampling import Clip
 
 
 class ChatHead:
@@ -35,9 +38,16 @@ class ChatHead:
         device = model.language.embedding.weight.device
         answers: list[str] = []
         for chunk in batched([*zip(media, questions, strict=True)], batch):
-            rows = [processor.question(question, item.frames, item.times) for item, question in chunk]
+            rows = [processor.question(question, seen(item)) for item, question in chunk]
             ids, pixels, grids = left_padded(rows, model.pad_token)
             stop = self._published.stop
             replies = greedy_tiled(model, ids.to(device), pixels, grids, stop=stop, max_tokens=max_tokens)
             answers += [processor.decode(reply).strip() for reply in replies]
         return answers
+
+
+def seen(item: Media) -> Image.Image | Clip:
+    """What a processor takes of an input."""
+    if not item.is_clip:
+        return item.frames[0]
+    return Clip([*item.frames], [*item.times], item.source, item.duration)

@@ -27,6 +27,8 @@ class Media:
     times: tuple[float, ...] = ()
     source: str = ""
     notes: tuple[str, ...] = ()
+    duration: float | None = None
+    """Of a clip's whole video in seconds, where it is known."""
 
     @property
     def is_clip(self) -> bool:
@@ -49,13 +51,13 @@ def open_media(source: MediaSource) -> Media:
     if isinstance(source, Media):
         return source
     if isinstance(source, Clip):
-        return Media(tuple(source.frames), tuple(source.times), source.source)
+        return Media(tuple(source.frames), tuple(source.times), source.source, duration=source.duration)
     notes: list[str] = []
     if isinstance(source, str) and is_url(source):
         return Media((load_image(fetch_url(source), notes=notes),), source=source, notes=tuple(notes))
     if isinstance(source, str | Path) and is_video(source):
         clip = load_clip(source, FRAMES)
-        return Media(tuple(clip.frames), tuple(clip.times), str(source))
+        return Media(tuple(clip.frames), tuple(clip.times), str(source), duration=clip.duration)
     image = load_image(source, notes=notes)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     return Media((image,), source=name, notes=tuple(notes))

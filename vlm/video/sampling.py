@@ -19,6 +19,8 @@ class Clip:
     frames: list[Image.Image]
     times: list[float]
     source: str
+    duration: float | None = None
+    """Of the whole video in seconds, where it is known."""
 
 
 def nearest(times_N: np.ndarray, wanted_K: np.ndarray) -> np.ndarray:
@@ -43,6 +45,7 @@ def uniform(reader: VideoReader, n: int) -> Clip:
         frames=reader.frames(indices),
         times=[float(reader.times_N[index]) for index in indices],
         source=str(reader.path),
+        duration=reader.duration,
     )
 
 
@@ -50,4 +53,4 @@ def load_clip(path: str | Path, n: int = 4) -> Clip:
     """`n` frames spread evenly over the video at `path`. Raises `BadInput` where it cannot be read as a video."""
     with open_video(path) as reader:
         clip = uniform(reader, n)
-    return Clip(clip.frames, clip.times, source=str(path))
+    return Clip(clip.frames, clip.times, source=str(path), duration=clip.duration)

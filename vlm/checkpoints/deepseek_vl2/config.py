@@ -9,21 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from vlm import config
-from vlm.config import Config
+from vlm.checkpoints.published import Theirs
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.projector import DownsampleConfig, MLPConfig
 from vlm.vision.siglip import SigLIPConfig
 from vlm.vision.tiling import Size
-
-
-class Theirs(Config):
-    """A published file: what we do not read may be in it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
 class VisionFields(Theirs):

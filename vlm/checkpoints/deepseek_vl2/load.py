@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vlm.checkpoints.deepseek_vl2.arrangement import NewlineArrangement
-from vlm.checkpoints.deepseek_vl2.config import ModelFields, ProcessorFields, read_configs
+from vlm.checkpoints.deepseek_vl2.config import ProcessorFields, read_configs
 from vlm.checkpoints.deepseek_vl2.processor import Processor
-from vlm.checkpoints.published import Published, fill
+from vlm.checkpoints.published import Published, fill, special_token
 from vlm.errors import BadInput
-from vlm.files import read_json
 from vlm.language.checkpoints.families import original_v2
 from vlm.language.checkpoints.folder import read_model
 from vlm.language.checkpoints.tensors import open_tensors
@@ -27,6 +25,7 @@ NAMES = {
     "arrangement.separator": "view_seperator",
 }
 """How our names begin, and theirs (the spelling is theirs)."""
+WORDS = "language."
 UNUSED = "vision.attn_pool."
 """The pooling head, which the model never runs."""
 CONTROL_TOKENS = ("<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>", "<|User|>", "<|Assistant|>")
@@ -35,12 +34,11 @@ CONTROL_TOKENS = ("<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>",
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
     """The model and its processor. Raises `BadInput` for a config we cannot follow and tensors that do not fit it."""
     fields, processing = read_configs(folder)
-    processor = _processor(folder, fields, processing)
+    processor = _processor(folder, processing)
     stored = {name: tensor for name, tensor in open_tensors(folder).items() if not name.startswith(UNUSED)}
-    words = {name: tensor for name, tensor in stored.items() if name.startswith("language.")}
-    language = read_model(
-        fields.language_config, original_v2(fields.language_config), words, folder, prefix="language.", dtype=dtype
-    )
+    saying = fields.language_config
+    words = {name.removeprefix(WORDS): tensor for name, tensor in stored.items() if name.startswith(WORDS)}
+    language = read_model(saying, original_v2(saying), words, folder, full=lambda name: WORDS + name, dtype=dtype)
     if fields.projector_config.n_embed != language.cfg.width:
         got = fields.projector_config.n_embed
         raise BadInput(
@@ -56,21 +54,21 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
             image_token=processor.image_token,
             pad_token=processor.pad,
         )
-    names = {"projector.0.": "projector.layers."} if fields.projector_config.projector_type == "linear" else {}
-    rest = {name: tensor for name, tensor in stored.items() if name not in words}
-    fill(model, names | NAMES, rest, folder, "deepseek_vl_v2", dtype)
+    linear = fields.projector_config.projector_type == "linear"
+    names = {"projector.0.": "projector.layers.", **NAMES} if linear else NAMES
+
+    def source(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        ours = next(prefix for prefix in names if name.startswith(prefix))
+        return {names[ours] + name.removeprefix(ours): shape}
+
+    rest = {name: tensor for name, tensor in stored.items() if not name.startswith(WORDS)}
+    fill(model, source, rest, folder, "deepseek_vl_v2", dtype)
     return Published(folder.name, model.eval(), processor, frozenset({processor.eos}))
 
 
-def _processor(folder: Path, fields: ModelFields, processing: ProcessorFields) -> Processor:
-    special = read_json(folder / "tokenizer_config.json")
-    added = [processing.image_token, *CONTROL_TOKENS]
-    pad = _named(special.get("pad_token")) or processing.pad_token
-    tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True, added=[pad, *added])
-    bos, eos = (tokenizer.control(_named(special.get(key)) or "") for key in ("bos_token", "eos_token"))
+def _processor(folder: Path, processing: ProcessorFields) -> Processor:
+    pad = special_token(folder, "pad_token") or processing.pad_token
+    added = [pad, processing.image_token, *CONTROL_TOKENS]
+    tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True, added=added)
+    bos, eos = (tokenizer.control(special_token(folder, key) or key) for key in ("bos_token", "eos_token"))
     return Processor(processing.model_copy(update={"pad_token": pad}), tokenizer, bos=bos, eos=eos)
-
-
-def _named(token: Any) -> str | None:
-    """A token of `tokenizer_config.json`, which may be described by an object."""
-    return token.get("content") if isinstance(token, dict) else token

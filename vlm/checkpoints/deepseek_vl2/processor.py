@@ -18,6 +18,7 @@ from vlm.checkpoints.deepseek_vl2.config import ProcessorFields
 from vlm.errors import BadInput
 from vlm.text.tokenizer import TextTokenizer
 from vlm.tiled_model import Grid, Inputs
+from vlm.video.sampling import Clip
 from vlm.vision.images import ImageSource, load_image
 from vlm.vision.tiling import Size, best_resolution, fitted, tiles, within
 
@@ -55,8 +56,9 @@ class Processor:
         views = [self._views(picture, grid) for picture, grid in zip(pictures, grids, strict=True)]
         return Inputs(torch.tensor([ids]), self._pixels([*chain(*views)]), torch.tensor(grids))
 
-    def question(self, text: str, frames: Sequence[Image.Image], times: Sequence[float] = ()) -> Inputs:
-        """A question about a picture, or about the frames of a clip in order."""
+    def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
+        """A question about a picture, or about the frames of a clip in order (their times are not said)."""
+        frames = seen.frames if isinstance(seen, Clip) else [seen]
         content = self.fields.image_token * len(frames) + "\n" + text
         return self([{"role": "user", "content": content}], frames)
 

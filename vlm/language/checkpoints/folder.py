@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,18 +58,19 @@ def read_model(
     stored: dict[str, Stored],
     path: Path,
     *,
-    prefix: str = "",
+    full: Callable[[str], str] = lambda name: name,
     dtype: torch.dtype = torch.float32,
 ) -> LanguageModel:
-    """The model of a config and its tensors, whose names in the folder `path` all begin with `prefix`; as `load`."""
+    """The model of a config and its tensors; as `load`. `full` gives the name that a tensor of the family has in the
+    folder `path`, where the language model is a part of more."""
     where = str(path / "config.json")
     cfg = family.read(family.parse(fields, where), where)
     model = _on_meta(cfg)
     slots = _slots(model, family)
-    stored = _only_expected({name.removeprefix(prefix): tensor for name, tensor in stored.items()}, family, cfg)
-    expected = {prefix + name: slot.shape for name, slot in slots.items()}
-    scales = {prefix + name + SCALE for name in slots}
-    check_shapes(expected, {prefix + name: t for name, t in stored.items()}, path, family.name, optional=scales)
+    stored = _only_expected(stored, family, cfg)
+    expected = {full(name): slot.shape for name, slot in slots.items()}
+    scales = {full(name + SCALE) for name in slots}
+    check_shapes(expected, {full(name): t for name, t in stored.items()}, path, family.name, optional=scales)
     rows, columns = (fields.get("quantization_config") or {}).get("weight_block_size") or (128, 128)
     precise = {name for name, _ in model.named_buffers()}  # routing biases stay float32
     state = {

@@ -1,0 +1,70 @@
+"""SmolVLM's processor: conversations, pictures and clips to ids, tiles and grids.
+
+T tokens, I pictures (and frames), N tiles of all of them, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vlm.checkpoints.smolvlm import pictures, prompt
+from vlm.checkpoints.smolvlm.config import ProcessorFields
+from vlm.errors import BadInput
+from vlm.text.tokenizer import TextTokenizer
+from vlm.tiled_model import Grid, Inputs
+from vlm.video.sampling import Clip
+from vlm.vision.images import ImageSource, load_image
+
+
+class Processor:
+    """Ids and pixels are those of transformers' processor (tested); control tokens in a text are read."""
+
+    def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer):
+        self.fields, self.tokenizer = fields, tokenizer
+        self.image_token = tokenizer.control(prompt.IMAGE)
+        self.end = tokenizer.control(prompt.END)
+
+    def __call__(self, messages: Sequence[Mapping[str, Any]], images: Sequence[ImageSource | Clip] = ()) -> Inputs:
+        """`input_ids [1, T]`, `pixels [N, 3, H, W]`, `grids [I, 2]`; the last two are `None` without pictures.
+
+        A message has a `role` (`user`, `assistant`, `system`) and as `content` a text with `<image>` where pictures
+        stand, or a list of parts: `{"type": "text", "text": ...}`, `{"type": "image"}`, `{"type": "video"}`. `images`
+        are the pictures and clips in that order. A picture's tiles come row by row, the whole last; a grid of (0, 0)
+        is the whole alone. Raises `BadInput` where they and their places differ in number.
+        """
+        texts: list[str] = []
+        tiles: list[torch.Tensor] = []
+        grids: list[Grid] = []
+        slots = self.fields.image_seq_len
+        for image in images:
+            if isinstance(image, Clip):
+                if not image.frames:
+                    raise BadInput(f"{image.source}: expected a clip of at least one frame, got none")
+                seen = [pictures.frame(frame.convert("RGB"), self.fields.clips) for frame in image.frames]
+                tiles.append(pictures.normalised(torch.cat(seen), self.fields.clips))
+                grids += [(0, 0)] * len(seen)
+                texts.append(prompt.clip(image.times, image.duration, slots))
+            else:
+                pixels_NCHW, grid = pictures.split(load_image(image), self.fields.images)
+                tiles.append(pictures.normalised(pixels_NCHW, self.fields.images))
+                grids.append(grid)
+                texts.append(prompt.picture(grid, slots))
+        ids = torch.tensor([self.tokenizer.encode(prompt.conversation(messages, texts))])
+        return Inputs(ids, torch.cat(tiles), torch.tensor(grids)) if tiles else Inputs(ids, None, None)
+
+    def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
+        """A question about a picture or a clip."""
+        kind = "video" if isinstance(seen, Clip) else "image"
+        return self([{"role": "user", "content": [{"type": kind}, {"type": "text", "text": text}]}], [seen])
+
+    def visual_tokens(self, grid: Grid) -> int:
+        """Image slots of a picture with this grid: known before the model runs."""
+        return (grid[0] * grid[1] + 1) * self.fields.image_seq_len
+
+    def decode(self, ids: list[int]) -> str:
+        """Without control tokens."""
+        return self.tokenizer.decode(ids)
