@@ -28,7 +28,7 @@ class Theirs(Config):
 class Processor(Protocol):
     """Conversations and pictures to a model's inputs, and ids back to text."""
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] = ()) -> Inputs:
+    def __call__(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] | None = None) -> Inputs:
         """One conversation, `[1, T]`; `images` are what `vlm.vision.images.load_image` takes, in reading order."""
 
     def question(self, text: str, seen: Image.Image | Clip) -> Inputs:

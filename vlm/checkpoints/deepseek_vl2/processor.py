@@ -38,7 +38,7 @@ class Processor:
     def __call__(
         self,
         messages: Sequence[Mapping[str, Any]],
-        images: Sequence[ImageSource] = (),
+        images: Sequence[ImageSource] | None = None,
         *,
         most_tiles: int | None = None,
     ) -> Inputs:
@@ -48,7 +48,7 @@ class Processor:
         text as `content`, with `<image>` where a picture of `images` stands. `most_tiles` bounds the local tiles of a
         picture. Raises `BadInput` where the pictures and their places differ in number.
         """
-        pictures = [load_image(image) for image in images]
+        pictures = [load_image(image) for image in images or ()]
         grids = [self.grid(picture.size, len(pictures), most_tiles) for picture in pictures]
         ids = self._ids(messages, [self.visual_tokens(grid) for grid in grids])
         if not pictures:

@@ -28,7 +28,9 @@ class Processor:
         self.image_token = tokenizer.control(prompt.IMAGE)
         self.end = tokenizer.control(prompt.END)
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]], images: Sequence[ImageSource | Clip] = ()) -> Inputs:
+    def __call__(
+        self, messages: Sequence[Mapping[str, Any]], images: Sequence[ImageSource | Clip] | None = None
+    ) -> Inputs:
         """`input_ids [1, T]`, `pixels [N, 3, H, W]`, `grids [I, 2]`; the last two are `None` without pictures.
 
         A message has a `role` (`user`, `assistant`, `system`) and as `content` a text with `<image>` where pictures
@@ -40,7 +42,7 @@ class Processor:
         tiles: list[torch.Tensor] = []
         grids: list[Grid] = []
         slots = self.fields.image_seq_len
-        for image in images:
+        for image in images or ():
             if isinstance(image, Clip):
                 if not image.frames:
                     raise BadInput(f"{image.source}: expected a clip of at least one frame, got none")
