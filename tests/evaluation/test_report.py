@@ -18,8 +18,9 @@ from report_runs import HOSTILE, picture, questions, searches, vqa, write_run
 
 from vlm.errors import BadInput
 from vlm.evaluation.card import BenchmarkCard
+from vlm.evaluation.direction import direction
 from vlm.evaluation.report.plots import nice_ticks, plots
-from vlm.evaluation.report.samples import choose, direction, ordered
+from vlm.evaluation.report.samples import choose, ordered
 from vlm.evaluation.report.tables import shown, terminal_rows
 from vlm.evaluation.report.write import write_reports
 from vlm.evaluation.results import Figure, Sample
