@@ -91,8 +91,9 @@ class RunInfo(Config):
     weights: str
     version: str
     data: str
-    """The data folder the samples' paths are relative to; empty where the data came in a wheel."""
+    """The data folder on the machine of the run; empty where none was needed."""
     tasks: tuple[str, ...]
+    """In order; one without a `results.json` is not finished."""
 
 
 def write_task(folder: Path, result: TaskResult, samples: Sequence[Sample]) -> None:
@@ -101,6 +102,10 @@ def write_task(folder: Path, result: TaskResult, samples: Sequence[Sample]) -> N
     lines = (json.dumps(s.model_dump(mode="json"), ensure_ascii=False) + "\n" for s in samples)
     atomic_write(folder / "samples.jsonl", "".join(lines))
     atomic_write(folder / "results.json", result.model_dump_json(indent=1) + "\n")
+
+
+def write_info(folder: Path, info: RunInfo) -> None:
+    atomic_write(folder / "run.json", info.model_dump_json(indent=1) + "\n")
 
 
 def read_result(folder: Path) -> TaskResult:
