@@ -62,6 +62,23 @@ def test_missing_and_broken_pictures_are_told(run: Path, tmp_path: Path) -> None
     assert str(tmp_path) not in page.text
 
 
+def test_pictures_of_the_cache_are_found_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "cache/datasets/media/1.png", 1)
+    names = ("cache:datasets/media/1.png", "cache:datasets/media/2.png")
+    samples = [Sample(id=name, inputs={"image": name}, scores={"accuracy": 1.0}) for name in names]
+    run = write_run(tmp_path / "run", tmp_path / "data", [(vqa("colours", samples), samples)])
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    page = page_of(run)
+    assert [row["pictures"] for row in page.rows()] == [[0], [None]]
+    assert "1 pictures could not be shown, the first: cache:datasets/media/2.png" in page.text
+    assert str(tmp_path) not in page.text
+    first = (run / "report.html").read_bytes()
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "elsewhere"))
+    page_of(run)
+    assert (run / "report.html").read_bytes() == first
+
+
 def test_beyond_the_bound_pictures_are_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm.evaluation.report.page.PICTURE_BYTES", 6_000)
     samples = questions(tmp_path / "data", 30, 30)
@@ -104,6 +121,8 @@ def test_candidates_named_by_a_clip_get_its_first_frame(tmp_path: Path) -> None:
     page = page_of(write_run(tmp_path / "run", tmp_path / "data", [(result, clips)]))
     rows = {row["id"]: row for row in page.rows()}
     assert all("picture" in c for c in rows["0#0"]["candidates"])
+    assert {c["text"] for c in rows["0#0"]["candidates"]} == {"clip0", "clip1", "clip2"}
+    assert rows["0"]["name"] == "clip0"
     assert len(rows["0"]["pictures"]) == 2
 
 
