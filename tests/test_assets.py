@@ -52,5 +52,16 @@ def test_a_card_of_the_users_own(clone: Path, suffix: str) -> None:
 def test_an_unknown_name_suggests_the_nearest(clone: Path) -> None:
     with pytest.raises(BadInput, match="unknown model 'nanp'; did you mean 'nano'"):
         assets.find_card("configs/models", "nanp", "model")
-    with pytest.raises(BadInput, match="unknown model"):
+    with pytest.raises(BadInput, match=r"absent\.yaml: no such file; expected a model card"):
         assets.find_card("configs/models", str(clone / "absent.yaml"), "model")
+
+
+def test_of_many_cards_a_few_are_named(clone: Path) -> None:
+    for number in range(20):
+        (clone / "configs" / "models" / f"other-{number}.yaml").touch()
+    with pytest.raises(BadInput) as raised:
+        assets.find_card("configs/models", "othr-3", "model")
+    assert str(raised.value).endswith("? `vlm models` names all 22")
+    assert str(raised.value).count("'other-") == 3
+    with pytest.raises(BadInput, match=r"unknown model 'zzz'; `vlm models` names all 22$"):
+        assets.find_card("configs/models", "zzz", "model")

@@ -56,7 +56,7 @@ def test_inputs_of_long_commands_are_there(command: str) -> None:
 
         config.load(Recipe, ROOT / words[2], [word for word in words[3:] if "=" in word])
     elif words[1] == "eval":
-        from vlm.evaluation.run import cards_of
+        from vlm.evaluation.tasks import cards_of
 
         assert cards_of(words[words.index("--tasks") + 1].split(","))
     inner = words[1:3] if words[1] == "score" else words[1:2]

@@ -19,6 +19,8 @@ def test_exit_codes() -> None:
         ("nanno", ["nano", "base"], "unknown model 'nanno'; did you mean 'nano'?"),
         ("zzz", ["nano", "base"], "unknown model 'zzz'; known: base, nano"),
         ("nano", [], "unknown model 'nano'; known: none"),
+        ("nan", ["nano", "nana", *"bcdefghijklm"], "unknown model 'nan'; did you mean 'nano' or 'nana'? there are 14"),
+        ("zzz", ["nano", *"abcdefghijklm"], "unknown model 'zzz'; there are 14"),
     ],
 )
 def test_unknown_name(name: str, known: list[str], message: str) -> None:

@@ -18,9 +18,21 @@ class BadInput(VlmError):
     exit_code = 2
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
-    """A `BadInput` for a name that does not exist, with the nearest known name suggested."""
+MANY = 12
+"""The most names that the line of an error lists."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], listing: str = "there are") -> BadInput:
+    """A `BadInput` for a name that does not exist, with the nearest known name suggested.
+
+    Of many names it suggests up to three, and `listing` ("`vlm models` names all") with their number ends the line.
+    """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-    return BadInput(f"unknown {kind} {name!r}; {hint}")
+    many = len(names) > MANY
+    near = [repr(one) for one in get_close_matches(name, names, n=3 if many else 1, cutoff=0.4)]
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if many:
+        hints.append(f"{listing} {len(names)}")
+    elif not near:
+        hints.append(f"known: {', '.join(names) or 'none'}")
+    return BadInput(f"unknown {kind} {name!r}; {' '.join(hints)}")

@@ -27,6 +27,7 @@ OPTIONS = {
         "--batch-size",
         "--data",
         "--limit",
+        "--list",
         "--model",
         "--offline",
         "--output",

@@ -1,70 +1,14 @@
-"""`vlm score`: the exact shapes of its JSON, the reference's figures, and files that must not be scored."""
+"""`vlm score`: the exact shapes of its JSON, and the reference's figures."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-HYPOTHESES = {"a": "A dog runs.", "b": "Two kids play soccer", "c": "a man rides a horse"}
-REFERENCES = {"a": ["a dog runs on the grass", "A dog!"], "b": ["kids play"], "c": ["a man rides a horse"]}
-ANNOTATIONS = [
-    {
-        "question_id": number,
-        "question_type": kind,
-        "answer_type": answer,
-        "answers": [{"answer": "red", "answer_id": 1}] * 3 + [{"answer": "blue"}] * 7,
-    }
-    for number, kind, answer in ((1, "what color", "other"), (2, "what color", "number"), (3, "other", "other"))
-]
-PREDICTIONS = {"1": "red", "2": "blue", "3": "green"}
-
-Write = Callable[[str, Any], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Writes a value as JSON, or bytes as they are."""
-
-    def written(name: str, content: Any) -> Path:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        return path
-
-    return written
-
-
-@pytest.fixture
-def caption(vlm_command: Any, write: Write) -> Callable[..., Any]:
-    def run(hypotheses: Any, references: Any, *options: str) -> Any:
-        files = ["--hypotheses", write("h.json", hypotheses), "--references", write("r.json", references)]
-        return vlm_command("score", "caption", *files, *options)
-
-    return run
-
-
-@pytest.fixture
-def vqa(vlm_command: Any, write: Write) -> Callable[..., Any]:
-    def run(predictions: Any, answers: Any, *options: str, protocol: str = "vqav2") -> Any:
-        files = ["--predictions", write("p.json", predictions), "--answers", write("a.json", answers)]
-        return vlm_command("score", "vqa", *files, "--protocol", protocol, *options)
-
-    return run
-
-
-@pytest.fixture
-def retrieval(vlm_command: Any, tmp_path: Path) -> Callable[..., Any]:
-    def run(*options: str, **arrays: Any) -> Any:
-        np.savez(tmp_path / "s.npz", **arrays)
-        return vlm_command("score", "retrieval", "--similarity", tmp_path / "s.npz", *options)
-
-    return run
+from scored_files import ANNOTATIONS, HYPOTHESES, PREDICTIONS, REFERENCES
 
 
 def test_captions(caption: Any) -> None:
@@ -203,132 +147,12 @@ def test_tables(caption: Any, vqa: Any, retrieval: Any) -> None:
         assert all(word in done.out for word in words)
 
 
-@pytest.mark.parametrize(
-    ("hypotheses", "references", "says"),
-    [
-        ({"a": "x"}, REFERENCES, ["h.json: 2 of 3 images of", "missing (first: 'b')"]),
-        (HYPOTHESES | {"z": "x", "y": "x"}, REFERENCES, ["2 of 5 ids unknown to", "(first: 'z')"]),
-        (
-            HYPOTHESES | {"a": float("nan"), "b": 3},
-            REFERENCES,
-            ["2 of 3 hypotheses are not strings", "1 NaN, 1 number"],
-        ),
-        (HYPOTHESES, REFERENCES | {"a": []}, ["1 of 3 items have no references (first: 'a')"]),
-        (HYPOTHESES, REFERENCES | {"a": "one"}, ["1 of 3 items whose references are not a list of strings"]),
-        (HYPOTHESES, REFERENCES | {"a": [None]}, ["1 of 3 items whose references are not a list of strings"]),
-        ([{"image_id": 1, "caption": "x"}] * 2, {"1": ["x"]}, ["h.json: 1 ids more than once (first: '1')"]),
-        ([{"image": 1, "caption": "x"}], {"1": ["x"]}, ["1 of 1 rows lack image_id or caption (first: 0)"]),
-        ({}, {}, ["no images in it"]),
-        ("text", REFERENCES, ["one string; expected an object or a list"]),
-        (b'{"a": "x", "a": "y"}', REFERENCES, ["1 keys more than once in one object (first: 'a')"]),
-        (b'{"a": "\xe9"}', REFERENCES, ["not UTF-8 (byte 7 is 0xe9)"]),
-        (b"", REFERENCES, ["h.json: the file is empty"]),
-        (b'{"a": ', REFERENCES, ["not JSON: Expecting value: line 1"]),
-        (b"[" * 100_000, REFERENCES, ["not JSON"]),
-    ],
-)
-def test_captions_that_do_not_fit(caption: Any, hypotheses: Any, references: Any, says: list[str]) -> None:
-    done = caption(hypotheses, references, "--json")
-    assert (done.code, done.out) == (2, "")
-    assert any(all(words in line for words in says) for line in done.complaints), done.err
-    assert all(line.startswith("vlm: ") for line in done.complaints)
-
-
-def test_every_problem_has_its_line(caption: Any, vlm_command: Any, tmp_path: Path) -> None:
-    assert len(caption({"a": 1, "z": "x"}, {"a": ["x"], "b": [], "c": ["y"]}).complaints) == 4
-    files = ["--hypotheses", tmp_path / "no.json", "--references", tmp_path]
-    done = vlm_command("score", "caption", *files)
-    assert (done.code, len(done.complaints)) == (2, 2)
-    assert "no.json: no such file" in done.err
-
-
-@pytest.mark.parametrize(
-    ("predictions", "answers", "says"),
-    [
-        ({"1": "red"}, ANNOTATIONS, "2 of 3 questions of"),
-        (PREDICTIONS | {"9": "x"}, ANNOTATIONS, "1 of 4 ids unknown to"),
-        (PREDICTIONS, [*ANNOTATIONS, ANNOTATIONS[0]], "1 ids more than once (first: '1')"),
-        (PREDICTIONS | {"1": None}, ANNOTATIONS, "1 of 3 predictions are not strings but 1 null"),
-        (PREDICTIONS, [{"question": 1}], "1 of 1 rows lack question_id or answers"),
-        (PREDICTIONS, [{"question_id": True, "answers": "x"}], "1 of 1 rows lack question_id or answers"),
-        ({"1": "red"}, [{"question_id": 1, "answers": []}], "1 of 1 items have no answers"),
-        ({"1": "red"}, [{"question_id": 1, "answers": [{"text": "red"}]}], "answers are not a list of strings"),
-    ],
-)
-def test_answers_that_do_not_fit(vqa: Any, predictions: Any, answers: Any, says: str) -> None:
-    done = vqa(predictions, answers, "--json")
-    assert (done.code, done.out) == (2, "")
-    assert says in done.err
-
-
-def test_an_unknown_protocol(vqa: Any) -> None:
-    done = vqa(PREDICTIONS, ANNOTATIONS, protocol="vqa2")
-    assert (done.code, done.complaints) == (2, ["vlm: unknown protocol 'vqa2'; did you mean 'vqav2'?"])
-
-
-@pytest.mark.parametrize(
-    ("arrays", "says"),
-    [
-        ({"sim": np.eye(2)}, "no txt2img in it; got sim"),
-        ({"sim": np.eye(2), "txt2img": np.array([0])}, "one each"),
-        ({"sim": np.array([[1, np.nan]]), "txt2img": np.array([0])}, "1 similarities are not finite"),
-        ({"sim": np.eye(2), "txt2img": np.array([0, 2])}, "for 2 images"),
-        ({"sim": np.eye(2), "txt2img": np.array([0.0, 1.0])}, "expected integers"),
-        ({"sim": np.array([["a"]]), "txt2img": np.array([0])}, "expected numbers"),
-        ({"sim": np.array([[{}]], object), "txt2img": np.array([0])}, "not an .npz file of plain arrays"),
-        ({"sim": np.zeros((0, 3)), "txt2img": np.zeros(0, int)}, "shape (0, 3)"),
-    ],
-)
-def test_similarities_that_do_not_fit(retrieval: Any, arrays: Any, says: str) -> None:
-    done = retrieval("--json", **arrays)
-    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
-    assert "s.npz: " in done.err
-    assert says in done.err
-
-
-def test_files_that_are_no_npz(vlm_command: Any, tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", np.eye(2))
-    np.savez(tmp_path / "whole.npz", sim=np.eye(20), txt2img=np.arange(20))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
-    (tmp_path / "text.npz").write_text("words")
-    (tmp_path / "empty.npz").touch()
-    with zipfile.ZipFile(tmp_path / "words.npz", "w") as file:
-        file.writestr("sim", "words")
-        file.writestr("txt2img", "words")
-    for name in ("one.npy", "cut.npz", "text.npz", "empty.npz", "none.npz", "words.npz"):
-        done = vlm_command("score", "retrieval", "--similarity", tmp_path / name)
-        assert (done.code, done.out, len(done.complaints)) == (2, "", 1), name
-        assert name in done.err
-        assert "pickle" not in done.err
-
-
-def test_a_pickle_is_never_opened(vlm_command: Any, tmp_path: Path) -> None:
-    np.savez(tmp_path / "objects.npz", sim=np.array([_Trap()], object), txt2img=np.arange(1))
-    np.save(tmp_path / "object.npy", np.array([_Trap()], object))
-    (tmp_path / "bare.npz").write_bytes(pickle.dumps(_Trap()))
-    for name in ("objects.npz", "object.npy", "bare.npz"):
-        done = vlm_command("score", "retrieval", "--similarity", tmp_path / name)
-        assert (done.code, done.out, len(done.complaints)) == (2, "", 1), name
-
-
-class _Trap:
-    def __reduce__(self) -> Any:
-        return pytest.fail, ("unpickled",)
-
-
 def test_one_image_makes_no_retrieval(retrieval: Any) -> None:
     done = retrieval("--json", sim=np.array([[0.1], [0.2]]), txt2img=np.array([0, 0]))
     assert done.code == 0
     assert done.complaints == [
         "vlm: there is one image: whatever the similarities, every text finds it and it finds its text"
     ]
-
-
-def test_one_fault_is_one_line(caption: Any) -> None:
-    rows = [{"id": 1, "text": "x"}]
-    assert len(caption(rows, REFERENCES).complaints) == 1
-    assert len(caption(HYPOTHESES, rows).complaints) == 1
-    assert len(caption(HYPOTHESES, {}).complaints) == 1
 
 
 @pytest.mark.parametrize("name", ["caption", "vqa", "retrieval"])

@@ -19,10 +19,25 @@ def test_a_damaged_cache_says_so_when_it_is_read_or_written(tmp_path: Path) -> N
     data = bytearray(path.read_bytes())
     data[4096:30000] = b"\xaa" * (30000 - 4096)
     path.write_bytes(data)
-    with pytest.raises(BadInput, match=r"requests\.sqlite: not a request cache: .*malformed; delete it"):
+    with pytest.raises(BadInput, match=r"requests\.sqlite: damaged, or no request cache: .*malformed; delete it"):
         RequestCache(path).get(keys)
-    with pytest.raises(BadInput, match=r"requests\.sqlite: not a request cache"):
+    with pytest.raises(BadInput, match=r"requests\.sqlite: damaged, or no request cache"):
         RequestCache(path).put(dict.fromkeys(keys, b"y"))
+
+
+def test_a_value_that_is_damaged_is_not_there(tmp_path: Path) -> None:
+    """SQLite does not see a changed byte inside a value; an answer must not be changed by it."""
+    path = tmp_path / "requests.sqlite"
+    cache = RequestCache(path)
+    cache.put({"a": b"a dog in the snow", "b": b"a cat"})
+    cache.close()
+    data = path.read_bytes()
+    assert data.count(b"a dog in") == 1
+    path.write_bytes(data.replace(b"a dog in", b"a log in"))
+    cache = RequestCache(path)
+    assert cache.get(["a", "b"]) == {"b": b"a cat"}
+    cache.put({"a": b"a dog in the snow"})
+    assert cache.get(["a"]) == {"a": b"a dog in the snow"}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from squares import COLORS, FakeModel, write_benchmark
 
 from vlm.errors import BadInput
@@ -49,6 +51,33 @@ def test_captions_score_as_the_metrics_do(tmp_path: Path) -> None:
     assert high is not None
     assert "METEOR not available: not in this test" in result.notes
     assert low <= result.figures["BLEU-4"].value <= high
+
+
+def test_intervals_of_a_handful_of_captions_stay_within_what_the_metric_can_be(tmp_path: Path) -> None:
+    """Student's t of two alike and one far off reaches below 0."""
+    rows = [{"color": color, "captions": [f"a {color} square on the {color} wall"]} for color in COLORS]
+    said = {"red": "a red square on the red wall", "blue": "a dog", "green": "a cat"}
+    result, _ = run(tmp_path, FakeModel(lambda color, question: said[color]), rows, kind="caption")
+    cider_, rouge = result.figures["CIDEr"], result.figures["ROUGE-L"]
+    assert (cider_.low, cider_.high, cider_.bounds) == (0, 10, (0, 10))
+    assert (rouge.low, rouge.high, rouge.bounds) == (0, 1, (0, 1))
+    assert cider_.error is not None
+    assert cider_.value - 2 * cider_.error < 0, "the error is as it was"
+
+
+def test_captions_by_category(tmp_path: Path) -> None:
+    """How rare a word is is counted in the category alone."""
+    rows = [
+        {"color": color, "captions": [f"a {color} square on {place} wall"], "place": place}
+        for place in ("a", "the")
+        for color in COLORS
+    ]
+    model = FakeModel(lambda color, question: f"a {color} square")
+    result, samples = run(tmp_path, model, rows, kind="caption", category="place")
+    assert list(result.categories) == ["a", "the"]
+    alone = cider([list(s.references) for s in samples[:3]], [str(s.output) for s in samples[:3]])
+    assert result.categories["a"]["CIDEr"].value == pytest.approx(alone.value, abs=1e-6)
+    assert result.categories["a"]["CIDEr"].n == 3
 
 
 def test_answers_are_scored_by_the_cards_protocol(tmp_path: Path) -> None:
@@ -125,6 +154,9 @@ def test_retrieval_finds_each_way_and_says_what_it_found(tmp_path: Path) -> None
     assert [s.id for s in queries] == ["1#0", "1#1", "2#0", "2#1", "3#0", "3#1"]
     assert queries[0].prediction == "squares/0.png" == queries[0].output[0]["item"]
     assert queries[0].cluster == "squares/0.png"
+    assert result.figures["text_to_image_R@1"].joint, "more pictures make it harder"
+    assert result.figures["text_to_image_mean_rank"].bounds == (1, 3)
+    assert result.figures["image_to_text_median_rank"].bounds == (1, 6)
 
 
 def test_equal_candidates_share_their_rank(tmp_path: Path) -> None:
@@ -162,3 +194,42 @@ def test_an_example_a_kind_cannot_use_is_named(
 ) -> None:
     with pytest.raises(BadInput, match=says):
         run(tmp_path, FakeModel(), [{"color": "red", **row}], **card)
+
+
+def test_a_category_that_no_example_has_is_named(tmp_path: Path) -> None:
+    model, rows = FakeModel(), [{"color": "red", "question": "?", "answers": ["red"], "type": "color", "part": 2}]
+    with pytest.raises(BadInput) as raised:
+        run(tmp_path, model, rows, kind="vqa", category="tpye")
+    assert str(raised.value) == (
+        "benchmark squares-test: category: no example has the key 'tpye'; expected one of part, type"
+    )
+    assert model.asked == 0
+    with pytest.raises(BadInput, match="expected one of none, as they have no meta"):
+        run(tmp_path, model, [{"color": "red", "question": "?", "answers": ["red"]}], kind="vqa", category="type")
+    with pytest.raises(BadInput, match=r"benchmark\.yaml: key category: .*kind retrieval has categories of its own"):
+        run(tmp_path, model, [{"color": "red", "captions": ["red"]}], kind="retrieval", category="type")
+
+
+def test_a_category_that_is_empty_everywhere_is_told(tmp_path: Path) -> None:
+    rows = [{"color": "red", "question": "?", "answers": ["red"], "type": None}]
+    result, _ = run(tmp_path, FakeModel(), rows, kind="vqa", category="type")
+    assert result.categories == {}
+    assert "no figures by type: it is empty in all examples" in result.notes
+
+
+def test_a_clip_of_frames_goes_by_its_own_name(tmp_path: Path) -> None:
+    write_benchmark(tmp_path / "data", [{"color": color, "captions": [color]} for color in COLORS])
+    clips = [
+        {"video": f"clip{i}", "frames": [f"{i}.png", f"{(i + 1) % 3}.png"], "captions": [color], "split": "test"}
+        for i, color in enumerate(COLORS)
+    ]
+    (tmp_path / "data/squares/rows.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    card = yaml.safe_load((tmp_path / "data/benchmark.yaml").read_text()) | {"kind": "retrieval"}
+    (tmp_path / "data/benchmark.yaml").write_text(yaml.safe_dump(card))
+    options = Options(str(tmp_path / "data"), output=tmp_path / "run")
+    [result] = evaluate(FakeModel(), [str(tmp_path / "data/benchmark.yaml")], options)  # type: ignore[arg-type]
+    samples = list(read_samples(tmp_path / "run" / result.task))
+    assert {entry["item"] for entry in samples[0].output} == {"clip0", "clip1", "clip2"}
+    assert samples[0].references == ("clip0",)
+    assert samples[3].inputs == {"frames": ["squares/0.png", "squares/1.png"]}
+    assert samples[3].cluster == "clip0"

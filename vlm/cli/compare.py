@@ -15,7 +15,7 @@ from vlm.cli.output import emit, say, table, working
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vlm.evaluation.compare import Comparison, Differs, FigureComparison, Flip, TaskComparison
+    from vlm.evaluation.comparison import Comparison, Differs, FigureComparison, Flip, TaskComparison
     from vlm.evaluation.contamination import Overlap, PicturePair
 
 LONGEST = 300
@@ -184,7 +184,7 @@ def _print_task(task: TaskComparison) -> None:
 
 
 def _row(figure: FigureComparison) -> list[str]:
-    from vlm.evaluation.compare import number, probability, spoken
+    from vlm.evaluation.verdict import bare, number, probability, spoken
 
     scale, found = figure.scale, figure.paired
     values = [figure.metric, number(figure.a, scale), number(figure.b, scale)]
@@ -193,7 +193,7 @@ def _row(figure: FigureComparison) -> list[str]:
     return [
         *values,
         spoken(found.difference, scale),
-        probability(found.p).removeprefix("p ").removeprefix("= "),
+        bare(probability(found.p)),
         "" if found.detectable is None else number(found.detectable, scale),
     ]
 

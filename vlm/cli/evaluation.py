@@ -23,7 +23,10 @@ class Prompts(str, Enum):
 
 
 def evaluate(
-    tasks: Annotated[str, typer.Option("--tasks", metavar="A,B", help="Benchmarks: cards in eval/, groups or paths.")],
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="A,B", help="Benchmarks: cards in eval/, groups or paths.")
+    ] = "",
+    listed: Annotated[bool, typer.Option("--list", help="Only name the benchmarks and groups there are.")] = False,
     model: ModelName = "nano",
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
@@ -41,24 +44,27 @@ def evaluate(
     offline: Offline = False,
 ) -> None:
     """Measure a model on benchmarks: figures with 95 % intervals, every sample, a report."""
+    if listed:
+        _list(as_json)
+        return
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("expected at least one benchmark", param_hint="--tasks")
+        raise typer.BadParameter("expected at least one benchmark; --list names them", param_hint="--tasks")
     check_model(model)
     batch = _batch(batch_size)
     if offline:
         os.environ["VLM_OFFLINE"] = "1"
     with working("evaluation", 100) as advance:
-        from vlm.evaluation.report.tables import terminal_rows
-        from vlm.evaluation.run import Options, cards_of
+        from vlm.evaluation.report.tables import sensitivities, terminal_rows
+        from vlm.evaluation.run import Options
         from vlm.evaluation.run import evaluate as run
+        from vlm.evaluation.tasks import cards_of, tasks_of
 
-        wanted = [card.name for card in cards_of(names)]
+        wanted = [task.name for card in cards_of(names) for task in tasks_of(card, prompts.value)]
 
         def report(task: str, done: int, total: int) -> None:
-            """Every benchmark counts alike in the estimate."""
-            base = task.partition("@")[0]
-            share = (wanted.index(base) + done / total) / len(wanted) if base in wanted else 0.0
+            """Every task counts alike in the estimate."""
+            share = (wanted.index(task) + done / total) / len(wanted)
             advance(round(100 * share), f"{task}: {done} of {total}")
 
         options = Options(None if data is None else str(data), limit, batch, output, resume, prompts.value)
@@ -74,8 +80,24 @@ def evaluate(
         return
     columns, *rows = terminal_rows(results)
     table(columns, rows)
+    for one in sensitivities(results):
+        print(f"{one.benchmark}: {one.metric} moves by {one.spread_text} over {len(one.prompts)} prompts")
     for path in written:
         print(path)
+
+
+def _list(as_json: bool) -> None:
+    from vlm.evaluation.card import load_card
+    from vlm.evaluation.tasks import groups_of
+
+    cards = [load_card(name) for name in assets.cards("eval")]
+    groups = groups_of(cards)
+    if as_json:
+        about = [card.model_dump(mode="json", include={"name", "about", "dataset", "kind"}) for card in cards]
+        emit({"benchmarks": about, "groups": groups})
+        return
+    table(["benchmark", "kind", "about"], [[card.name, card.kind, card.about] for card in cards])
+    table(["group", "benchmarks"], [[name, ", ".join(members)] for name, members in sorted(groups.items())])
 
 
 def _batch(text: str) -> int | None:

@@ -13,11 +13,15 @@ from typing import Any
 from vlm.errors import BadInput
 from vlm.heads.media import Media
 
+_DIGEST = 16  # bytes
 _AT_ONCE = 500  # keys of one query; SQLite allows about a thousand variables
 
 
 class RequestCache:
-    """Key -> bytes in one SQLite file, or in memory. What `put` returned from survives a kill."""
+    """Key -> bytes in one SQLite file, or in memory. What `put` returned from survives a kill.
+
+    SQLite sees damage to its own structure but not to what it holds: each value has a digest before it.
+    """
 
     def __init__(self, path: Path | None = None):
         if path is not None:
@@ -38,24 +42,36 @@ class RequestCache:
         except sqlite3.OperationalError as error:  # locked by another run, a full disk
             raise BadInput(f"{self._path}: the request cache cannot be used: {error}") from None
         except sqlite3.DatabaseError as error:
-            raise BadInput(f"{self._path}: not a request cache: {error}; delete it to begin anew") from None
+            raise BadInput(f"{self._path}: damaged, or no request cache: {error}; delete it to begin anew") from None
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """The values there are."""
+        """The values there are; one that is damaged is not there."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(some))
             with self._readable():
-                found |= dict(self._database.execute(f"SELECT key, value FROM requests WHERE key IN ({marks})", some))
+                rows = self._database.execute(
+                    f"SELECT key, value FROM requests WHERE key IN ({marks})", some
+                ).fetchall()
+            found |= {key: value[_DIGEST:] for key, value in rows if _is_whole(key, value)}
         return found
 
     def put(self, values: Mapping[str, bytes]) -> None:
         with self._readable(), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?)", values.items())
+            rows = ((key, _sealed(key, value)) for key, value in values.items())
+            self._database.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?)", rows)
 
     def close(self) -> None:
         self._database.close()
+
+
+def _sealed(key: str, value: bytes) -> bytes:
+    return hashlib.blake2b(key.encode() + value, digest_size=_DIGEST).digest() + value
+
+
+def _is_whole(key: str, value: Any) -> bool:
+    return isinstance(value, bytes) and _sealed(key, value[_DIGEST:]) == value
 
 
 def key_of(request: Mapping[str, Any]) -> str:

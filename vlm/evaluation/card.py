@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 
 from vlm import assets, config
 from vlm.config import Config
@@ -59,10 +59,18 @@ class BenchmarkCard(Config):
     circular: bool = False
     """Ask every rotation of the options and count a question only if all are right (MMBench; kind `choice`)."""
     category: str | None = None
-    """The key of an example's `meta` by which figures are also given apart."""
+    """The key of an example's `meta` by which figures are also given apart (not of kinds `retrieval`, whose categories
+    are its two directions, and `classification`, whose are its classes)."""
     groups: tuple[str, ...] = ()
     """Names under which `--tasks` takes several benchmarks at once."""
     published: tuple[Published, ...] = Field(default=())
+
+    @field_validator("category")
+    @classmethod
+    def _is_given_apart(cls, category: str | None, info: ValidationInfo) -> str | None:
+        if category is not None and (kind := info.data.get("kind")) in ("retrieval", "classification"):
+            raise ValueError(f"kind {kind} has categories of its own")
+        return category
 
     @field_validator("prompts", mode="before")
     @classmethod

@@ -1,7 +1,8 @@
 """Whether two runs differ, by how much, on which samples, and in what they were run differently.
 
 The same samples are compared with each other (paired), which tells smaller differences than two separate intervals do
-(Miller 2024, section 4.2). Where a run lacks samples of the other, the ones in both are compared.
+(Miller 2024, section 4.2). Where a run lacks samples of the other, the ones in both are compared - but not by scores
+that depend on the whole set (`Figure.joint`), which mean something else in either run.
 """
 
 from __future__ import annotations
@@ -9,90 +10,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlm.errors import BadInput
+from vlm.evaluation.comparison import Comparison, Differs, FigureComparison, Flip, TaskComparison
+from vlm.evaluation.direction import direction
 from vlm.evaluation.results import Figure, RunInfo, Sample, TaskResult, read_run, read_samples
-from vlm.metrics.statistics import Interval, PairedDifference, holm, paired_difference
-
-ALPHA = 0.05
-LOWER_IS_BETTER = ("rank",)
-"""Words in the names of figures that are the better the lower they are."""
-
-
-@dataclass(frozen=True)
-class Differs:
-    """Something that is not alike in both runs."""
-
-    what: str
-    a: Any
-    b: Any
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A sample whose score changed; `change` is B minus A of one sample, not scaled."""
-
-    id: str
-    change: float
-    inputs: dict[str, Any]
-    prompt: str
-    a: Any
-    b: Any
-    references: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FigureComparison:
-    """One figure in both runs, on the scale it is published in."""
-
-    metric: str
-    a: float
-    """Over the samples in both runs where there is a pair; else as the run has it."""
-    b: float
-    paired: PairedDifference | None = None
-    """B minus A; None where the figure is no mean of samples."""
-    better: int = 0
-    """Samples where B does better; unlike `paired.better` it minds figures of which less is better."""
-    worse: int = 0
-    same: int = 0
-    unscored: int = 0
-    """Samples in both runs that one of them has no score of."""
-    scale: float = 1.0
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class TaskComparison:
-    task: str
-    main: str
-    verdict: str
-    p_of_all: float | None
-    """The main figure's p counting that several tasks are compared (Holm); None where it has none."""
-    samples: int
-    """In both runs."""
-    only_a: int
-    only_b: int
-    differs: tuple[Differs, ...]
-    warnings: tuple[str, ...]
-    figures: tuple[FigureComparison, ...]
-    outputs_changed: int
-    flips: tuple[Flip, ...]
-    """The most changed samples by the main figure, or the first that is a mean of samples."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    a: RunInfo
-    b: RunInfo
-    differs: tuple[Differs, ...]
-    tasks: tuple[TaskComparison, ...]
-    only_a: tuple[str, ...]
-    only_b: tuple[str, ...]
-    unfinished_a: tuple[str, ...]
-    unfinished_b: tuple[str, ...]
+from vlm.evaluation.verdict import verdict
+from vlm.metrics.significance import holm, paired_difference
 
 
 def compare(folder_a: Path, folder_b: Path, flips: int = 10) -> Comparison:
@@ -103,7 +30,7 @@ def compare(folder_a: Path, folder_b: Path, flips: int = 10) -> Comparison:
     (info_a, tasks_a), (info_b, tasks_b) = _run(folder_a), _run(folder_b)
     common = [task for task in tasks_a if task in tasks_b]
     compared = [_task(task, (folder_a, tasks_a[task]), (folder_b, tasks_b[task]), flips) for task in common]
-    tested = {task.task: main.paired.p for task in compared if (main := _main(task)) is not None and main.paired}
+    tested = {task.task: main.paired.p for task in compared if (main := task.main_figure) is not None and main.paired}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     fields = ("model", "weights", "version", "data")
     return Comparison(
@@ -111,7 +38,7 @@ def compare(folder_a: Path, folder_b: Path, flips: int = 10) -> Comparison:
         b=info_b,
         differs=_differing((name, getattr(info_a, name), getattr(info_b, name)) for name in fields),
         tasks=tuple(
-            replace(task, p_of_all=adjusted.get(task.task), verdict=_verdict(task, adjusted)) for task in compared
+            replace(task, p_of_all=adjusted.get(task.task), verdict=verdict(task, adjusted)) for task in compared
         ),
         only_a=tuple(task for task in tasks_a if task not in tasks_b),
         only_b=tuple(task for task in tasks_b if task not in tasks_a),
@@ -120,48 +47,34 @@ def compare(folder_a: Path, folder_b: Path, flips: int = 10) -> Comparison:
     )
 
 
-def number(value: float, scale: float = 1.0) -> str:
-    """As many digits as mean something: two of a percentage, four of a fraction."""
-    return f"{value:,.2f}" if abs(scale) >= 10 else f"{value:,.4f}"
-
-
-def probability(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def spoken(found: Interval, scale: float) -> str:
-    """ "1.20 (0.30 to 2.10)", without the brackets where there is no interval."""
-    if found.low is None or found.high is None:
-        return number(found.value, scale)
-    return f"{number(found.value, scale)} ({number(found.low, scale)} to {number(found.high, scale)})"
-
-
 def _run(folder: Path) -> tuple[RunInfo, dict[str, TaskResult]]:
     """A run and its finished tasks by the names of their folders."""
     info, results = read_run(folder)
-    finished = [task for task in info.tasks if (folder / task / "results.json").is_file()]
     if not results:
         raise BadInput(f"{folder}: no finished task of {len(info.tasks)} ({', '.join(info.tasks) or 'none named'})")
-    for task, result in zip(finished, results, strict=True):
+    for task, result in results.items():
         for metric, figure in result.figures.items():
             if not math.isfinite(figure.value):
                 raise BadInput(f"{folder / task / 'results.json'}: {metric} is {figure.value}; expected a number")
-    return info, dict(zip(finished, results, strict=True))
+    return info, results
 
 
 def _task(name: str, run_a: tuple[Path, TaskResult], run_b: tuple[Path, TaskResult], flips: int) -> TaskComparison:
     (folder_a, result_a), (folder_b, result_b) = run_a, run_b
     samples_a, samples_b = _samples(folder_a / name), _samples(folder_b / name)
     pairs = [(a, samples_b[key]) for key, a in samples_a.items() if key in samples_b]
+    only_a, only_b = len(samples_a) - len(pairs), len(samples_b) - len(pairs)
     figures = [
-        _figure(metric, result_a.figures[metric], result_b.figures[metric], pairs)
+        _figure(metric, result_a.figures[metric], result_b.figures[metric], pairs, whole=not (only_a or only_b))
         for metric in result_a.figures
         if metric in result_b.figures
     ]
-    only_a, only_b = len(samples_a) - len(pairs), len(samples_b) - len(pairs)
     warnings = _warnings(pairs)
     if only_a or only_b:
-        warnings.append(f"{only_a} samples only in A, {only_b} only in B: compared on the {len(pairs)} in both")
+        warnings.append(
+            f"{only_a} samples only in A, {only_b} only in B: compared on the {len(pairs)} in both; "
+            "a figure that is not paired is of its own run's samples"
+        )
     missing = sorted(set(result_a.figures) ^ set(result_b.figures))
     if missing:
         warnings.append(f"only one run has these figures: {', '.join(missing)}")
@@ -196,35 +109,54 @@ def _samples(folder: Path) -> dict[str, Sample]:
     return {sample.id: sample for sample in samples}
 
 
-def _figure(metric: str, a: Figure, b: Figure, pairs: Sequence[tuple[Sample, Sample]]) -> FigureComparison:
-    if a.sample_score is None or (a.sample_score, a.scale) != (b.sample_score, b.scale):
-        note = "" if a.sample_score is None and b.sample_score is None else "not made of the same scores"
-        return FigureComparison(metric, a.value, b.value, scale=a.scale, note=note or "no mean of samples")
-    key, scale = a.sample_score, a.scale
-    scores = [(first, x, y) for first, second in pairs if (x := first.scores.get(key)) is not None
+def _figure(
+    metric: str, a: Figure, b: Figure, pairs: Sequence[tuple[Sample, Sample]], *, whole: bool
+) -> FigureComparison:
+    """`whole` says whether the pairs are all samples of both runs."""
+    if why := _unpaired(a, b, whole):
+        return FigureComparison(metric, a.value, b.value, scale=a.scale, note=why)
+    key, scale = str(a.sample_score), a.scale
+    scored = [(first, second) for first, second in pairs if key in first.scores or key in second.scores]
+    scores = [(first, x, y) for first, second in scored if (x := first.scores.get(key)) is not None
               and (y := second.scores.get(key)) is not None]  # fmt: skip
+    unscored = len(scored) - len(scores)
     if not scores:
-        return FigureComparison(metric, a.value, b.value, scale=scale, unscored=len(pairs), note="no sample in both")
+        return FigureComparison(metric, a.value, b.value, scale=scale, unscored=unscored, note="no sample in both")
     # A sample that names no cluster is one of its own.
     clusters = [sample.cluster or f"\0{sample.id}" for sample, _, _ in scores]
     of_a, of_b = [x for _, x, _ in scores], [y for _, _, y in scores]
     found = paired_difference(of_a, of_b, clusters)
-    less = _less_is_better(metric)
+    difference = found.difference.scaled(scale)
+    if a.bounds is not None:
+        most = a.bounds[1] - a.bounds[0]
+        difference = difference.within((-most, most))
+    less = direction(metric) == "down"
     return FigureComparison(
         metric=metric,
         a=scale * math.fsum(of_a) / len(scores),
         b=scale * math.fsum(of_b) / len(scores),
         paired=replace(
             found,
-            difference=found.difference.scaled(scale),
+            difference=difference,
             detectable=None if found.detectable is None else found.detectable * scale,
         ),
         better=found.worse if less else found.better,
         worse=found.better if less else found.worse,
         same=found.n - found.better - found.worse,
-        unscored=len(pairs) - len(scores),
+        unscored=unscored,
         scale=scale,
     )
+
+
+def _unpaired(a: Figure, b: Figure, whole: bool) -> str:
+    """Why a figure of two runs cannot be compared sample by sample; empty where it can."""
+    if a.sample_score is None and b.sample_score is None:
+        return "no mean of samples"
+    if (a.sample_score, a.scale) != (b.sample_score, b.scale):
+        return "not made of the same scores"
+    if not whole and (a.joint or b.joint):
+        return "a sample's score depends on all of them, and these runs' samples are not the same"
+    return ""
 
 
 def _warnings(pairs: Sequence[tuple[Sample, Sample]]) -> list[str]:
@@ -250,7 +182,7 @@ def _settings(a: TaskResult, b: TaskResult) -> Iterable[tuple[str, Any, Any]]:
     card_a, card_b = a.card.model_dump(mode="json"), b.card.model_dump(mode="json")
     for name in card_a:
         yield f"card.{name}", card_a[name], card_b[name]
-    yield "notes", list(a.notes), list(b.notes)
+    yield "notes", [n for n in a.notes if n not in b.notes], [n for n in b.notes if n not in a.notes]
 
 
 def _differing(values: Iterable[tuple[str, Any, Any]]) -> tuple[Differs, ...]:
@@ -264,45 +196,3 @@ def _flips(pairs: Sequence[tuple[Sample, Sample]], key: str | None, count: int) 
         if x is not None and y is not None and x != y:
             changes.append(Flip(a.id, y - x, a.inputs, a.prompt, a.output, b.output, a.references))
     return tuple(sorted(changes, key=lambda flip: (-abs(flip.change), flip.id))[:count])
-
-
-def _main(task: TaskComparison) -> FigureComparison | None:
-    return next((figure for figure in task.figures if figure.metric == task.main), None)
-
-
-def _verdict(task: TaskComparison, adjusted: dict[str, float]) -> str:
-    """One plain sentence on the main figure; `adjusted` has every task's p, counting that there are several."""
-    main = _main(task)
-    if main is None:
-        return f"nothing to compare: not both runs have {task.main}"
-    if not task.samples:
-        return "nothing to compare: no sample is in both runs"
-    values = f"{main.metric} {number(main.a, main.scale)} and {number(main.b, main.scale)}"
-    if main.paired is None:
-        return f"{values}; not paired ({main.note}), so no test"
-    found, difference = main.paired, main.paired.difference
-    units = f"{found.n:,} sample" + "s" * (found.n > 1)
-    if not found.better and not found.worse:
-        return f"no difference: {values}, the same on each of {units}"
-    if found.clusters < 2:
-        return f"no difference can be told from {units} of one picture ({values})"
-    p = probability(found.p)
-    if len(adjusted) > 1 and found.p < ALPHA:
-        p += f" ({probability(adjusted[task.task]).removeprefix('p ').removeprefix('= ')} among {len(adjusted)} tasks)"
-    if adjusted[task.task] < ALPHA:
-        winner = "B" if (difference.value > 0) != _less_is_better(main.metric) else "A"
-        return f"{winner} is better by {spoken(_absolute(difference), main.scale)} {main.metric}, {p}"
-    limit = found.detectable
-    seen = f"smaller than {number(limit, main.scale)} would not be seen with these {units}" if limit else "too few vary"
-    return f"no difference can be told: {seen} (B - A is {spoken(difference, main.scale)} {main.metric}, {p})"
-
-
-def _less_is_better(metric: str) -> bool:
-    return any(word in metric.lower() for word in LOWER_IS_BETTER)
-
-
-def _absolute(found: Interval) -> Interval:
-    if found.value >= 0:
-        return found
-    low, high = (None if x is None else -x for x in (found.high, found.low))
-    return Interval(-found.value, low, high, found.error)

@@ -13,42 +13,72 @@ from vlm.metrics.statistics import Interval, Statistic, bootstrap, interval_of_m
 DIGITS = 6
 """Decimals of a published figure; more would be noise of the last bits."""
 
+Bounds = tuple[float, float]
+FRACTION: Bounds = (0.0, 1.0)
+
 
 def figure(
-    interval: Interval, n: int, *, scale: float = 1.0, sample_score: str | None = None, note: str = ""
+    interval: Interval,
+    n: int,
+    *,
+    scale: float = 1.0,
+    bounds: Bounds | None = FRACTION,
+    sample_score: str | None = None,
+    joint: bool = False,
+    note: str = "",
 ) -> Figure:
+    """The interval on another scale. `bounds`, before scaling, are the least and the most the metric can be (None: it
+    has none): the interval ends there, so that a handful of samples does not give a share below 0.
+    """
+
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(scale * value, DIGITS)
 
+    inside = interval if bounds is None else interval.within(bounds)
     return Figure(
-        value=round(scale * interval.value, DIGITS),
-        low=rounded(interval.low),
-        high=rounded(interval.high),
-        error=rounded(interval.error),
+        value=round(scale * inside.value, DIGITS),
+        low=rounded(inside.low),
+        high=rounded(inside.high),
+        error=rounded(inside.error),
         n=n,
         sample_score=sample_score,
         scale=scale,
+        bounds=None if bounds is None else (scale * bounds[0], scale * bounds[1]),
+        joint=joint,
         note=note,
     )
 
 
-def mean_figure(samples: Sequence[Sample], score: str, *, scale: float = 1.0, note: str = "") -> Figure:
-    """The mean of a score over the samples that have it, with a clustered interval."""
+def mean_figure(
+    samples: Sequence[Sample],
+    score: str,
+    *,
+    scale: float = 1.0,
+    bounds: Bounds | None = FRACTION,
+    joint: bool = False,
+) -> Figure:
+    """The mean of a score over the samples that have it, with a clustered interval; see `figure` and `Figure.joint`."""
     values, clusters = [], []
     for sample in samples:
         value = sample.scores.get(score)
         if value is not None:
             values.append(value)
             clusters.append(sample.cluster)
-    return figure(interval_of_mean(values, clusters), len(values), scale=scale, sample_score=score, note=note)
+    found = interval_of_mean(values, clusters)
+    return figure(found, len(values), scale=scale, bounds=bounds, sample_score=score, joint=joint)
 
 
 def resampled_figure(
-    rows_NS: ArrayLike, clusters: Sequence[str], statistic: Statistic, *, scale: float = 1.0, note: str = ""
+    rows_NS: ArrayLike,
+    clusters: Sequence[str],
+    statistic: Statistic,
+    *,
+    scale: float = 1.0,
+    bounds: Bounds | None = FRACTION,
 ) -> Figure:
     """A figure that is no mean of samples: `statistic` of rows, with a cluster-bootstrap interval."""
     rows = np.asarray(rows_NS, np.float64)
-    return figure(bootstrap(rows, clusters, statistic), len(rows), scale=scale, note=note)
+    return figure(bootstrap(rows, clusters, statistic), len(rows), scale=scale, bounds=bounds)
 
 
 def around(value: float, interval: Interval) -> Interval:

@@ -37,6 +37,11 @@ class Figure(Config):
     sample_score: str | None = None
     """The key of `Sample.scores` whose mean, times `scale`, this figure is; None where it is no mean of samples."""
     scale: float = 1.0
+    bounds: tuple[float, float] | None = None
+    """The least and the most it can be, where that is known; no interval reaches beyond."""
+    joint: bool = False
+    """A sample's score depends on the other samples too (a rank on the candidates, CIDEr on how rare words are):
+    such scores can be compared only between runs of the very same samples."""
     note: str = ""
 
 
@@ -45,7 +50,7 @@ class Sample(Config):
 
     id: str
     inputs: dict[str, Any]
-    """`image`, `video` or `frames`: paths relative to the data folder."""
+    """`image`, `video` or `frames`: files as `vlm.evaluation.places` names them, alike on every machine."""
     prompt: str = ""
     """The text the model was given; a retrieval query's text."""
     output: Any = None
@@ -86,8 +91,9 @@ class RunInfo(Config):
     weights: str
     version: str
     data: str
-    """The data folder the samples' paths are relative to; empty where the data came in a wheel."""
+    """The data folder on the machine of the run; empty where none was needed."""
     tasks: tuple[str, ...]
+    """In order; one without a `results.json` is not finished."""
 
 
 def write_task(folder: Path, result: TaskResult, samples: Sequence[Sample]) -> None:
@@ -96,6 +102,10 @@ def write_task(folder: Path, result: TaskResult, samples: Sequence[Sample]) -> N
     lines = (json.dumps(s.model_dump(mode="json"), ensure_ascii=False) + "\n" for s in samples)
     atomic_write(folder / "samples.jsonl", "".join(lines))
     atomic_write(folder / "results.json", result.model_dump_json(indent=1) + "\n")
+
+
+def write_info(folder: Path, info: RunInfo) -> None:
+    atomic_write(folder / "run.json", info.model_dump_json(indent=1) + "\n")
 
 
 def read_result(folder: Path) -> TaskResult:
@@ -112,11 +122,16 @@ def read_samples(folder: Path) -> Iterator[Sample]:
             yield config.parse(Sample, _json(line, f"{path}:{number}"), f"{path}:{number}")
 
 
-def read_run(folder: Path) -> tuple[RunInfo, list[TaskResult]]:
-    """A run's description and the results of its finished tasks, in order. Raises `BadInput` where there is none."""
+def read_info(folder: Path) -> RunInfo:
     path = folder / "run.json"
-    info = config.parse(RunInfo, _json(path.read_bytes() if path.is_file() else None, str(path)), str(path))
-    return info, [read_result(folder / task) for task in info.tasks if (folder / task / "results.json").is_file()]
+    return config.parse(RunInfo, _json(path.read_bytes() if path.is_file() else None, str(path)), str(path))
+
+
+def read_run(folder: Path) -> tuple[RunInfo, dict[str, TaskResult]]:
+    """A run's description and its finished tasks' results, in order. Raises `BadInput` where a file is damaged."""
+    info = read_info(folder)
+    finished = [task for task in info.tasks if (folder / task / "results.json").is_file()]
+    return info, {task: read_result(folder / task) for task in finished}
 
 
 def _json(text: bytes | None, where: str) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlm.errors import BadInput
 
 # What numpy and zipfile raise for damaged files, with an encrypted or unknown kind of compression as the last two.
-_BROKEN = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, NotImplementedError)
+_BROKEN = (ValueError, OSError, EOFError, KeyError, MemoryError, OverflowError, RuntimeError, NotImplementedError)
 
 
 class BadFiles(BadInput):
@@ -29,24 +29,30 @@ class BadFiles(BadInput):
 
 
 class Problems:
-    """Collects what is wrong, so that a user sees all of it at once."""
+    """Collects what is wrong with the files, a line for each fault, so that a user sees all of it at once."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def some(self, found: Sequence[object], what: str) -> None:
+    def some(self, found: Sequence[object], path: str, what: str) -> None:
         """A line with the count, where `what` has {n}, and the first of them, if there are any."""
         if found:
-            self.lines.append(f"{what.replace('{n}', str(len(found)))} (first: {found[0]!r})")
+            self.lines.append(f"{path}: {what.replace('{n}', str(len(found)))} (first: {found[0]!r})")
 
     def same_ids(self, given: Collection[str], wanted: Collection[str], path: str, other: str, things: str) -> None:
-        named = {line.partition(": ")[0] for line in self.lines}
-        if not wanted and other not in named:
-            self.lines.append(f"{other}: no {things} in it; expected at least one")
-        if not wanted or (not given and path in named):  # one fault, not one for every id as well
-            return
-        self.some([i for i in wanted if i not in given], f"{path}: {{n}} of {len(wanted)} {things} of {other} missing")
-        self.some([i for i in given if i not in wanted], f"{path}: {{n}} of {len(given)} ids unknown to {other}")
+        """The ids of two files must be the same. Where they share none, a fault told already is the reason."""
+        missing, unknown = [i for i in wanted if i not in given], [i for i in given if i not in wanted]
+        if len(missing) < len(wanted):
+            self.some(missing, path, f"{{n}} of {len(wanted)} {things} of {other} missing")
+            self.some(unknown, path, f"{{n}} of {len(given)} ids unknown to {other}")
+        elif not self.lines:
+            if not wanted:
+                self.lines.append(f"{other}: no {things} in it; expected at least one")
+            elif not given:
+                self.lines.append(f"{path}: nothing in it; expected the {len(wanted)} {things} of {other}")
+            else:
+                ids = f"{path}: none of its {len(given)} ids (first: {unknown[0]!r})"
+                self.lines.append(f"{ids} is one of the {len(wanted)} of {other} (first: {missing[0]!r})")
 
     def check(self) -> None:
         if self.lines:
@@ -139,8 +145,10 @@ def answers_of(content: Any, path: str, problems: Problems, field: str, key: str
     `{id: [texts]}`, or the official list of objects with the id under `key` and `answers`, bare or under "annotations".
     A text may stand in an object under `field`, and a single answer need not be in a list.
     """
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+    if isinstance(content, dict) and "annotations" in content:
         content = content["annotations"]
+        if not isinstance(content, list):
+            raise BadInput(f"{path}: annotations are one {_kind(content)}; expected a list of objects with {key}")
     kinds: dict[str, dict[str, Any]] = {}
     rows = _rows(content, path, problems, key, f"{field}s", kinds)
     name = "references" if field == "caption" else "answers"
@@ -157,10 +165,10 @@ def answers_of(content: Any, path: str, problems: Problems, field: str, key: str
             more = kinds.get(i, {})
             types = [None if more.get(k) is None else str(more[k]) for k in ("answer_type", "question_type")]
             found[i] = Asked(texts, *types)
-    problems.some(wrong, f"{path}: {{n}} of {len(rows)} items whose {name} are not a list of strings")
-    problems.some(none, f"{path}: {{n}} of {len(rows)} items have no {name}")
-    # An item with a fault has its line already; it is not missing as well.
-    return found | {i: Asked([]) for i in (*wrong, *none)}
+    problems.some(wrong, path, f"{{n}} of {len(rows)} items whose {name} are not a list of strings")
+    problems.some(none, path, f"{{n}} of {len(rows)} items have no {name}")
+    # An item with a fault has its line already; it is not missing as well. Of a file of faults alone no id counts.
+    return found | {i: Asked([]) for i in (*wrong, *none)} if found else {}
 
 
 def _rows(
@@ -182,16 +190,16 @@ def _rows(
         rows[name] = row[field]
         if rest is not None:
             rest[name] = row
-    problems.some(lacking, f"{path}: {{n}} of {len(content)} rows lack {key} or {field}")
-    problems.some(list(dict.fromkeys(twice)), f"{path}: {{n}} ids more than once")
+    problems.some(lacking, path, f"{{n}} of {len(content)} rows lack {key} or {field}")
+    problems.some(list(dict.fromkeys(twice)), path, "{n} ids more than once")
     return rows
 
 
 def _texts(rows: dict[str, Any], path: str, problems: Problems, name: str) -> dict[str, str]:
     wrong = {i: _kind(value) for i, value in rows.items() if not isinstance(value, str)}
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(wrong.values()).items())
-    problems.some(list(wrong), f"{path}: {{n}} of {len(rows)} {name} are not strings but {kinds}")
-    return rows
+    problems.some(list(wrong), path, f"{{n}} of {len(rows)} {name} are not strings but {kinds}")
+    return rows if len(wrong) < len(rows) else {}
 
 
 def _is_id(value: Any) -> bool:

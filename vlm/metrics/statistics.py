@@ -1,4 +1,4 @@
-"""How far a benchmark's figures may be off, and whether two runs differ (Miller 2024, "Adding Error Bars to Evals").
+"""How far a benchmark's figures may be off (Miller 2024, "Adding Error Bars to Evals").
 
 Pure functions on arrays. Samples of one cluster (an image, a document) are not independent: where clusters are given
 they are what varies, whole. No result depends on the order of the samples, and none is NaN: what cannot be told from
@@ -25,8 +25,6 @@ Statistic = Callable[[np.ndarray], float]
 
 CELLS = 2**22
 """Numbers drawn at once: what bounds the memory of resampling."""
-ENUMERATED = 14
-"""Up to this many clusters that differ, all 2^C sign flips are tried instead of a random choice of them."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +41,17 @@ class Interval:
         low, high, error = (None if x is None else x * scale for x in (self.low, self.high, self.error))
         return Interval(self.value * scale, low, high, error)
 
+    def within(self, bounds: tuple[float, float]) -> Interval:
+        """The same with its ends inside the least and the most the figure can be.
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """What the same samples say of two systems: the mean of B minus A."""
-
-    difference: Interval
-    p: float
-    """Two-sided, of no difference (`sign_flip_test`)."""
-    detectable: float | None
-    """The smallest true difference that is likely found, and that `sign_flip_test` can find at all."""
-    better: int
-    """Samples where B scores higher."""
-    worse: int
-    n: int
-    clusters: int
+        Student's t knows no bounds, and of a handful of samples goes beyond them. Raises `BadInput` where the value
+        itself does.
+        """
+        least, most = bounds
+        if not least - 1e-9 <= self.value <= most + 1e-9:
+            raise BadInput(f"a figure is {self.value}; expected {least:g} to {most:g}")
+        low, high = (None if x is None else min(most, max(least, x)) for x in (self.low, self.high))
+        return Interval(self.value, low, high, self.error)
 
 
 def standard_error(scores: ArrayLike) -> float:
@@ -76,7 +70,7 @@ def clustered_standard_error(scores: ArrayLike, clusters: Clusters) -> float:
     be negative; a variance that comes out below zero is taken as zero.
     """
     independent = standard_error(scores)
-    rows_NS, starts_C = _sorted_rows(scores, clusters)
+    rows_NS, starts_C = sorted_rows(scores, clusters)
     distance_N = rows_NS[:, 0] - rows_NS[:, 0].mean()
     between = (np.add.reduceat(distance_N, starts_C) ** 2).sum() - (distance_N**2).sum()
     return float(np.sqrt(max(0.0, independent**2 + between / len(rows_NS) ** 2)))
@@ -94,13 +88,13 @@ def interval_of_mean(scores: ArrayLike, clusters: Clusters | None = None) -> Int
 
     Raises `BadInput` where there are no scores, one is not finite, or clusters are not one a score.
     """
-    rows_NS, starts_C = _sorted_rows(scores, clusters)
+    rows_NS, starts_C = sorted_rows(scores, clusters)
     n, count = len(rows_NS), len(starts_C)
     values = rows_NS[:, 0]
-    mean, error = _mean_and_error(values, starts_C)
+    mean, error = mean_and_error(values, starts_C)
     if count < 2:
         return Interval(mean)
-    t = _t_quantile(count - 1)
+    t = t_quantile(count - 1)
     if set(np.unique(values)) <= {0.0, 1.0}:
         effective = min(float(n), mean * (1 - mean) / error**2) if error else float(n if 0 < mean < 1 else count)
         middle = (mean + t * t / (2 * effective)) / (1 + t * t / effective)
@@ -127,7 +121,7 @@ def bootstrap(
     The same seed gives the same interval, whatever the order of the samples. Raises `BadInput` as `interval_of_mean`,
     or where the statistic of all samples is not finite.
     """
-    rows_NS, starts_C = _sorted_rows(rows_NS, clusters)
+    rows_NS, starts_C = sorted_rows(rows_NS, clusters)
     sizes_C = np.diff(np.append(starts_C, len(rows_NS)))
     value = float(rows_NS[:, 0].mean() if statistic is None else statistic(rows_NS))
     if not np.isfinite(value):
@@ -152,104 +146,7 @@ def bootstrap(
     return Interval(value, float(low), float(high), float(finite.std(ddof=1)))
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters | None = None) -> PairedDifference:
-    """Compare two systems by their scores of the same samples, `a` and `b` [N]: the mean of b - a (section 4.2).
-
-    The interval is Student's t on the clustered error of the differences; there is none where they are all the same.
-    `detectable` is `smallest_detectable_difference`, or six clusters' usual difference where that is more: fewer than
-    six that differ cannot make p less than 0.05, which an error from one or two of them does not know.
-    """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape:
-        raise BadInput(f"scores of shape {first.shape} and {second.shape}; expected the same samples in both")
-    differences = second - first
-    rows_NS, starts_C = _sorted_rows(differences, clusters)
-    mean, error = _mean_and_error(rows_NS[:, 0], starts_C)
-    half = _t_quantile(len(starts_C) - 1) * error if error else 0.0
-    detectable = smallest_detectable_difference(differences, clusters)
-    if detectable is not None:
-        sizes_C = np.abs(np.add.reduceat(rows_NS[:, 0], starts_C))
-        detectable = max(detectable, 6 * float(np.median(sizes_C[sizes_C > 0])) / len(rows_NS))
-    return PairedDifference(
-        difference=Interval(mean, mean - half, mean + half, error) if error else Interval(mean),
-        p=sign_flip_test(differences, clusters),
-        detectable=detectable,
-        better=int((differences > 0).sum()),
-        worse=int((differences < 0).sum()),
-        n=len(differences),
-        clusters=len(starts_C),
-    )
-
-
-def sign_flip_test(
-    differences: ArrayLike, clusters: Clusters | None = None, resamples: int = 10_000, seed: int = 0
-) -> float:
-    """Two-sided p of no difference between paired scores: how often as large a sum comes of flipping signs at random.
-
-    Were the two systems alike, each cluster's sum of differences would as well have the other sign (Fisher 1935,
-    section 21). Exact where the sums that are not zero are all of one size (then it is `mcnemar`) or few; else over
-    `resamples` random flips, the observed one counted with them, so that p is never zero (Phipson and Smyth 2010).
-    """
-    rows_NS, starts_C = _sorted_rows(differences, clusters)
-    sums_C = np.add.reduceat(rows_NS[:, 0], starts_C)
-    tiny = 1e-12 * float(np.abs(rows_NS).sum())  # what is left of 0.1 + 0.2 - 0.3
-    sums_C = sums_C[np.abs(sums_C) > tiny]
-    if not len(sums_C):
-        return 1.0
-    sizes_C, observed = np.sort(np.abs(sums_C)), abs(float(sums_C.sum())) - tiny
-    count = len(sizes_C)
-    if sizes_C[-1] - sizes_C[0] <= tiny:
-        return mcnemar(int((sums_C > 0).sum()), int((sums_C < 0).sum()))
-    if count <= ENUMERATED:
-        flips = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return float((np.abs((1 - 2 * flips) @ sizes_C) >= observed).mean())
-    random = np.random.default_rng(seed)
-    done = extreme = 0
-    while done < resamples:
-        block = min(max(1, CELLS // count), resamples - done)
-        bits = np.unpackbits(np.frombuffer(random.bytes(block * (count // 8 + 1)), np.uint8).reshape(block, -1), axis=1)
-        sums_R = 2 * (bits[:, :count] @ sizes_C) - sizes_C.sum()
-        extreme += int((np.abs(sums_R) >= observed).sum())
-        done += block
-    return (1 + extreme) / (1 + resamples)
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p of McNemar's test (1947): `better` and `worse` samples changed, a fair coin each if alike."""
-    changed, fewer = better + worse, min(better, worse)
-    term = tail = 1
-    for k in range(1, fewer + 1):
-        term = term * (changed - k + 1) // k
-        tail += term
-    return min(1.0, 2 * tail / 2**changed)
-
-
-def smallest_detectable_difference(
-    differences: ArrayLike, clusters: Clusters | None = None, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
-    """The true difference that a two-sided test at `alpha` finds with probability `power` on samples like these.
-
-    (z_{1 - alpha/2} + z_power) times the clustered error of the paired differences: Miller 2024, section 5, the
-    formula for n solved for the difference. None where the differences do not vary.
-    """
-    if not (0 < alpha < 1 and 0 < power < 1):
-        raise BadInput(f"power {power} and alpha {alpha}; expected both between 0 and 1")
-    rows_NS, starts_C = _sorted_rows(differences, clusters)
-    _, error = _mean_and_error(rows_NS[:, 0], starts_C)
-    normal = NormalDist()
-    return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * error if error else None
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values adjusted for there being several of them (Holm 1979), in the order given."""
-    adjusted, highest, count = [0.0] * len(p_values), 0.0, len(p_values)
-    for rank, i in enumerate(sorted(range(count), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (count - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
-
-
-def _sorted_rows(rows: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray, np.ndarray]:
+def sorted_rows(rows: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows [N, S] in an order of their own, clusters together, and where each cluster starts [C]."""
     rows_NS = np.asarray(rows, np.float64)
     if rows_NS.ndim == 1:
@@ -270,7 +167,7 @@ def _sorted_rows(rows: ArrayLike, clusters: Clusters | None) -> tuple[np.ndarray
     return rows_NS[order_N], np.searchsorted(labels_N[order_N], np.arange(len(numbers)))
 
 
-def _mean_and_error(values_N: np.ndarray, starts_C: np.ndarray) -> tuple[float, float | None]:
+def mean_and_error(values_N: np.ndarray, starts_C: np.ndarray) -> tuple[float, float | None]:
     """The mean and its clustered error; None with one cluster or where clusters do not differ beyond rounding."""
     n, count, mean = len(values_N), len(starts_C), float(values_N.mean())
     sums_C = np.add.reduceat(values_N - mean, starts_C)
@@ -289,7 +186,7 @@ def _members(starts_C: np.ndarray, sizes_C: np.ndarray, chosen: np.ndarray) -> n
 _T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157)
 
 
-def _t_quantile(degrees: int) -> float:
+def t_quantile(degrees: int) -> float:
     """Student's t at 97.5 %: a table below ten degrees, from there Abramowitz and Stegun's 26.7.5 (right to 1e-5)."""
     if degrees < 10:
         return _T[degrees - 1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.card import BenchmarkCard
+from vlm.evaluation.places import name_of
 from vlm.evaluation.results import Figure, Sample
 from vlm.evaluation.subject import Progress, Subject
 
@@ -27,17 +28,18 @@ class Job:
     classes: tuple[str, ...] = ()
 
     def inputs(self, example: Example) -> dict[str, object]:
-        """The example's files, relative to the data folder."""
+        """The example's files by name."""
         if example.frames:
-            return {"frames": [relative(frame, self.data) for frame in example.frames]}
+            return {"frames": [name_of(frame, self.data) for frame in example.frames]}
         if example.image is not None:
-            return {"image": relative(example.image, self.data)}
-        return {"video": relative(Path(example.video or ""), self.data)}
+            return {"image": name_of(example.image, self.data)}
+        return {"video": name_of(Path(example.video or ""), self.data)}
 
     def cluster(self, example: Example) -> str:
-        """Samples about one picture or clip belong together."""
-        inputs = self.inputs(example)
-        return str(inputs.get("image") or inputs.get("video") or inputs["frames"])
+        """What samples about one picture or clip share: its name; of frames the clip's own, or that of the first."""
+        if example.frames:
+            return example.video or name_of(example.frames[0], self.data)
+        return name_of(example.files[0], self.data)
 
     def category(self, example: Example) -> str | None:
         if self.card.category is None:
@@ -63,8 +65,3 @@ class Outcome:
     figures: dict[str, Figure]
     categories: dict[str, dict[str, Figure]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-def relative(path: Path, data: Path | None) -> str:
-    """A path below the data folder without it; another path as it is."""
-    return path.relative_to(data).as_posix() if data is not None and path.is_relative_to(data) else str(path)

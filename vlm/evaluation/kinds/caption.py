@@ -9,12 +9,15 @@ import numpy as np
 
 from vlm.evaluation.figures import around, clusters_of, figure, mean_figure, resampled_figure
 from vlm.evaluation.kinds.base import Job, Outcome
-from vlm.evaluation.results import Sample
+from vlm.evaluation.results import Figure, Sample
 from vlm.evaluation.subject import Ask
 from vlm.metrics.bleu import bleu_counts, bleu_of
 from vlm.metrics.caption import cider, rouge_l
 from vlm.metrics.java import NotAvailable, meteor, spice
 from vlm.metrics.statistics import interval_of_mean
+
+CIDER = (0.0, 10.0)
+"""What CIDEr can be; all other metrics of captions are fractions."""
 
 
 def run(job: Job) -> Outcome:
@@ -42,10 +45,11 @@ def run(job: Job) -> Outcome:
         for i, (example, caption) in enumerate(zip(job.examples, captions, strict=True))
     ]
     clusters = clusters_of(samples)
-    figures = {"CIDEr": mean_figure(samples, "CIDEr")}
+    figures = {"CIDEr": mean_figure(samples, "CIDEr", bounds=CIDER, joint=True)}
     if len(captions) > 1:
-        shuffled = cider(references, _deranged(captions))
-        figures["CIDEr_pictures_shuffled"] = figure(interval_of_mean(shuffled.per_item, clusters), len(captions))
+        shuffled = interval_of_mean(cider(references, _deranged(captions)).per_item, clusters)
+        note = "each caption at another picture: what is said without looking"
+        figures["CIDEr_pictures_shuffled"] = figure(shuffled, len(captions), bounds=CIDER, note=note)
     for n in (1, 2, 3, 4):
         figures[f"BLEU-{n}"] = resampled_figure(counts, clusters, partial(_bleu, n))
     figures["ROUGE-L"] = mean_figure(samples, "ROUGE-L")
@@ -61,7 +65,21 @@ def run(job: Job) -> Outcome:
     notes = [*unavailable, f"{len(set(captions))} different captions for {len(captions)} pictures"]
     if len(captions) == 1:
         notes.append("CIDEr of one picture is 0: its weights come from the other pictures")
-    return Outcome(samples, "CIDEr", figures, notes=tuple(notes))
+    return Outcome(samples, "CIDEr", figures, _by_category(samples), tuple(notes))
+
+
+def _by_category(samples: Sequence[Sample]) -> dict[str, dict[str, Figure]]:
+    """CIDEr of each category by itself: how rare a word is is counted among its own references."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.category is not None:
+            groups.setdefault(sample.category, []).append(sample)
+    found = {}
+    for name, members in sorted(groups.items()):
+        alone = cider([list(s.references) for s in members], [str(s.prediction) for s in members])
+        spread = interval_of_mean(alone.per_item, clusters_of(members))
+        found[name] = {"CIDEr": figure(spread, len(members), bounds=CIDER)}
+    return found
 
 
 def _bleu(n: int, rows_NS: np.ndarray) -> float:

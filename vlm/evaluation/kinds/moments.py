@@ -9,7 +9,7 @@ import numpy as np
 
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
-from vlm.evaluation.figures import mean_figure
+from vlm.evaluation.figures import by_category, mean_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
 from vlm.heads.media import Media
@@ -57,7 +57,8 @@ def run(job: Job) -> Outcome:
         job.progress(number)
     figures = {key: mean_figure(samples, key, scale=100.0) for key in samples[0].scores}
     note = f"windows from the similarity of a frame each {SECONDS:g} s; IoU thresholds {THRESHOLDS[0]}-{THRESHOLDS[-1]}"
-    return Outcome(samples, "R1@0.5", figures, notes=(note,))
+    categories = by_category(samples, dict.fromkeys(figures, 100.0))
+    return Outcome(samples, "R1@0.5", figures, categories, notes=(note,))
 
 
 def _truth(job: Job, example: Example) -> tuple[list[list[float]], float]:

@@ -69,13 +69,22 @@ def run(job: Job) -> Outcome:
         )
     figures: dict[str, Figure] = {}
     for way in ("text_to_image", "image_to_text"):
-        figures |= {f"{way}_R@{k}": mean_figure(samples, f"{way}_R@{k}", scale=100.0) for k in KS}
+        figures |= {f"{way}_R@{k}": mean_figure(samples, f"{way}_R@{k}", scale=100.0, joint=True) for k in KS}
         own = [s for s in samples if s.category == way]
-        rows = [[s.scores["rank"] or 0.0] for s in own]
-        figures[f"{way}_median_rank"] = resampled_figure(rows, clusters_of(own), lambda r: float(np.median(r[:, 0])))
-        figures[f"{way}_mean_rank"] = resampled_figure(rows, clusters_of(own), lambda r: float(r[:, 0].mean()))
+        rows, clusters = [[s.scores["rank"] or 0.0] for s in own], clusters_of(own)
+        worst = (1.0, float(pictures if way == "text_to_image" else texts))
+        figures[f"{way}_median_rank"] = resampled_figure(rows, clusters, _median, bounds=worst)
+        figures[f"{way}_mean_rank"] = resampled_figure(rows, clusters, _mean, bounds=worst)
     notes = (f"{len(captions)} texts, {len(names)} pictures or clips",)
     return Outcome(samples, "text_to_image_R@1", figures, notes=notes)
+
+
+def _median(rows_N1: NDArray[np.float64]) -> float:
+    return float(np.median(rows_N1))
+
+
+def _mean(rows_N1: NDArray[np.float64]) -> float:
+    return float(rows_N1.mean())
 
 
 Best = list[tuple[int, float]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from vlm.errors import BadInput
+from vlm.evaluation.places import path_of
 from vlm.video.reader import open_video
 from vlm.vision.images import is_video, load_image
 
@@ -35,7 +36,7 @@ class Album:
         self.unread, self.full, self._share = {}, False, self._left // tasks_left
 
     def add(self, name: str) -> int | None:
-        """The number of the thumbnail of `name`, a path below the data folder.
+        """The number of the thumbnail of a file by its name in the run (`vlm.evaluation.places`).
 
         None where it cannot be read, which `unread` then tells, or where the task's share is used up (`full`).
         """
@@ -47,11 +48,12 @@ class Album:
         if self._share <= 0:
             self.full = True
             return None
+        path = path_of(name, self.data)
         try:
-            uri = _data_uri(_first_frame(self.data / name))
+            uri = _data_uri(_first_frame(path))
         except BadInput as error:
             # The page is the same on every machine: no path of this one in it.
-            self.unread[name] = str(error).replace(str(self.data / name), name)
+            self.unread[name] = str(error).replace(str(path), name)
             self._numbers[name] = None
             return None
         number = self._known.get(uri)

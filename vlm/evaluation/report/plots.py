@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from vlm.evaluation.report.samples import default_score, is_rank, score_names, value
+from vlm.evaluation.direction import is_rank
+from vlm.evaluation.report.samples import default_score, score_names, value
 from vlm.evaluation.results import Sample, TaskResult
 
 WIDTH, HEIGHT = 460, 250

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from vlm.evaluation.direction import direction
 from vlm.evaluation.report.pictures import Album
-from vlm.evaluation.report.samples import choose, default_score, direction, score_names, value, verdict
+from vlm.evaluation.report.samples import choose, default_score, score_names, value, verdict
 from vlm.evaluation.results import Sample, TaskResult
 from vlm.vision.images import is_image, is_video
 
@@ -90,7 +91,7 @@ class _Maker:
         row: dict[str, Any] = {
             "at": at,
             "id": sample.id,
-            "name": ", ".join(_file_name(name) for name in named[:1]),
+            "name": _file_name(sample.cluster or named[0]) if named else "",
             "prompt": "" if self.common else _clip(sample.prompt),
             "answer": "" if candidates else _clip(sample.prediction or ""),
             "output": _clip(output) if output != sample.prediction else "",
@@ -107,7 +108,7 @@ class _Maker:
         return {key: v for key, v in row.items() if v not in ("", None, [])}
 
     def _candidate(self, item: str, score: Any, right: Counter[str], pictures: bool) -> dict[str, Any]:
-        made: dict[str, Any] = {"text": _clip(_label(item, self.known))}
+        made: dict[str, Any] = {"text": _clip(_label(item))}
         if item in right:
             made["right"] = True
         if isinstance(score, int | float) and math.isfinite(score):
@@ -125,17 +126,16 @@ class _Maker:
         if not targets:
             return {}
         missed = [] if any(r in items for r in targets) else targets[:1]
-        made = [{"text": _label(r, self.known), "right": True, **self._picture(r, pictures)} for r in missed]
-        return {"references": [[_label(r, self.known), 1] for r in targets], "targets": made}
+        made = [{"text": _label(r), "right": True, **self._picture(r, pictures)} for r in missed]
+        return {"references": [[_label(r), 1] for r in targets], "targets": made}
 
 
 def _known(samples: Sequence[Sample]) -> dict[str, str]:
-    """The picture that an id or a cluster's name stands for: candidates may be named by either."""
+    """The picture that a cluster's name stands for: a clip's first frame, where the clip goes by a name of its own."""
     known: dict[str, str] = {}
     for sample in samples:
         for path in _paths(sample)[:1]:
-            known.setdefault(sample.id, path)
-            known.setdefault(sample.cluster or sample.id, path)
+            known.setdefault(sample.cluster or path, path)
     return known
 
 
@@ -166,10 +166,9 @@ def _is_media(item: str) -> bool:
     return is_image(item) or is_video(item)
 
 
-def _label(item: str, known: Mapping[str, str]) -> str:
-    """A picture's file name; the first frame's where a clip goes by its frames; else the candidate's own words."""
-    path = item if _is_media(item) else known.get(item)
-    return item if path is None else _file_name(path)
+def _label(item: str) -> str:
+    """A picture's or clip's file name; else the candidate's own words."""
+    return _file_name(item) if _is_media(item) else item
 
 
 def _file_name(path: str) -> str:

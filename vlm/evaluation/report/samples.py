@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Sequence
-from typing import Literal
 
+from vlm.evaluation.direction import direction, is_rank
 from vlm.evaluation.results import Sample, TaskResult
 
 SEED = 0
-
-Direction = Literal["up", "down", "none"]
-_DOWN = re.compile(r"(^|[_\W])(rank|loss|error|wer|cer|perplexity|unreadable)s?($|[_\W])", re.IGNORECASE)
-_NEUTRAL = re.compile(r"(^|[_\W])(confidence|words|length|tokens|seconds|start|end)($|[_\W])", re.IGNORECASE)
-
-
-def direction(score: str) -> Direction:
-    """Whether more of a score is better ("up"), worse ("down"), or neither."""
-    return "none" if _NEUTRAL.search(score) else "down" if _DOWN.search(score) else "up"
-
-
-def is_rank(score: str) -> bool:
-    return re.search(r"(^|[_\W])rank($|[_\W])", score, re.IGNORECASE) is not None
 
 
 def value(sample: Sample, score: str | None) -> float | None:

@@ -97,14 +97,17 @@ def sensitivities(results: Sequence[TaskResult]) -> list[Sensitivity]:
 
 
 def terminal_rows(results: Sequence[TaskResult]) -> list[list[str]]:
-    """The columns' names, then a row for each figure; a task is named in its first row."""
+    """The columns' names, then a row for each figure; a task is named in its first row.
+
+    Without the column of published scores where there are none.
+    """
     rows = [COLUMNS]
     for result in results:
         for position, (name, figure) in enumerate(in_order(result)):
             others = ", ".join(f"{v:g} ({model})" for v, model in published(result, name, figure)[:2])
             task = label(result) if position == 0 else ""
             rows.append([task, name, shown(figure), f"{figure.n:,}", others])
-    return rows
+    return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
 
 
 def as_json(info: RunInfo, results: Sequence[TaskResult]) -> str:

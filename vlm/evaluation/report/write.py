@@ -23,13 +23,14 @@ def write_reports(run: Path, data: Path | None = None, *, top: int = TOP) -> lis
     if top < 0:
         raise BadInput(f"report: top: expected 0 or more samples with pictures, got {top}")
     info, results = read_run(run)
-    for result in results:
+    for task, result in results.items():
         if result.main not in result.figures:
             known = ", ".join(result.figures) or "none"
-            raise BadInput(f"{run / result.task}: main: expected one of the figures ({known}), got {result.main!r}")
-    folders = [run / task for task in info.tasks if (run / task / "results.json").is_file()]
-    html = page(info, list(zip(results, folders, strict=True)), data or Path(info.data), top)
-    texts = {"md": markdown(info, results), "json": as_json(info, results), "html": html}
+            raise BadInput(f"{run / task}: main: expected one of the figures ({known}), got {result.main!r}")
+    tasks = [(result, run / task) for task, result in results.items()]
+    found = list(results.values())
+    html = page(info, tasks, data or Path(info.data), top)
+    texts = {"md": markdown(info, found), "json": as_json(info, found), "html": html}
     written = []
     for suffix, text in texts.items():
         path = run / f"report.{suffix}"
