@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 CHUNK = 512
 """Texts whose logits are held at a time."""
+_HEADROOM, _FLOOR = 40.0, -80.0
+"""The largest exponent and the least: sums of many such exponentials, and their inverses, are float32 numbers."""
 
 
 def chunked_clip_loss(
@@ -47,31 +49,33 @@ class _Clip(torch.autograd.Function):
         seekers = own.sum().to(scale.dtype)
         texts_I = torch.bincount(owner_T[own], minlength=len(image_ID)).to(scale.dtype)
         own_T = scale * (text_TD * image_ID[owner_T.clamp(min=0)]).sum(dim=-1) * own
-        # Each text's log of its row's sum, each picture's of its column's, and from them the loss.
-        rows, columns = [], torch.full_like(image_DI[0], -torch.inf)
+        # The sums of each text's row and each picture's column, and from their logarithms the loss. The logits of unit
+        # vectors lie between -scale and scale, so with this shift one exponential serves rows and columns. (A pair
+        # below the floor is taken for one at the floor: that matters only where a scale over 60 meets a text or picture
+        # that is far from everything, its own included.)
+        shift = scale - _HEADROOM
+        rows, columns_I = [], torch.zeros_like(image_DI[0])
         for part in chunks:
-            logits_CI = text_TD[part] @ image_DI
-            rows.append(logits_CI.logsumexp(dim=1))
-            columns = torch.logaddexp(columns, logits_CI.logsumexp(dim=0))
+            exp_CI = (text_TD[part] @ image_DI).sub_(shift).clamp_(min=_FLOOR).exp_()
+            rows.append(exp_CI.sum(dim=1))
+            columns_I += exp_CI.sum(dim=0)
         row_T = torch.cat(rows)
-        to_image = (row_T - own_T)[own].sum() / seekers
+        to_image = (row_T.log() + shift - own_T)[own].sum() / seekers
         share_T = own / texts_I[owner_T.clamp(min=0)].clamp(min=1)
-        to_text = (columns.sum() - (own_T * share_T).sum()) / len(image_ID)
+        to_text = (columns_I.log().sum() - (own_T * share_T).sum()) / len(image_ID) + shift
         if any(ctx.needs_input_grad):
             image_grad, text_grad = torch.zeros_like(image_ID), torch.empty_like(text_TD)
-            scale_grad = torch.zeros_like(scale)
             for part in chunks:
-                logits_CI = text_TD[part] @ image_DI
-                place = (torch.arange(len(logits_CI), device=owner_T.device)[own[part]], owner_T[part][own[part]])
                 # softmax - target, of rows and of columns
-                slope_CI = (logits_CI - row_T[part, None]).exp_().mul_((own[part] / (2 * seekers))[:, None])
-                slope_CI += (logits_CI - columns).exp_().div_(2 * len(image_ID))
+                slope_CI = (text_TD[part] @ image_DI).sub_(shift).clamp_(min=_FLOOR).exp_()
+                place = (torch.arange(len(slope_CI), device=owner_T.device)[own[part]], owner_T[part][own[part]])
+                slope_CI *= (own[part] / (2 * seekers * row_T[part]))[:, None] + 1 / (2 * len(image_ID) * columns_I)
                 target_T = 1 / (2 * seekers) + share_T[part][own[part]] / (2 * len(image_ID))
                 slope_CI[place] -= target_T
-                scale_grad += (slope_CI * logits_CI).sum() / scale
                 text_grad[part] = slope_CI @ image_DI.T
-                image_grad += scale * (slope_CI.T @ text_TD[part])
-            ctx.save_for_backward(image_grad, text_grad, scale_grad)
+                image_grad.addmm_(slope_CI.T, text_TD[part])
+            scale_grad = (text_grad * text_TD).sum() / scale  # the slopes times the similarities, summed
+            ctx.save_for_backward(image_grad.mul_(scale), text_grad, scale_grad)
         return (to_image + to_text) / 2
 
     @staticmethod
@@ -87,7 +91,7 @@ class _SigLIP(torch.autograd.Function):
         ctx: Any, image_ID: Tensor, text_TD: Tensor, owner_T: Tensor, scale: Tensor, bias: Tensor, chunk: int
     ) -> Tensor:
         image_DI = image_ID.T.contiguous() * scale
-        loss, scale_grad, bias_grad = (torch.zeros_like(scale) for _ in range(3))
+        loss, bias_grad = torch.zeros_like(scale), torch.zeros_like(scale)
         image_grad, text_grad = torch.zeros_like(image_ID), torch.empty_like(text_TD)
         for start in range(0, len(text_TD), chunk):
             part = slice(start, start + chunk)
@@ -100,11 +104,11 @@ class _SigLIP(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 slope_CI = signed_CI.neg_().sigmoid_()
                 slope_CI[place] *= -1
-                scale_grad += (slope_CI * product_CI).sum() / scale
                 bias_grad += slope_CI.sum()
                 text_grad[part] = slope_CI @ image_DI.T
-                image_grad += scale * (slope_CI.T @ text_TD[part])
-        ctx.save_for_backward(image_grad, text_grad, scale_grad, bias_grad)
+                image_grad.addmm_(slope_CI.T, text_TD[part])
+        scale_grad = (text_grad * text_TD).sum() / scale  # the slopes times the similarities, summed
+        ctx.save_for_backward(image_grad.mul_(scale), text_grad, scale_grad, bias_grad)
         ctx.texts = len(text_TD)
         return loss / len(text_TD)
 
