@@ -1,0 +1,55 @@
+"""Two processes with half of the batch each give the gradients of one with all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, multiprocessing, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from vlm.alignment.gather import gather
+from vlm.alignment.losses import clip_loss
+from vlm.errors import VlmError
+
+
+def _loss(tower: nn.Module, rows_BD: Tensor, words_BD: Tensor) -> Tensor:
+    image = gather(F.normalize(tower(rows_BD), dim=-1))
+    text = gather(words_BD)
+    return clip_loss(image, text, torch.arange(len(image)), torch.tensor(4.0))
+
+
+def _parts() -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return nn.Linear(5, 4).double(), torch.randn(6, 5).double(), F.normalize(torch.randn(6, 4).double(), dim=-1)
+
+
+def _process(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    tower, rows, words = _parts()
+    own = slice(3 * rank, 3 * rank + 3)
+    _loss(tower, rows[own], words[own]).backward()
+    for p in tower.parameters():
+        dist.all_reduce(p.grad)
+        p.grad /= 2
+    uneven = ""
+    try:
+        gather(rows[: rank + 1])
+    except VlmError as error:
+        uneven = str(error)
+    if rank == 0:
+        torch.save([[p.grad for p in tower.parameters()], uneven], f"{folder}/gradients.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch was built without gloo")
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(_process, args=(str(tmp_path),), nprocs=2)
+    gradients, uneven = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    tower, rows, words = _parts()
+    _loss(tower, rows, words).backward()
+    for found, p in zip(gradients, tower.parameters(), strict=True):
+        torch.testing.assert_close(found, p.grad, atol=1e-12, rtol=1e-9)
+    assert uneven == "gather: expected as many rows in each process, got [1, 2]"
