@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+INTERRUPTED = 130
+"""The exit code that shells give a command ended by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that the terminal's encoding lacks
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    with _interrupts() as interrupts:
+        try:
+            code = _run(arguments, debugging, interrupts)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    if code == INTERRUPTED:
+        print("vlm: interrupted", file=sys.stderr, flush=True)
+    return code
+
+
+def _run(arguments: Sequence[str] | None, debugging: bool, interrupts: Sequence[int]) -> int:
     import typer
 
     from vlm.cli.app import app
@@ -31,13 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.main(None if arguments is None else list(arguments), prog_name="vlm", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        say("interrupted")
-        return 130
+    except typer.Abort:
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:
+        if interrupts:
+            return INTERRUPTED
         if isinstance(error, usage_error):
             path = error.ctx.command_path if error.ctx else "vlm"
             say(f"{error.format_message()} (see `{path} --help`)")
@@ -49,6 +67,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code
         say(f"{type(error).__name__}: {error} (VLM_DEBUG=1 shows where)")
         return 1
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Keeps count of Ctrl-C: in the middle of a library's import it can come out as any other error."""
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield seen  # whoever calls us minds it
+        return
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _silence_libraries() -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm import assets
 from vlm.cli.options import AsJson, ModelName, Offline
-from vlm.cli.output import emit, table, working
+from vlm.cli.output import emit, say, table, working
 from vlm.cli.session import check_model
 
 if TYPE_CHECKING:
@@ -68,7 +69,12 @@ def evaluate(
             advance(round(100 * share), f"{task}: {done} of {total}")
 
         options = Options(None if data is None else str(data), limit, batch, output, resume, prompts.value)
-        results = run(model, names, options, report)
+        try:
+            results = run(model, names, options, report)
+        except KeyboardInterrupt:
+            if output is not None and (output / "run.json").is_file():
+                say(f"what is answered is kept in {output}; the same command with --resume goes on")
+            raise
         written: list[Path] = []
         if output is not None:
             from vlm.evaluation.report.write import write_reports
