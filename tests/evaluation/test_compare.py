@@ -108,6 +108,16 @@ def test_a_difference_is_no_larger_than_the_figure_allows(tmp_path: Path) -> Non
     assert (paired.difference.value, paired.difference.high) == (free.difference.value, 100)
 
 
+def test_more_than_a_figure_can_differ_by_is_not_called_detectable(tmp_path: Path) -> None:
+    figures = {"accuracy": Figure(value=50, n=8, sample_score="right", scale=100, bounds=(0, 100))}
+    a, b = samples([1, 1, 1, 1, 0, 0, 1, 0], each=4), samples([0, 0, 0, 0, 0, 0, 1, 0], each=4)
+    first, second = (write_run(tmp_path / n, {"pets": rows}, figures=figures) for n, rows in (("a", a), ("b", b)))
+    (task,) = compare(first, second).tasks
+    assert task.figures[0].paired is not None
+    assert task.figures[0].paired.detectable is None
+    assert task.verdict.startswith("no difference can be told: 8 samples of 2 pictures are too few for any (B - A is")
+
+
 def test_of_replies_that_cannot_be_read_fewer_are_better(tmp_path: Path) -> None:
     figures = {"unreadable": Figure(value=50, n=12, sample_score="right", scale=100)}
     a = write_run(tmp_path / "a", {"pets": samples([1.0] * 12)}, figures=figures, main="unreadable")

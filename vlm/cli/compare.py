@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +43,7 @@ def compare(
         return
     _print_runs(found, run_a, run_b)
     for task in found.tasks:
-        _print_task(task)
+        _print_task(task, found.differs)
 
 
 def overlap(
@@ -163,11 +163,12 @@ def _print_runs(found: Comparison, run_a: Path, run_b: Path) -> None:
         print("no task is finished in both runs")
 
 
-def _print_task(task: TaskComparison) -> None:
+def _print_task(task: TaskComparison, told: Sequence[Differs]) -> None:
+    """`told` is what differs between the runs as a whole."""
     print(f"\n{task.task}: {task.verdict}")
     for warning in task.warnings:
         print(f"  WARNING: {warning}")
-    _print_differs(task.differs, "  ")
+    _print_differs((one for one in task.differs if one not in told), "  ")
     if task.figures:
         columns = ["figure", "A", "B", "B - A (95 %)", "p", "seen from"]
         table(columns, [_row(figure) for figure in task.figures])

@@ -19,7 +19,7 @@ from vlm.evaluation.comparison import Comparison, Differs, FigureComparison, Fli
 from vlm.evaluation.direction import direction
 from vlm.evaluation.results import Figure, RunInfo, Sample, TaskResult, read_run, read_samples
 from vlm.evaluation.verdict import verdict
-from vlm.metrics.significance import holm, paired_difference
+from vlm.metrics.significance import PairedDifference, holm, paired_difference
 
 
 def compare(folder_a: Path, folder_b: Path, flips: int = 10) -> Comparison:
@@ -125,27 +125,30 @@ def _figure(
     # A sample that names no cluster is one of its own.
     clusters = [sample.cluster or f"\0{sample.id}" for sample, _, _ in scores]
     of_a, of_b = [x for _, x, _ in scores], [y for _, _, y in scores]
-    found = paired_difference(of_a, of_b, clusters)
-    difference = found.difference.scaled(scale)
-    if a.bounds is not None:
-        most = a.bounds[1] - a.bounds[0]
-        difference = difference.within((-most, most))
+    found = _scaled(paired_difference(of_a, of_b, clusters), scale, a.bounds)
     less = direction(metric) == "down"
     return FigureComparison(
         metric=metric,
         a=scale * math.fsum(of_a) / len(scores),
         b=scale * math.fsum(of_b) / len(scores),
-        paired=replace(
-            found,
-            difference=difference,
-            detectable=None if found.detectable is None else found.detectable * scale,
-        ),
+        paired=found,
         better=found.worse if less else found.better,
         worse=found.better if less else found.worse,
         same=found.n - found.better - found.worse,
         unscored=unscored,
         scale=scale,
     )
+
+
+def _scaled(found: PairedDifference, scale: float, bounds: tuple[float, float] | None) -> PairedDifference:
+    """On the scale of the figure, and nothing in it larger than two values within its bounds can differ."""
+    difference, detectable = found.difference.scaled(scale), found.detectable
+    detectable = None if detectable is None else detectable * scale
+    if bounds is not None:
+        most = bounds[1] - bounds[0]
+        difference = difference.within((-most, most))
+        detectable = None if detectable is None or detectable > most else detectable
+    return replace(found, difference=difference, detectable=detectable)
 
 
 def _unpaired(a: Figure, b: Figure, whole: bool) -> str:

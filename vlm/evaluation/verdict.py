@@ -33,8 +33,10 @@ def verdict(task: TaskComparison, p_of_tasks: Mapping[str, float]) -> str:
     if p_of_all < ALPHA:
         winner = "B" if (difference.value > 0) == (direction(main.metric) != "down") else "A"
         return f"{winner} is better by {spoken(_absolute(difference), main.scale)} {main.metric}, {p}"
-    limit = found.detectable
-    seen = f"smaller than {number(limit, main.scale)} would not be seen with these {units}" if limit else "too few vary"
+    if found.detectable is None:
+        seen = f"{units} of {found.clusters:,} pictures are too few for any"
+    else:
+        seen = f"smaller than {number(found.detectable, main.scale)} would not be seen with these {units}"
     return f"no difference can be told: {seen} (B - A is {spoken(difference, main.scale)} {main.metric}, {p})"
 
 

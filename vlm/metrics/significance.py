@@ -30,7 +30,8 @@ class PairedDifference:
     p: float
     """Two-sided, of no difference (`sign_flip_test`)."""
     detectable: float | None
-    """The smallest true difference that is likely found, and that `sign_flip_test` can find at all."""
+    """The smallest true difference that is likely found, and that `sign_flip_test` can find at all; None where there is
+    none."""
     better: int
     """Samples where B scores higher."""
     worse: int

@@ -13,11 +13,11 @@ from markupsafe import Markup, escape
 from vlm.evaluation.direction import is_rank
 from vlm.evaluation.report.samples import default_score, score_names, value
 from vlm.evaluation.results import Sample, TaskResult
+from vlm.metrics.statistics import interval_of_mean
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 14, 40
 BINS = 24
-Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -154,24 +154,26 @@ def reliability(result: TaskResult, samples: Sequence[Sample], score: str | None
     for sample in samples:
         sure, right = value(sample, "confidence"), value(sample, score)
         if sure is not None and right is not None and score is not None and 0 <= sure <= 1:
-            pairs.append((sure, float(right <= 1) if is_rank(score) else right))
-    if not pairs or result.card.kind == "caption" or not all(0 <= right <= 1 for _, right in pairs):
+            pairs.append((sure, float(right <= 1) if is_rank(score) else right, sample.cluster or sample.id))
+    if not pairs or result.card.kind == "caption" or not all(0 <= right <= 1 for _, right, _ in pairs):
         return None
     axes = Axes((0, 1), (0, 100))
     axes.ticks([0, 0.25, 0.5, 0.75, 1], range(0, 101, 25), "confidence", percent=True)
-    bins: dict[int, list[tuple[float, float]]] = {}
+    bins: dict[int, list[tuple[float, float, str]]] = {}
     for pair in pairs:
         bins.setdefault(min(9, int(pair[0] * 10)), []).append(pair)
     error = 0.0
     for b, group in sorted(bins.items()):
-        sure, right = (sum(part) / len(group) for part in zip(*group, strict=True))
-        error += abs(sure - right) * len(group) / len(pairs)
-        axes.bar(b / 10, b / 10 + 0.1, 100 * right, "fill s1", f"{100 * right:.1f} % right, n = {len(group):,}")
-        low, high = wilson(right, len(group))
-        axes.line([(b / 10 + 0.05, 100 * low), (b / 10 + 0.05, 100 * high)], "whisker")
+        sures, rights, clusters = zip(*group, strict=True)
+        found = interval_of_mean(rights, clusters).scaled(100).within((0, 100))
+        error += abs(100 * sum(sures) / len(group) - found.value) * len(group) / len(pairs)
+        axes.bar(b / 10, b / 10 + 0.1, found.value, "fill s1", f"{found.value:.1f} % right, n = {len(group):,}")
+        if found.low is not None and found.high is not None:
+            axes.line([(b / 10 + 0.05, found.low), (b / 10 + 0.05, found.high)], "whisker")
     axes.line([(0, 0), (1, 100)], "mark")
-    sure, right = (100 * sum(part) / len(pairs) for part in zip(*pairs, strict=True))
-    note = f"On average {sure:.1f} % sure and {right:.1f} % right; expected calibration error {100 * error:.1f} %"
+    sure = 100 * sum(sure for sure, _, _ in pairs) / len(pairs)
+    right = 100 * sum(right for _, right, _ in pairs) / len(pairs)
+    note = f"On average {sure:.1f} % sure and {right:.1f} % right; expected calibration error {error:.1f} %"
     note += f" over {len(pairs):,} samples. Whiskers: 95 % intervals."
     return Plot("Calibration", axes.svg(f"Reliability diagram. {note}"), note)
 
@@ -206,13 +208,6 @@ def _counted(values: Sequence[int], most: int) -> list[int]:
 
 def _values(samples: Sequence[Sample], score: str) -> list[float]:
     return [found for sample in samples if (found := value(sample, score)) is not None]
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of n."""
-    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
