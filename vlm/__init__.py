@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-# Before torch is imported: with the default (active) policy idle OpenMP workers spin and starve small products.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from vlm import threads
+
+threads.prepare()  # before torch is imported
 
 __version__ = "0.1.0"
 

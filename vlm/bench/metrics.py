@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from vlm.bench.timing import Missing, Result, alternate, in_new_process, peak_megabytes
+from vlm.bench.timing import Missing, Result, Say, alternate, in_new_process, peak_megabytes
 from vlm.metrics.caption import cider, ptb_tokenize
 from vlm.metrics.ptb_tokenizer import forget
 from vlm.metrics.retrieval import recall_from_vectors
 from vlm.metrics.vqa import vqa_accuracy
 
 IMAGES, CAPTIONS, QUESTIONS, WIDTH = 5000, 5, 20_000, 256
-Say = Callable[[str], None]
 
 
 def run(rounds: int = 5, say: Say = lambda text: None) -> Iterator[Result]:

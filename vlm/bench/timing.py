@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import resource
 import statistics
@@ -39,15 +40,24 @@ class Missing:
 
 
 Result = Ratio | Missing
+Say = Callable[[str], None]
 
 
 def alternate(
-    what: str, peer: str, ours: Callable[[], object], theirs: Callable[[], object], rounds: int, note: str = ""
+    what: str,
+    peer: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    rounds: int,
+    note: str = "",
+    least_seconds: float = 0.0,
 ) -> Ratio:
-    """Run both `rounds` times, taking turns, after one round that does not count."""
+    """Run both `rounds` times and for `least_seconds`, taking turns, after one round that does not count."""
     mine: list[float] = []
     other: list[float] = []
-    for number in range(rounds + 1):
+    for number in itertools.count():
+        if number > rounds and sum(mine[1:]) + sum(other[1:]) >= least_seconds:
+            break
         # Who begins changes, so that neither always finds the machine as the other left it.
         order = [(ours, mine), (theirs, other)][:: 1 if number % 2 else -1]
         for function, seconds in order:
@@ -84,6 +94,24 @@ def peak_megabytes(function: Callable[[], object]) -> float | None:
     if process.is_alive():
         process.kill()
     return float(mine.recv()) if mine.poll() else None
+
+
+def peak_here(function: Callable[[], object]) -> float | None:
+    """How much memory a call needs beyond what is there, in this process; `None` where the kernel does not tell.
+
+    For what cannot run in a fork, as OpenMP's threads do not survive it. Memory that was freed before and not given
+    back hides a part.
+    """
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # forget the peak
+        before = _resident()
+        function()
+        with open("/proc/self/status") as file:
+            peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None
+    return max(0.0, peak / 1024 - before)
 
 
 def _resident() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from enum import Enum
 from typing import Annotated
@@ -28,12 +29,17 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure speed against the peers installed here, in turns: how many times faster, the median of the rounds."""
-    from vlm.bench import language, metrics
-    from vlm.bench.timing import Ratio
+    from vlm.bench import decode, metrics, moe
+    from vlm.bench.timing import Ratio, Result, Say
 
-    suites = {"metrics": metrics.run, "moe": language.moe, "decode": language.decode, "language": language.run}
+    suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
+        "metrics": [metrics.run],
+        "moe": [moe.run],
+        "decode": [decode.run],
+        "language": [moe.run, decode.run],
+    }
     with working(f"bench {suite.value}") as advance:
-        results = list(suites[suite.value](rounds, lambda text: advance(-1, text)))
+        results = [result for run in suites[suite.value] for result in run(rounds, lambda text: advance(-1, text))]
     if as_json:
         emit({"results": [asdict(result) for result in results]})
         return
