@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from vlm.bench import language
 from vlm.bench.timing import Ratio
 from vlm.cli.app import app
-from vlm.language.moe import RoutedExperts
+from vlm.language.experts import RoutedExperts
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from vlm.language.config import MoEConfig
-from vlm.language.moe import MixtureOfExperts, RoutedExperts, Router
+from vlm.language.experts import RoutedExperts
+from vlm.language.moe import MixtureOfExperts, Router
 
 
 def mixture(experts: int = 4, top_k: int = 2, seed: int = 0) -> MixtureOfExperts:
