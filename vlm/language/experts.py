@@ -1,6 +1,7 @@
 """The routed experts of a mixture layer (DeepSeekMoE, arXiv:2401.06066), computed for the tokens that chose them.
 
-T tokens (batch flattened), D width, E routed experts, k chosen experts, F expert width, R = T * k routed rows.
+T tokens (batch flattened), D width, E routed experts, k chosen experts, F expert width, R routed rows
+(T * k, less the slots that are not used).
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ class RoutedExperts(nn.Module):
             nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
 
     def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor) -> Tensor:
-        """Rows are sorted by expert, so each expert is three dense products over its own rows."""
+        """Rows are sorted by expert, so each expert is three dense products over its own rows.
+
+        Slots of expert -1 are not used: they sort first, and are left out.
+        """
         experts, top_k = self.gate_EFD.shape[0], chosen_Tk.shape[1]
-        order_R = chosen_Tk.flatten().argsort(stable=True)
+        unused, *counts = torch.bincount(chosen_Tk.flatten() + 1, minlength=experts + 1).tolist()
+        order_R = chosen_Tk.flatten().argsort(stable=True)[unused:]
         rows_R = order_R // top_k
-        counts = torch.bincount(chosen_Tk.flatten(), minlength=experts).tolist()
         chunks = [_padded(chunk) for chunk in x_TD.index_select(0, rows_R).split(counts)]
         # unbind: indexing W[e] inside autograd writes a full-size gradient an expert.
         weights = zip(self.gate_EFD.unbind(0), self.up_EFD.unbind(0), self.down_EDF.unbind(0), strict=True)
