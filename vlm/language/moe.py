@@ -48,7 +48,6 @@ class Router(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.top_k = cfg.top_k
-        self.bias_update_rate = cfg.bias_update_rate
         self.centroids = nn.Linear(width, cfg.experts, bias=False)
         self.losses: dict[str, Tensor] = {}
         self.register_buffer("bias_E", torch.empty(cfg.experts), persistent=cfg.balanced)
@@ -142,7 +141,7 @@ class Router(nn.Module):
         Routers of a config that is not `balanced` have no bias to move.
         """
         if self.cfg.balanced:
-            self.bias_E.copy_(updated_bias(self.bias_E, self.load_E, self.bias_update_rate))
+            self.bias_E.copy_(updated_bias(self.bias_E, self.load_E, self.cfg.bias_update_rate))
         if self.cfg.adaptive is not None and self.cfg.adaptive.budget is not None:
             self.p += self.cfg.adaptive.rate * (self.budget_p - self.p)
         self.load_E.zero_()

@@ -6,15 +6,19 @@ L mixture layers, T tokens, k chosen experts a token, E routed experts.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vlm.files import atomic_write
+
+if TYPE_CHECKING:
+    from vlm.language.moe import Router
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ class RoutingStatistics:
         """True where an expert was never called."""
         return self.calls_LE == 0
 
+    def figures(self) -> dict[str, list[float]]:
+        """For a log, a number a layer: the busiest expert's load, the entropy of the calls, the number of dead experts
+        and, where tokens were counted, the experts a token called; nothing of a model without mixtures."""
+        if not len(self.calls_LE):
+            return {}
+        figures = {"load": self.imbalance_L, "entropy": self.entropy_L, "dead": self.dead_LE.sum(1).double()}
+        if self.tokens:
+            figures["experts"] = self.experts_a_token_L
+        return {name: figure_L.tolist() for name, figure_L in figures.items()}
+
     def preference_LE(self, kind: str) -> Tensor:
         """How much more a kind of token calls an expert than all tokens do: 1 is as often; 0 also for dead ones."""
         calls_LE = self.kinds[kind]
@@ -82,6 +96,12 @@ def routing_statistics(
     mask_T = every_T if mask_T is None else mask_T
     by_kind = {name: _calls(chosen_LTk, experts, kind_T & mask_T) for name, kind_T in (kinds or {}).items()}
     return RoutingStatistics(_calls(chosen_LTk, experts, mask_T), by_kind, int(mask_T.sum()))
+
+
+def step_statistics(routers: Sequence[Router], tokens: int = 0) -> RoutingStatistics:
+    """Statistics of what routers of one model counted in training since their last `balance`."""
+    loads = [router.load_E.double() for router in routers]
+    return RoutingStatistics(torch.stack(loads) if loads else torch.zeros(0, 0), tokens=tokens)
 
 
 def _calls(chosen_LTk: Tensor, experts: int, mask_T: Tensor) -> Tensor:
