@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from vlm.config import Config, load, parse, read_yaml
 from vlm.errors import BadInput
@@ -59,6 +59,22 @@ def test_an_error_names_the_file_the_key_and_what_was_expected(data: Any, key: s
         parse(Recipe, data, "recipes/a.yaml")
     assert str(caught.value).startswith(f"recipes/a.yaml: key {key}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_check_of_our_own_says_it_all() -> None:
+    class Range(Config):
+        low: int
+        high: int
+
+        @model_validator(mode="after")
+        def _in_order(self) -> Range:
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} is more than high {self.high}")
+            return self
+
+    with pytest.raises(BadInput) as caught:
+        parse(Range, {"low": 2, "high": 1}, "a.yaml")
+    assert str(caught.value) == "a.yaml: key (top level): low 2 is more than high 1"
 
 
 def test_a_long_value_is_cut() -> None:

@@ -17,10 +17,12 @@ from vlm.checkpoints.trained import weights_hash
 from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
 from vlm.heads.chat import ChatHead
+from vlm.heads.experts import expert_use
 from vlm.heads.media import MediaSource, open_media
 from vlm.heads.retrieval import Embedder, Vectors
 from vlm.heads.vqa import Answerer
 from vlm.inference.generate import greedy_tiled
+from vlm.language.statistics import RoutingStatistics
 
 
 def load(
@@ -93,6 +95,11 @@ class Model:
         """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
         media = [open_media(item) for item in inputs]
         return self.answerer.answer(media, questions, max_tokens=max_tokens, batch=batch)
+
+    def expert_use(self, inputs: Sequence[MediaSource]) -> list[RoutingStatistics]:
+        """Which experts each input and its caption call, by kind of token (`image`, `text`)."""
+        media = [open_media(item) for item in inputs]
+        return expert_use(self.parts, media, self.captioner.caption(media))
 
     def embed_images(self, inputs: Sequence[MediaSource]) -> Vectors:
         """float32 `[N, S]`, unit length, in the space that texts and clips share."""

@@ -26,8 +26,10 @@ def parse(cls: type[C], data: Any, where: str) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {str(first['input'])[:80]!r}"
-        raise BadInput(f"{where}: key {key}: {first['msg']}{got}") from None
+        # A check of our own (value_error) already says what it found.
+        got = f", got {str(first['input'])[:80]!r}"
+        got = "" if first["type"] in ("missing", "extra_forbidden", "value_error") else got
+        raise BadInput(f"{where}: key {key}: {first['msg'].removeprefix('Value error, ')}{got}") from None
 
 
 def read_yaml(path: Path) -> Any:

@@ -21,6 +21,8 @@ OPTIONS = {
     "index": [*COMMON, "--model", "--offline", "--to"],
     "search": [*COMMON, "--model", "--offline", "--top"],
     "train": [*COMMON, "--offline"],
+    "routing": [*COMMON, "--to"],
+    "experts": [*COMMON, "--model", "--offline", "--to"],
     "export": [*COMMON, "--to"],
     "eval": [
         *COMMON,
@@ -53,6 +55,8 @@ ARGUMENTS = {
     "index": ["DIR"],
     "search": ["INDEX", "QUERY|IMAGE"],
     "train": ["CONFIG", "[KEY=VALUE]..."],
+    "routing": ["RUN..."],
+    "experts": ["PATH..."],
     "export": ["RUN..."],
     "eval": [],
     "compare": ["RUN_A", "RUN_B"],

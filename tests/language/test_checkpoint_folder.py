@@ -11,6 +11,7 @@ import tiny
 import torch
 from published import gap, theirs, write
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import vlm.language
 from vlm.errors import BadInput
@@ -200,6 +201,29 @@ def test_configs_the_decoder_cannot_follow_are_refused(tmp_path: Path) -> None:
     assert "expected a JSON object, got list" in refused(folder)
     (folder / "config.json").unlink()
     assert "config.json: no such file" in refused(folder)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
+def test_a_config_of_no_experts_is_a_dense_model(family: str, tmp_path: Path) -> None:
+    expected = theirs(family, num_experts=0, head_dim=8)
+    model = vlm.language.load(write(expected, tmp_path / "published"))
+    tokens = torch.arange(12)[None]
+    assert model.cfg.moe is None
+    assert gap(model(tokens), expected(tokens).logits) < 1e-4
+    vlm.language.save(model, tmp_path / "again", format=family)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype=torch.float32)
+    assert gap(again.eval()(tokens).logits, expected(tokens).logits) < 1e-4
+    assert vlm.language.load(tmp_path / "again").cfg == model.cfg
+    with pytest.raises(BadInput, match=r"format mixtral|not of a kind that format mixtral"):
+        vlm.language.save(model, tmp_path / "other", format="mixtral")
+
+
+def test_more_experts_than_the_kept_groups_have_are_refused(folder: Path) -> None:
+    """Where transformers takes the rest from groups that were not kept."""
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"n_group": 2, "topk_group": 1, "num_experts_per_tok": 3}))
+    assert refused(folder).endswith("config.json: key moe: top_k 3 is more than the 2 experts of 1 groups")
 
 
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.language.decoder import DecoderLayer, padded
+from vlm.language.decoder import padded
 from vlm.language.multi_token import MultiTokenHead, MultiTokenPrediction, later, multi_token_losses
 
 B, T, D, V, N = 2, 9, 12, 17, 3
@@ -31,7 +31,7 @@ class Trunk(nn.Module):
         self.lm_head = nn.Linear(D, V, bias=False)
         self.mtp = MultiTokenPrediction(D, [Block() for _ in range(N)])
         for head in self.mtp.heads:
-            for norm in (head.embedding_norm, head.hidden_norm, head.norm):
+            for norm in (head.embedding_norm, head.hidden_norm, head.output_norm):
                 nn.init.uniform_(norm.weight, 0.5, 1.5)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -63,7 +63,8 @@ def test_states_and_losses_equal_the_paper_on_shortened_sequences(tokens: Tensor
                 embedded = rms(model.embedding.weight[tokens[b, t + depth]], head.embedding_norm.weight)
                 rows.append(head.projection.weight @ torch.cat([embedded, rms(state[t], head.hidden_norm.weight)]))
             state = head.block(torch.stack(rows)[None], torch.arange(1, T - depth + 1)[:, None])[0]
-            out = torch.stack([model.lm_head(rms(row, head.norm.weight)) for row in state])
+            state = torch.stack([rms(row, head.output_norm.weight) for row in state])
+            out = model.lm_head(state)
             torch.testing.assert_close(logits[depth - 1][b, : T - depth], out, rtol=1e-4, atol=1e-5)
     for depth in range(1, N + 1):
         pairs = [(b, t) for b in range(B) for t in range(T - 1 - depth)]
@@ -97,8 +98,8 @@ def test_embedding_and_output_layer_are_not_held_twice() -> None:
     assert names == {
         f"heads.0.{name}"
         for name in (
-            "embedding_norm.weight", "hidden_norm.weight", "projection.weight", "norm.weight", "block.mix.weight",
-            "block.mix.bias",
+            "embedding_norm.weight", "hidden_norm.weight", "projection.weight", "output_norm.weight",
+            "block.mix.weight", "block.mix.bias",
         )
     }  # fmt: skip
 
@@ -149,24 +150,32 @@ def test_the_block_is_handed_all_context() -> None:
             return x
 
     head = MultiTokenHead(D, Named())
-    hidden, last = head(torch.randn(1, 4, D), torch.randn(1, 4, D), "rotary", None)
-    torch.testing.assert_close(last, head.norm(hidden))
+    assert head(torch.randn(1, 4, D), torch.randn(1, 4, D), "rotary", None).shape == (1, 4, D)
 
 
 @torch.no_grad()
-def test_a_layer_of_the_decoder_is_a_block(tokens: Tensor) -> None:
-    """With the rotary and the mask of the trunk; padding in front changes nothing."""
-    model = tiny.language()
-    mtp = MultiTokenPrediction(model.cfg.width, [DecoderLayer(model.cfg, layer) for layer in (0, 1)]).eval()
+def test_a_models_heads_work_on_padded_batches_and_in_a_window(tokens: Tensor) -> None:
+    cfg = tiny.LANGUAGE.model_copy(update={"multi_token": 2, "window": 4})
+    torch.manual_seed(0)
+    model = cfg.build().eval()
 
-    def logits(tokens_BT: Tensor, mask_BTS: Tensor | None, positions_BT: Tensor) -> Tensor:
-        embed = model.embedding
-        hidden = model.hidden(embed(tokens_BT), positions_BT=positions_BT, mask_BTS=mask_BTS)
-        rotary = model.rotary(positions_BT, hidden.dtype)
-        return torch.stack(mtp(hidden, tokens_BT, embed, model.logits, rotary, mask_BTS, None))
+    def logits(tokens_BT: Tensor, mask_BTS: Tensor | None, positions_BT: Tensor | None) -> Tensor:
+        hidden = model.hidden(model.embedding(tokens_BT), positions_BT=positions_BT, mask_BTS=mask_BTS)
+        return torch.stack(model.multi_token_logits(hidden, tokens_BT, positions_BT=positions_BT, mask_BTS=mask_BTS))
 
-    whole = logits(tokens, None, torch.arange(T)[None])
+    whole = logits(tokens, None, None)
     assert whole.shape == (2, B, T, tiny.LANGUAGE.vocab_size)
     positions, mask = padded(F.pad(torch.ones(B, T), (3, 0)), T + 3)
     behind = logits(F.pad(tokens, (3, 0)), mask, positions)[:, :, 3:]
     torch.testing.assert_close(behind, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_has_as_many_heads_as_its_config_says() -> None:
+    """Their layers are mixtures where the model has any, whatever its last layer is."""
+    plain = tiny.language()
+    assert plain.multi_token is None
+    assert plain.multi_token_logits(torch.zeros(1, 3, 32), torch.zeros(1, 3, dtype=torch.long)) == []
+    moe = tiny.MOE.model_copy(update={"layers": (0,)})
+    model = tiny.LANGUAGE.model_copy(update={"multi_token": 2, "moe": moe}).build()
+    assert [type(head.block.ffn).__name__ for head in model.multi_token.heads] == ["MixtureOfExperts"] * 2
+    assert len(model.routers()) == 3

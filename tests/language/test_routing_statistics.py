@@ -63,6 +63,14 @@ def test_batches_add_up(chosen: torch.Tensor) -> None:
         assert torch.equal(added.kinds["image"], whole.kinds["image"])
 
 
+def test_slots_that_are_not_used_are_no_calls(chosen: torch.Tensor) -> None:
+    chosen[:, ::2, 1] = -1
+    found = routing_statistics(chosen, E)
+    assert found.calls_LE.sum(1).tolist() == [1.5 * T] * L
+    assert found.experts_a_token_L.tolist() == [1.5] * L
+    assert (found + found).experts_a_token_L.tolist() == [1.5] * L
+
+
 def test_a_text_of_padding_alone_has_no_load() -> None:
     found = routing_statistics(torch.zeros(1, 4, 1, dtype=torch.long), 2, mask_T=torch.zeros(4, dtype=torch.bool))
     assert found.load_LE.tolist() == [[0, 0]]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vlm.checkpoints.assemble import Assembled
 from vlm.datasets.packing import IMAGE_SLOT
 from vlm.datasets.prompts import Template
 from vlm.errors import BadInput
-from vlm.text.tokenizer import TextTokenizer
+from vlm.text.tokenizer import END_OF_TEXT, TextTokenizer, learn_tokenizer
 
 TEXTS = ["A red square.", "  two  spaces ", "naïve café — 日本語 🙂", "line\nbreak\tand tab", "", "<|im_end|>"]
 
@@ -67,3 +69,18 @@ def test_the_sentence_encoder_does_not_mind_its_batch(nano: Assembled) -> None:
             count = int(together.mask_BT[row].sum())
             assert alone.tokens_BTD.shape[1] == count <= nano.text_encoder.max_tokens
             torch.testing.assert_close(together.tokens_BTD[row, :count], alone.tokens_BTD[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_learned_vocabulary_gives_every_text_back(tmp_path: Path) -> None:
+    texts = ["A dog runs through the snow.\nA dog!", "zwei Hunde, übermütig"] * 5
+    made = learn_tokenizer(texts, 300)
+    assert made == learn_tokenizer(texts, 300)
+    (tmp_path / "tokenizer.json").write_text(made)
+    tokenizer = TextTokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.control(END_OF_TEXT) == 0
+    assert len(tokenizer.encode(texts[0])) < len(texts[0]) / 2
+    for text in [*texts, "日本語 <|endoftext|>"]:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert 0 not in tokenizer.encode(text)
+    with pytest.raises(ValueError, match="a vocabulary of 256 has no room for 256 bytes and the end of a text"):
+        learn_tokenizer(texts, 256)

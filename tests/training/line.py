@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from vlm.training.recipe import Recipe
 from vlm.training.stages import Stage
+from vlm.training.tasks import Task
 
 
-class LineTask:
+class LineTask(Task):
     def __init__(self, *, fail_at: int = -1, how: str = "raise", delay: float = 0.0):
         torch.manual_seed(7)
         self.weight = nn.Parameter(torch.randn(3, 2))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm import __version__
-from vlm.cli import bench, compare, demo, evaluation, media, models, retrieval, score, training
+from vlm.cli import bench, compare, demo, evaluation, media, models, retrieval, routing, score, training
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "index": (retrieval.index, "vlm index photos/ --to photos.index"),
     "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
+    "routing": (routing.routing, "vlm routing runs/text-moe --to routing.png"),
+    "experts": (routing.experts, "vlm experts data/samples --to experts.png"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
     "eval": (evaluation.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data --output run"),
     "compare": (compare.compare, "vlm compare run-a run-b"),

@@ -4,7 +4,7 @@ The losses share one form, `sum over experts of load_E * mean score_E`, and are 
 a token sum to one. Weigh them (DeepSeek-V2: 0.003, DeepSeek-V3: 0.0001, Switch: 0.01) and add them to the model's loss.
 Scores and logits are float32 or finer: in bfloat16 a count beyond 256 is lost.
 
-B sequences, T tokens, E routed experts, k chosen experts a token, P devices.
+B sequences, T tokens, E routed experts, k chosen experts a token.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def relative_load(
 ) -> Tensor:
     """How often each expert is called in each sequence, `[B, E]`; 1 is its fair share (arXiv:2412.19437, eq. 18).
 
-    Tokens where `mask_BT` is false (padding) do not count; a sequence of none but such has a load of 0.
+    Tokens where `mask_BT` is false (padding) and slots of expert -1 (not used) do not count; a sequence of none but
+    such has a load of 0.
     """
-    weight_BT = _weights(chosen_BTk, mask_BT, dtype)
-    calls_BTE = torch.zeros(*chosen_BTk.shape[:2], experts, dtype=dtype, device=chosen_BTk.device)
-    calls_BTE.scatter_add_(2, chosen_BTk, weight_BT[..., None].expand(chosen_BTk.shape))
-    tokens_B = weight_BT.sum(1).clamp(min=1)
-    return calls_BTE.sum(1) * experts / (chosen_BTk.shape[2] * tokens_B[:, None])
+    counts_BTk = (chosen_BTk >= 0).to(dtype) * _weights(chosen_BTk, mask_BT, dtype)[..., None]
+    calls_BE = torch.zeros(len(chosen_BTk), experts, dtype=dtype, device=chosen_BTk.device)
+    calls_BE.scatter_add_(1, chosen_BTk.flatten(1).clamp(min=0), counts_BTk.flatten(1))
+    return calls_BE * experts / calls_BE.sum(1, keepdim=True).clamp(min=1)
 
 
 def sequence_balance_loss(scores_BTE: Tensor, chosen_BTk: Tensor, mask_BT: Tensor | None = None) -> Tensor:
@@ -44,20 +44,6 @@ def batch_balance_loss(scores_BTE: Tensor, chosen_BTk: Tensor, mask_BT: Tensor |
     """
     mask_1R = None if mask_BT is None else mask_BT.reshape(1, -1)
     return sequence_balance_loss(scores_BTE.flatten(0, 1)[None], chosen_BTk.flatten(0, 1)[None], mask_1R)
-
-
-def device_balance_loss(scores_BTE: Tensor, chosen_BTk: Tensor, devices: int, mask_BT: Tensor | None = None) -> Tensor:
-    """The sequence-wise loss between groups of experts (arXiv:2405.04434, eq. 26 to 28).
-
-    Group `p` holds experts `p * E / P` to `(p + 1) * E / P - 1`, as expert parallelism cuts the stacked weights.
-    Raises `ValueError` where the experts do not divide.
-    """
-    experts = scores_BTE.shape[2]
-    if experts % devices:
-        raise ValueError(f"{experts} experts cannot be cut evenly for {devices} devices")
-    load_BP = relative_load(chosen_BTk, experts, mask_BT, scores_BTE.dtype).unflatten(1, (devices, -1)).mean(2)
-    scores_BP = mean_scores(scores_BTE, mask_BT).unflatten(1, (devices, -1)).sum(2)
-    return _mean_over_sequences((load_BP * scores_BP).sum(1), chosen_BTk, mask_BT)
 
 
 def mean_scores(scores_BTE: Tensor, mask_BT: Tensor | None = None) -> Tensor:

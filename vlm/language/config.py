@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
 from vlm.language.rotary import PlainRope, RopeConfig
@@ -96,6 +96,21 @@ class LatentConfig(Config):
 AttentionConfig = Annotated[GroupedQueryConfig | LatentConfig, Field(discriminator="kind")]
 
 
+class AdaptiveConfig(Config):
+    """A token calls its best experts until their scores hold a share `p` of all (top-p, arXiv:2403.07652, section 3.2).
+
+    At least one and at most `top_k` experts a token. With normalised gates a token of one expert teaches the router
+    nothing, so the paper leaves them as they are (`normalise: false`).
+    """
+
+    p: float = Field(default=0.5, gt=0, le=1)
+    """The share; with a budget, where training begins to look for it."""
+    budget: float | None = Field(default=None, ge=1)
+    """Experts a token in the mean: training moves `p` so that they come out at this."""
+    rate: float = Field(default=0.1, gt=0, le=1)
+    """The part of the way to the last batch's best `p` that a step goes."""
+
+
 class MoEConfig(Config):
     """Fine-grained routed experts beside a shared one (DeepSeekMoE, arXiv:2401.06066, section 3)."""
 
@@ -127,6 +142,14 @@ class MoEConfig(Config):
     """Experts are chosen by score + bias, and the bias is moved against the load."""
     bias_update_rate: float = 1e-3
     """Gamma of the loss-free balancing rule (arXiv:2408.15664, algorithm 1)."""
+    sequence_balance: NonNegativeFloat = 0.0
+    """Weight of the sequence-wise balance loss (arXiv:2412.19437, equation 17; DeepSeek-V3 has 0.0001)."""
+    batch_balance: NonNegativeFloat = 0.0
+    """Weight of the batch-wise balance loss (Switch, arXiv:2101.03961, equation 4, which has 0.01)."""
+    z_loss: NonNegativeFloat = 0.0
+    """Weight of the router z-loss (ST-MoE, arXiv:2202.08906, equation 5, which has 0.001)."""
+    adaptive: AdaptiveConfig | None = None
+    """Tokens call as many experts as they need, `top_k` at most; `None` is `top_k` for every token."""
 
     @model_validator(mode="after")
     def _choice_is_possible(self) -> MoEConfig:
@@ -142,6 +165,8 @@ class MoEConfig(Config):
             raise ValueError(f"group_score top2 needs groups of two experts, got {self.experts} in {self.groups}")
         if self.shared_gate and self.shared_width == 0:
             raise ValueError("shared_gate needs a shared expert, got shared_width 0")
+        if self.adaptive is not None and (self.adaptive.budget or 1) > self.top_k:
+            raise ValueError(f"a budget of {self.adaptive.budget} experts a token is more than top_k {self.top_k}")
         return self
 
     def is_mixture(self, layer: int) -> bool:
@@ -175,6 +200,9 @@ class LanguageConfig(Config):
     norm_eps: float = 1e-5
     tied_embeddings: bool = True
     moe: MoEConfig | None = None
+    multi_token: NonNegativeInt = 0
+    """Heads that look further ahead than the next token (DeepSeek-V3, arXiv:2412.19437, section 2.2); each has a layer
+    of its own, numbered on from the last, a mixture where the model has any."""
 
     @model_validator(mode="after")
     def _fits(self) -> LanguageConfig:
@@ -192,7 +220,7 @@ class LanguageConfig(Config):
         return self
 
     def is_mixture(self, layer: int) -> bool:
-        return self.moe is not None and self.moe.is_mixture(layer)
+        return self.moe is not None and (layer >= self.layers or self.moe.is_mixture(layer))
 
     def window_of(self, layer: int) -> int | None:
         """The window of this layer, `None` where it sees everything before it."""

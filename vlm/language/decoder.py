@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vlm.language.config import LanguageConfig
 from vlm.language.kv_cache import KVCache
 from vlm.language.moe import MixtureOfExperts, Router, SwiGLU
+from vlm.language.multi_token import MultiTokenPrediction
 from vlm.language.rotary import Rotary
 
 
@@ -24,10 +25,18 @@ class DecoderLayer(nn.Module):
         self.ffn = SwiGLU(cfg.width, cfg.ffn_width, bias=cfg.ffn_bias) if dense else MixtureOfExperts(cfg)
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTS: Tensor | None, cache: KVCache | None
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_BTS: Tensor | None,
+        cache: KVCache | None,
+        real_BT: Tensor | None = None,
     ) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, mask_BTS, cache)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD))
+        normed_BTD = self.ffn_norm(x_BTD)
+        if isinstance(self.ffn, MixtureOfExperts):
+            return x_BTD + self.ffn(normed_BTD, real_BT)
+        return x_BTD + self.ffn(normed_BTD)
 
 
 class LanguageModel(nn.Module):
@@ -43,6 +52,10 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(cfg.width, cfg.vocab_size, bias=cfg.head_bias)
         if cfg.tied_embeddings:
             self.lm_head.weight = self.embedding.weight
+        self.multi_token: MultiTokenPrediction | None = None
+        if cfg.multi_token:
+            blocks = [DecoderLayer(cfg, cfg.layers + depth) for depth in range(cfg.multi_token)]
+            self.multi_token = MultiTokenPrediction(cfg.width, blocks, cfg.norm_eps)
 
     def forward(self, tokens_BT: Tensor, real_BS: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Logits `[B, T, V]` of causal language modelling.
@@ -50,11 +63,14 @@ class LanguageModel(nn.Module):
         `real_BS` is false where a batch is padded, left or right, at the cache's tokens and the new ones; positions
         count real tokens only. The logits of padding mean nothing.
         """
-        positions_BT = mask_BTS = None
+        positions_BT = mask_BTS = real_BT = None
         if real_BS is not None:
             positions_BT, mask_BTS = padded(real_BS, tokens_BT.shape[1])
-        hidden = self.hidden(self.embedding(tokens_BT), positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache)
-        return self.logits(hidden)
+            real_BT = real_BS[:, -tokens_BT.shape[1] :].bool()
+        x_BTD = self.embedding(tokens_BT)
+        return self.logits(
+            self.hidden(x_BTD, positions_BT=positions_BT, mask_BTS=mask_BTS, real_BT=real_BT, cache=cache)
+        )
 
     def hidden(
         self,
@@ -62,12 +78,14 @@ class LanguageModel(nn.Module):
         *,
         positions_BT: Tensor | None = None,
         mask_BTS: Tensor | None = None,
+        real_BT: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """The last layer's normalised states `[B, T, D]` for input embeddings `x_BTD`.
 
         `positions_BT` default to 0..T-1 (after what the cache holds); `mask_BTS` is true where a token may look, at the
-        cache's tokens and the new ones, and defaults to causal.
+        cache's tokens and the new ones, and defaults to causal. `real_BT` is false at tokens that the
+        routers' loads and losses should not count.
         """
         tokens, past = x_BTD.shape[1], cache.length if cache is not None else 0
         if positions_BT is None:
@@ -80,7 +98,7 @@ class LanguageModel(nn.Module):
             near = window_mask(tokens, past, self.cfg.window, x_BTD.device)
             masks[self.cfg.window] = near if mask_BTS is None else near & mask_BTS
         for number, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, rotary, masks[self.cfg.window_of(number)], cache)
+            x_BTD = layer(x_BTD, rotary, masks[self.cfg.window_of(number)], cache, real_BT)
         if cache is not None:
             cache.advance(tokens)
         return self.norm(x_BTD)
@@ -88,8 +106,44 @@ class LanguageModel(nn.Module):
     def logits(self, x_BTD: Tensor) -> Tensor:
         return self.lm_head(x_BTD)
 
+    def multi_token_logits(
+        self,
+        hidden_BTD: Tensor,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        mask_BTS: Tensor | None = None,
+        real_BT: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Logits `[B, T, V]` of each depth d, at token t of token t + 1 + d; none of a model without such heads.
+
+        `hidden_BTD` is what `hidden` gave for `tokens_BT` with the same positions and mask.
+        """
+        if self.multi_token is None:
+            return []
+        tokens = tokens_BT.shape[1]
+        if positions_BT is None:
+            positions_BT = torch.arange(tokens, device=tokens_BT.device)[None]
+        if (window := self.cfg.window_of(self.cfg.layers)) is not None:
+            near = window_mask(tokens, 0, window, tokens_BT.device)
+            mask_BTS = near if mask_BTS is None else near & mask_BTS
+        context = (self.rotary(positions_BT, hidden_BTD.dtype), mask_BTS, None, real_BT)
+        return self.multi_token(hidden_BTD, tokens_BT, self.embedding, self.logits, *context)
+
     def routers(self) -> list[Router]:
         return [module for module in self.modules() if isinstance(module, Router)]
+
+    def router_losses(self) -> dict[str, Tensor]:
+        """The auxiliary losses of the last forward in training, by kind, weighted and summed over the layers.
+
+        Add them to the model's loss. They are handed over: the routers keep none.
+        """
+        totals: dict[str, Tensor] = {}
+        for router in self.routers():
+            for kind, loss in router.losses.items():
+                totals[kind] = totals[kind] + loss if kind in totals else loss
+            router.losses = {}
+        return totals
 
 
 def causal_mask(tokens: int, past: int, device: torch.device) -> Tensor:

@@ -5,7 +5,8 @@ and a small product does not share out well among threads. So experts at equal d
 have about as many rows are multiplied as one batch, their rows filled up to the longest: a block. Blocks of a few
 hundred rows together are a part, whose states stay in the processor's cache between one product and the next.
 
-E experts, T tokens, k chosen experts, R = T * k routed rows, P rows with padding, K and N widths of a product.
+E experts, T tokens, k chosen experts, R routed rows (T * k, less the choices of -1, which are none), P rows with
+padding, K and N widths of a product.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ class Dispatch:
     def __init__(self, gates_Tk: Tensor, chosen_Tk: Tensor, experts: int):
         device, (tokens, k) = chosen_Tk.device, chosen_Tk.shape
         # 16-bit numbers are sorted by radix.
-        chosen_R = chosen_Tk.flatten().cpu().numpy().astype(np.int16)
-        order_R = chosen_R.argsort(kind="stable")
-        counts_E = np.bincount(chosen_R, minlength=experts)
+        choices = chosen_Tk.flatten().cpu().numpy().astype(np.int16)
+        order_R = choices.argsort(kind="stable")[np.count_nonzero(choices < 0) :]
+        counts_E = np.bincount(choices[order_R], minlength=experts)
         called, idle = np.flatnonzero(counts_E), np.flatnonzero(counts_E == 0)
         size = max(LEAST_EXPERTS, PART_ROWS * experts // max(1, tokens * k))
         tile = TILE_ROWS if gates_Tk.dtype in (torch.bfloat16, torch.float16) else 1
@@ -83,18 +84,18 @@ class Dispatch:
         for block in (block for blocks, _ in parts for block in blocks):
             each_E[block.weights] = block.each
         first_E, room_E = counts_E.cumsum() - counts_E, each_E.cumsum() - each_E
-        place_R = np.arange(tokens * k) + np.repeat(room_E - first_E, counts_E)
+        place_R = np.arange(len(order_R)) + np.repeat(room_E - first_E, counts_E)
         # Padding repeats a row of its expert: it cannot overflow where that does not.
         token_P = np.repeat(order_R[first_E[called]] // k, each_E[called])
         token_P[place_R] = order_R // k
-        row_Tk = np.empty_like(order_R)
+        row_Tk = np.full(tokens * k, len(token_P))
         row_Tk[order_R] = place_R
 
         self.idle: list[int] = idle.tolist()
         """Experts that nobody chose."""
         self.row_Tk = torch.from_numpy(row_Tk).to(device).view(tokens, k)
-        """The row of a token's choice, counted over all parts."""
-        gates_P = gates_Tk.new_zeros(len(token_P)).index_copy_(0, self.row_Tk.flatten(), gates_Tk.flatten())
+        """The row of a token's choice, counted over all parts; one past the last where it is not used."""
+        gates_P = gates_Tk.new_zeros(len(token_P) + 1).index_copy_(0, self.row_Tk.flatten(), gates_Tk.flatten())[:-1]
         sizes = [rows for _, rows in parts]
         rows = zip(torch.from_numpy(token_P).to(device).split(sizes), gates_P.split(sizes), strict=True)
         self.parts = [Part(blocks, *its) for (blocks, _), its in zip(parts, rows, strict=True)]

@@ -1,7 +1,7 @@
 """The routed experts of a mixture layer (DeepSeekMoE, arXiv:2401.06066), computed for the tokens that chose them.
 
-T tokens (batch flattened), D width, E routed experts, k chosen experts, F expert width, R = T * k routed rows,
-P routed rows with padding.
+T tokens (batch flattened), D width, E routed experts, k chosen experts, F expert width, R routed rows (T * k, less the
+choices that are not used), P routed rows with padding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RoutedExperts(nn.Module):
             nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
 
     def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor) -> Tensor:
-        """The sum of gate * expert(x) over each token's experts, `[T, D]`.
+        """The sum of gate * expert(x) over each token's experts, `[T, D]`; a choice of -1 is none, and costs nothing.
 
         `plain` defines it; this is as fast as reading the weights of the experts that are called where rows are few,
         and keeps products large where they are many.
@@ -63,9 +63,9 @@ def _row_by_row(
     """For decoding, where most experts have one row if any: a matrix times a vector reads memory as fast as it goes."""
     k = chosen_Tk.shape[1]
     # By expert, so that a second row finds the weights in the cache.
-    rows = sorted((expert, row) for row, expert in enumerate(chosen_Tk.flatten().tolist()))
-    h_RF = x_TD.new_empty(len(rows), gate_EFD.shape[1])
-    up_RF, out_TD = torch.empty_like(h_RF), torch.zeros_like(x_TD)
+    rows = sorted((expert, row) for row, expert in enumerate(chosen_Tk.flatten().tolist()) if expert >= 0)
+    h_RF = x_TD.new_zeros(chosen_Tk.numel(), gate_EFD.shape[1])
+    up_RF, out_TD = torch.zeros_like(h_RF), torch.zeros_like(x_TD)
     x_D, h_F, up_F, out_D = x_TD.unbind(0), h_RF.unbind(0), up_RF.unbind(0), out_TD.unbind(0)
     with torch.autocast(x_TD.device.type, enabled=False):
         for expert, row in rows:
@@ -107,7 +107,7 @@ class _Experts(torch.autograd.Function):
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, *weights = ctx.saved_tensors
         gate_EFD, up_EFD, down_EDF = weights
-        grad_x_TD, grad_gates = torch.zeros_like(x_TD), [x_TD.new_empty(0)]
+        grad_x_TD, grad_gates = torch.zeros_like(x_TD), list[Tensor]()
         grads = [torch.empty_like(weight) for weight in weights if any(ctx.needs_input_grad[3:])]
         for grad in grads:
             for expert in ctx.dispatch.idle:
@@ -128,4 +128,5 @@ class _Experts(torch.autograd.Function):
                 part.weight_gradient(y_grad_PD, h_PF.mul_(part.gates_P[:, None]), grads[2])
             x_grad_PD = part.product(gate_grad_PF, gate_EFD.mT).add_(part.product(up_grad_PF, up_EFD.mT))
             grad_x_TD.index_add_(0, part.tokens_P, x_grad_PD)
+        grad_gates.append(x_TD.new_zeros(1))  # of choices that are not used
         return None, grad_x_TD, torch.cat(grad_gates)[ctx.dispatch.row_Tk], *(grads or (None, None, None))

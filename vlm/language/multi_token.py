@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 
 class MultiTokenHead(nn.Module):
-    """One depth: `block(project([norm(embedding), norm(state)]))` (equations 21 and 22).
+    """One depth: `norm(block(project([norm(embedding), norm(state)])))` (equations 21 and 22).
 
     `block` is a layer of the decoder, called as `block(x_BTD, *context)`. The embedding comes first in the product, as
     in the published weights (`enorm`, `hnorm`, `eh_proj`, `shared_head.norm`); the paper writes it second.
@@ -30,13 +30,12 @@ class MultiTokenHead(nn.Module):
         self.hidden_norm = nn.RMSNorm(width, eps=norm_eps)
         self.projection = nn.Linear(2 * width, width, bias=False)
         self.block = block
-        self.norm = nn.RMSNorm(width, eps=norm_eps)
+        self.output_norm = nn.RMSNorm(width, eps=norm_eps)
 
-    def forward(self, hidden_BTD: Tensor, embedded_BTD: Tensor, *context: Any) -> tuple[Tensor, Tensor]:
-        """States `[B, T, D]` for the next depth, and the same normalised for the output layer."""
+    def forward(self, hidden_BTD: Tensor, embedded_BTD: Tensor, *context: Any) -> Tensor:
+        """Normalised states `[B, T, D]`, for the output layer and for the next depth."""
         both = torch.cat([self.embedding_norm(embedded_BTD), self.hidden_norm(hidden_BTD)], dim=-1)
-        hidden_BTD = self.block(self.projection(both), *context)
-        return hidden_BTD, self.norm(hidden_BTD)
+        return self.output_norm(self.block(self.projection(both), *context))
 
 
 class MultiTokenPrediction(nn.Module):
@@ -56,14 +55,14 @@ class MultiTokenPrediction(nn.Module):
     ) -> list[Tensor]:
         """Logits `[B, T, V]` of each depth: those of depth d at token t are of token t + 1 + d.
 
-        `hidden_BTD` are the trunk's states, `embed` and `output` its embedding and output layer. `context` is what the
-        trunk's own layers are given beside their input, for all T tokens: all depths work on whole sequences, since a
-        causal block keeps the last d tokens, which have nothing to predict, from the others.
+        `hidden_BTD` are the trunk's normalised states, `embed` and `output` its embedding and output layer. `context`
+        is what the trunk's own layers are given beside their input, for all T tokens: all depths work on whole
+        sequences, since a causal block keeps the last d tokens, which have nothing to predict, from the others.
         """
         logits = []
         for depth, head in enumerate(self.heads, start=1):
-            hidden_BTD, last_BTD = head(hidden_BTD, embed(later(tokens_BT, depth)), *context)
-            logits.append(output(last_BTD))
+            hidden_BTD = head(hidden_BTD, embed(later(tokens_BT, depth)), *context)
+            logits.append(output(hidden_BTD))
         return logits
 
 

@@ -2,39 +2,47 @@
 
 An easy token, whose router is sure, reaches the wanted probability mass with one expert; a hard one takes more.
 
-T tokens, E routed experts, R chosen pairs of token and expert.
+T tokens (with any axes before), E routed experts, k slots for experts; a slot that is not used holds expert -1.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 
-def top_p(scores_TE: Tensor, p: float, k_max: int, bias_E: Tensor | None = None) -> Tensor:
-    """True where a token calls an expert, `[T, E]`: its best experts until their mass reaches `p`.
+def mass_before(scores_TE: Tensor, ranked_Tk: Tensor) -> Tensor:
+    """The probability mass of the experts before each in a token's ranking, `[T, k]`, float64.
 
-    At least one and at most `k_max` experts a token; `p` of 1 or more is plain top-`k_max`. `scores_TE` are softmax or
-    sigmoid scores; a token's mass is counted in shares of their sum. With `bias_E` (arXiv:2408.15664) experts are
-    tried in the order of score + bias; the mass stays that of the scores.
+    `scores_TE` are softmax or sigmoid scores; a token's mass is counted in shares of their sum. `ranked_Tk` are its
+    experts, best first; a routing bias (arXiv:2408.15664) changes their order, and the mass stays that of the scores.
     """
-    order_Tk, before_Tk = _mass_before(scores_TE, k_max, bias_E)
-    taken_Tk = before_Tk < (p if p < 1 else math.inf)
-    taken_Tk[:, 0] = True
-    return torch.zeros_like(scores_TE, dtype=torch.bool).scatter_(1, order_Tk, taken_Tk)
+    # Float64: the sum of many float32 shares would decide by its rounding whether a p is reached.
+    shares_TE = scores_TE.detach().double()
+    shares_Tk = (shares_TE / shares_TE.sum(-1, keepdim=True)).gather(-1, ranked_Tk)
+    return shares_Tk.cumsum(-1) - shares_Tk
 
 
-def budget_p(scores_TE: Tensor, budget: float, k_max: int, bias_E: Tensor | None = None) -> float:
-    """The largest `p` with which these tokens call at most `budget` experts each in the mean.
+def within_mass(ranked_Tk: Tensor, before_Tk: Tensor, p: Tensor | float) -> Tensor:
+    """The experts a token takes, `[T, k]`: its best until their mass reaches `p`, and -1 in the slots after them.
+
+    At least one is taken. A `p` of 1 or more takes all, also where some have no mass.
+    """
+    used_Tk = (before_Tk < p) | (p >= 1)
+    used_Tk[..., 0] = True
+    return ranked_Tk.masked_fill(~used_Tk, -1)
+
+
+def budget_p(before_Tk: Tensor, budget: float) -> float:
+    """The largest `p` with which these tokens take at most `budget` experts each in the mean.
 
     The answer depends on all tokens given. Find it on a sample and keep it: searched anew in every batch, a token's
     output would depend on its neighbours, and on tokens after it. Raises `ValueError` for a budget below 1.
     """
     if budget < 1:
         raise ValueError(f"a budget of {budget} experts a token; every token calls at least one")
-    _, before_Tk = _mass_before(scores_TE, k_max, bias_E)
+    before_Tk = before_Tk.flatten(0, -2)
     tokens = len(before_Tk)
     # A pair beyond a token's first is taken where the mass before it is below p. So p may be as large as the first
     # mass that is one pair too many, and no search is needed.
@@ -46,26 +54,6 @@ def budget_p(scores_TE: Tensor, budget: float, k_max: int, bias_E: Tensor | None
     return min(before_R.kthvalue(more + 1).values.item(), math.nextafter(1.0, 0.0))
 
 
-def gates(scores_TE: Tensor, mask_TE: Tensor, normalise: bool = True) -> Tensor:
-    """Gates `[T, E]`: the scores where `mask_TE` is true, else 0; with `normalise` a token's sum to one."""
-    gates_TE = scores_TE * mask_TE
-    return gates_TE / gates_TE.sum(1, keepdim=True) if normalise else gates_TE
-
-
-def pairs(mask_TE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Chosen pairs in the order a dropless layer computes them: token and expert of each, `[R]`, and rows an expert,
-    `[E]`. Sorted by expert, then by token."""
-    experts_R, tokens_R = mask_TE.T.nonzero(as_tuple=True)
-    return tokens_R, experts_R, mask_TE.sum(0)
-
-
-def _mass_before(scores_TE: Tensor, k_max: int, bias_E: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A token's `k_max` best experts, best first, and the probability mass of those before each."""
-    if not 1 <= k_max <= scores_TE.shape[1]:
-        raise ValueError(f"k_max {k_max} with {scores_TE.shape[1]} experts")
-    ranked_TE = scores_TE if bias_E is None else scores_TE + bias_E
-    order_Tk = ranked_TE.topk(k_max, dim=1).indices
-    # Float64: the sum of many float32 shares would decide by its rounding whether a p is reached.
-    shares_TE = scores_TE.detach().double()
-    shares_Tk = (shares_TE / shares_TE.sum(1, keepdim=True)).gather(1, order_Tk)
-    return order_Tk, shares_Tk.cumsum(1) - shares_Tk
+def experts_a_token(chosen_Tk: Tensor) -> Tensor:
+    """How many experts each token takes, `[T]`."""
+    return (chosen_Tk >= 0).sum(-1)

@@ -6,15 +6,19 @@ L mixture layers, T tokens, k chosen experts a token, E routed experts.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vlm.files import atomic_write
+
+if TYPE_CHECKING:
+    from vlm.language.moe import Router
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,20 @@ class RoutingStatistics:
     """How often each expert was called."""
     kinds: dict[str, Tensor] = field(default_factory=dict)
     """The same `[L, E]` of each kind of token, by its name."""
+    tokens: int = 0
+    """How many tokens there were."""
 
     def __add__(self, other: RoutingStatistics) -> RoutingStatistics:
         """Both texts together."""
         none_LE = torch.zeros_like(self.calls_LE)
         names = {**self.kinds, **other.kinds}
         kinds = {name: self.kinds.get(name, none_LE) + other.kinds.get(name, none_LE) for name in names}
-        return RoutingStatistics(self.calls_LE + other.calls_LE, kinds)
+        return RoutingStatistics(self.calls_LE + other.calls_LE, kinds, self.tokens + other.tokens)
+
+    @property
+    def experts_a_token_L(self) -> Tensor:
+        """How many experts a token called in the mean: k, or fewer with adaptive routing."""
+        return self.calls_LE.sum(1) / max(self.tokens, 1)
 
     @property
     def load_LE(self) -> Tensor:
@@ -55,6 +66,16 @@ class RoutingStatistics:
         """True where an expert was never called."""
         return self.calls_LE == 0
 
+    def figures(self) -> dict[str, list[float]]:
+        """For a log, a number a layer: the busiest expert's load, the entropy of the calls, the number of dead experts
+        and, where tokens were counted, the experts a token called; nothing of a model without mixtures."""
+        if not len(self.calls_LE):
+            return {}
+        figures = {"load": self.imbalance_L, "entropy": self.entropy_L, "dead": self.dead_LE.sum(1).double()}
+        if self.tokens:
+            figures["experts"] = self.experts_a_token_L
+        return {name: figure_L.tolist() for name, figure_L in figures.items()}
+
     def preference_LE(self, kind: str) -> Tensor:
         """How much more a kind of token calls an expert than all tokens do: 1 is as often; 0 also for dead ones."""
         calls_LE = self.kinds[kind]
@@ -69,19 +90,25 @@ def routing_statistics(
     """Statistics of the experts `chosen_LTk` by T tokens in each layer.
 
     `kinds` names kinds of tokens by a mask `[T]` each, such as image and text; tokens where `mask_T` is false
-    (padding) count nowhere.
+    (padding) count nowhere, nor do slots of expert -1 (not used).
     """
     every_T = torch.ones(chosen_LTk.shape[1], dtype=torch.bool, device=chosen_LTk.device)
     mask_T = every_T if mask_T is None else mask_T
     by_kind = {name: _calls(chosen_LTk, experts, kind_T & mask_T) for name, kind_T in (kinds or {}).items()}
-    return RoutingStatistics(_calls(chosen_LTk, experts, mask_T), by_kind)
+    return RoutingStatistics(_calls(chosen_LTk, experts, mask_T), by_kind, int(mask_T.sum()))
+
+
+def step_statistics(routers: Sequence[Router], tokens: int = 0) -> RoutingStatistics:
+    """Statistics of what routers of one model counted in training since their last `balance`."""
+    loads = [router.load_E.double() for router in routers]
+    return RoutingStatistics(torch.stack(loads) if loads else torch.zeros(0, 0), tokens=tokens)
 
 
 def _calls(chosen_LTk: Tensor, experts: int, mask_T: Tensor) -> Tensor:
     """`[L, E]` in float64, so that the counts of many batches add up exactly."""
     chosen_LR = chosen_LTk[:, mask_T].flatten(1)
     calls_LE = torch.zeros(len(chosen_LR), experts, dtype=torch.float64, device=chosen_LR.device)
-    return calls_LE.scatter_add_(1, chosen_LR, torch.ones_like(chosen_LR, dtype=calls_LE.dtype))
+    return calls_LE.scatter_add_(1, chosen_LR.clamp(min=0), (chosen_LR >= 0).to(calls_LE.dtype))
 
 
 @contextmanager
@@ -95,7 +122,7 @@ def recorded(routers: Iterable[nn.Module]) -> Iterator[list[list[Tensor]]]:
     seen: list[list[Tensor]] = [[] for _ in routers]
 
     def hook(number: int, output: tuple[Tensor, ...]) -> None:
-        seen[number].append(output[1].detach())
+        seen[number].append(output[1].detach().flatten(0, -2))
 
     handles = [
         router.register_forward_hook(lambda _module, _inputs, output, number=number: hook(number, output))

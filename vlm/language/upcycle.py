@@ -113,6 +113,8 @@ def _mixture(
     router's logits have the deviation `spread` for inputs of unit size."""
     if dense.cfg.moe is not None:
         raise ValueError("the model already is a mixture of experts")
+    if dense.cfg.multi_token:
+        raise ValueError("multi_token: heads of a dense model have no place in a mixture")
     if moe.shared_gate:
         raise ValueError("shared_gate: an untrained gate would halve what the shared expert says")
     cfg = dense.cfg.model_copy(update={"moe": moe})
@@ -128,8 +130,7 @@ def _mixture(
             router, routed = layer.ffn.router, layer.ffn.routed
             router.to_empty(device=like.device)
             nn.init.normal_(router.centroids.weight, std=spread * router.centroids.in_features**-0.5)
-            router.bias_E.zero_()
-            router.load_E.zero_()
+            router.reset()
             router.centroids.to(like.dtype)
             routed.to_empty(device=like.device).to(like.dtype)
             start(layer.ffn, old.ffn)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vlm.errors import BadInput
+
+END_OF_TEXT = "<|endoftext|>"
 
 
 class TextTokenizer:
@@ -43,3 +45,21 @@ class TextTokenizer:
     def decode(self, ids: list[int], *, control: bool = False) -> str:
         """The text; control tokens are left out unless `control`."""
         return self._tokenizer.decode(ids, skip_special_tokens=not control)
+
+
+def learn_tokenizer(texts: list[str], size: int) -> str:
+    """The `tokenizer.json` of a byte-level BPE (arXiv:1508.07909) of at most `size` tokens; 0 is the end of a text.
+
+    Raises `ValueError` where the size does not even hold the bytes.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if size <= len(alphabet):
+        raise ValueError(f"a vocabulary of {size} has no room for {len(alphabet)} bytes and the end of a text")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()

@@ -18,10 +18,10 @@ from vlm.datasets.features import Features
 from vlm.heads.retrieval import Embedder
 from vlm.metrics.retrieval import recall_at_k
 from vlm.training.recipe import ContrastiveObjective, Recipe
-from vlm.training.tasks import Say
+from vlm.training.tasks import Figures, Say, Task
 
 
-class ContrastiveTask:
+class ContrastiveTask(Task):
     """Each step matches a batch of pictures with some of their captions."""
 
     def __init__(
@@ -67,11 +67,8 @@ class ContrastiveTask:
             return siglip_loss(image_BD, text_TD, owner_T, self.heads.scale, self.heads.bias)
         return clip_loss(image_BD, text_TD, owner_T, self.heads.scale)
 
-    def after_step(self) -> None:
-        pass
-
     @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> Figures:
         """Recall at 1 and 10 on the validation split, both ways."""
         self.heads.eval()
         images, texts, owners = [], [], []
@@ -86,9 +83,6 @@ class ContrastiveTask:
         report = recall_at_k((torch.cat(texts) @ torch.cat(images).T).numpy(), owners, (1, 10))
         ways = {"text_to_image": report.text_to_image, "image_to_text": report.image_to_text}
         return {f"{way}_R@{k}": ranks.recall[k] for way, ranks in ways.items() for k in (1, 10)}
-
-    def buffers(self) -> dict[str, Tensor]:
-        return {}
 
     def export(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.trainable().items()}

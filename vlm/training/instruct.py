@@ -20,9 +20,11 @@ from vlm.datasets.features import Features
 from vlm.datasets.packing import IGNORE, Branch, Packed, pack
 from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template
 from vlm.language.lora import portable
+from vlm.language.statistics import step_statistics
 from vlm.model import VisionLanguageModel
 from vlm.training.recipe import InstructObjective, Recipe
 from vlm.training.schedule import batches, mixture
+from vlm.training.tasks import Figures, Task
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Item:
     flipped: bool
 
 
-class InstructTask:
+class InstructTask(Task):
     def __init__(
         self,
         model: VisionLanguageModel,
@@ -63,6 +65,7 @@ class InstructTask:
         self.validation = [self._item(Source([e], "captions", 1.0, 5), e, random.Random(0), False) for e in validation]
         self.words = self._words()
         named = dict(model.named_parameters())
+        self._routing: Figures = {}
         self._trainable = {name: p for name, p in named.items() if p.requires_grad}
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -78,7 +81,7 @@ class InstructTask:
         table = self.model.language.lm_head.weight
         extra = torch.randint(len(table), (self.sampled_words,), generator=generator)
         words = torch.cat([self.words, extra]).unique() if self.sampled_words else torch.arange(len(table))
-        return self._loss(items, words)
+        return self._loss(items, words) + sum(self.model.language.router_losses().values())
 
     def _loss(self, items: list[Item], words_V: Tensor) -> Tensor:
         batch = pack([item.packed for item in items], multiple=16)
@@ -94,11 +97,15 @@ class InstructTask:
         return F.cross_entropy(logits_RV, torch.searchsorted(words_V, labels_R))
 
     def after_step(self) -> None:
+        self._routing = {**step_statistics(self.model.language.routers()).figures()}
         for router in self.model.language.routers():
             router.balance()
 
+    def figures(self) -> Figures:
+        return self._routing
+
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> Figures:
         """Loss a token over the data's own words, on the captions of the validation pictures."""
         self.model.eval()
         losses = [self._loss(self.validation[i : i + 25], self.words) for i in range(0, len(self.validation), 25)]
@@ -106,7 +113,7 @@ class InstructTask:
         return {"caption_loss": float(torch.stack(losses).mean())}
 
     def buffers(self) -> dict[str, Tensor]:
-        return {name: b for name, b in self.model.named_buffers() if name.endswith("router.bias_E")}
+        return {name: b for name, b in self.model.named_buffers() if name.endswith(("router.bias_E", "router.p"))}
 
     def export(self) -> dict[str, Tensor]:
         state = dict(portable(name, p.detach(), self.lora_scale) for name, p in self._trainable.items())

@@ -59,8 +59,9 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
             figures = {"step": done, "loss": round(value, 4), "gradient": round(norm, 3)}
             figures["rate"] = round(optimizer.rate(step), 4)
             figures["seconds_a_step"] = round((time.monotonic() - last) / (done - counted), 3)
+            figures |= {key: _rounded(value) for key, value in task.figures().items()}
             if validates:
-                figures |= {key: round(number, 4) for key, number in task.validate().items()}
+                figures |= {key: _rounded(value) for key, value in task.validate().items()}
             last, counted = time.monotonic(), done
             rows.append(figures)
             atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows))
@@ -72,7 +73,12 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
             draw_curve(rows, run / "curve.png")
     shutil.copyfile(run / "checkpoint" / "weights.safetensors", run / "weights.safetensors.part")
     os.replace(run / "weights.safetensors.part", run / "weights.safetensors")
+    task.finish(run)
     return rows[-1] if rows else figures
+
+
+def _rounded(value: float | list[float]) -> float | list[float]:
+    return [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
 
 
 def _save(recipe: Recipe, stage: Stage, optimizer: MasterAdamW, run: Path, step: int) -> None:
@@ -131,7 +137,7 @@ def draw_curve(rows: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], label="training loss", alpha=0.6)
     plain = ("step", "loss", "gradient", "rate", "seconds_a_step")
-    names = list(dict.fromkeys(key for row in rows for key in row if key not in plain))
+    names = list(dict.fromkeys(k for row in rows for k, v in row.items() if k not in plain and not isinstance(v, list)))
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
         target = axes if name.endswith("loss") else axes.twinx()

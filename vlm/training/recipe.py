@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
+from vlm.language.config import LanguageConfig
 
 
 class OptimizerConfig(Config):
@@ -70,12 +71,53 @@ class InstructObjective(Config):
     """Random words beside those of the data in each step's softmax; 0 takes the whole vocabulary."""
 
 
-Objective = Annotated[ContrastiveObjective | WordsObjective | InstructObjective, Field(discriminator="kind")]
+class BalanceConfig(Config):
+    """Fields of `MoEConfig` to train with, in place of those of a loaded model."""
+
+    bias_update_rate: NonNegativeFloat | None = None
+    sequence_balance: NonNegativeFloat | None = None
+    batch_balance: NonNegativeFloat | None = None
+    z_loss: NonNegativeFloat | None = None
+
+
+class TextObjective(Config):
+    """Next-token loss on plain text: a language model alone, from its start or continued."""
+
+    kind: Literal["text"]
+    language: LanguageConfig | None = None
+    """A model that starts at random; `None` continues the one in the folder that the recipe's `model` names."""
+    init_std: PositiveFloat = 0.02
+    """Deviation of its matrices at the start."""
+    multi_token: bool = False
+    """Load the folder's multi-token heads and train them too."""
+    balance: BalanceConfig = BalanceConfig()
+    dataset: str | None = None
+    """The captions of a data set, all of a picture together, validated on the `val` split."""
+    path: str | None = None
+    """Or a text file, or a folder of them (`vlm/datasets/texts.py`); a twentieth, from the end, is for validation."""
+    length: PositiveInt = 128
+    """Tokens of a sequence."""
+    multi_token_weight: NonNegativeFloat = 0.3
+    """Weight of the multi-token heads' mean loss (arXiv:2412.19437, equation 25)."""
+    format: str | None = "deepseek_v3"
+    """The family as which the model is written to `model/` in the run's folder; `None` where no family can hold it."""
+
+    @model_validator(mode="after")
+    def _has_a_text(self) -> TextObjective:
+        if (self.dataset is None) == (self.path is None):
+            raise ValueError(f"expected either a dataset or a path of text, got {self.dataset} and {self.path}")
+        return self
+
+
+Objective = Annotated[
+    ContrastiveObjective | WordsObjective | InstructObjective | TextObjective, Field(discriminator="kind")
+]
 
 
 class Recipe(Config):
-    model: str
-    """A model card's name or path."""
+    model: str | None = None
+    """A model card's name or path; of objective `text` the folder of a language model, or none where one starts at
+    random."""
     objective: Objective
     start_from: str | None = None
     """A run's folder, or a checkpoint folder, whose trained weights this stage begins with."""
@@ -94,3 +136,12 @@ class Recipe(Config):
     save_every: PositiveInt = 200
     validate_every: PositiveInt = 200
     log_every: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Recipe:
+        starts = isinstance(self.objective, TextObjective) and self.objective.language is not None
+        if (self.model is None) != starts:
+            raise ValueError(f"expected a model{' or an objective.language, not both' if starts else ''}")
+        if isinstance(self.objective, TextObjective) and self.start_from is not None:
+            raise ValueError("start_from: objective text goes on from a folder that model names")
+        return self

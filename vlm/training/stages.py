@@ -19,13 +19,15 @@ from vlm.datasets.examples import Example
 from vlm.datasets.features import Features, cached_features
 from vlm.datasets.prompts import Template
 from vlm.errors import BadInput
+from vlm.language import LanguageModel
 from vlm.language.lora import add_lora
 from vlm.language.moe import SwiGLU
 from vlm.model import VisionLanguageModel, cast_parameters
 from vlm.training.contrastive import ContrastiveTask
 from vlm.training.instruct import InstructTask, Source, by_picture
-from vlm.training.recipe import ContrastiveObjective, InstructObjective, Recipe, WordsObjective
+from vlm.training.recipe import ContrastiveObjective, InstructObjective, Recipe, TextObjective, WordsObjective
 from vlm.training.tasks import Say, Task
+from vlm.training.text import text_task
 from vlm.training.words import WordsTask
 from vlm.vision.images import load_image
 from vlm.weights import cache_dir
@@ -44,6 +46,12 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     """Load the model and the data of `recipe`, freeze what it does not train, and say what that is."""
     torch.manual_seed(recipe.seed)  # what starts at random - heads, projector, adapters - starts the same each time
     objective = recipe.objective
+    if isinstance(objective, TextObjective):
+        text = text_task(recipe, objective, say)
+        if recipe.compile:
+            compile_small_parts(text.model)
+        return Stage(text, {})
+    assert recipe.model is not None
     card = load_card(recipe.model)
     if isinstance(objective, ContrastiveObjective) and objective.text is not None:
         card = with_text_side(card, objective.text)
@@ -154,11 +162,16 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
         cast_parameters(model.language, torch.bfloat16)
         cast_parameters(model.projector, torch.bfloat16)
     if recipe.compile:
-        for module in model.language.modules():
-            if isinstance(module, torch.nn.RMSNorm | SwiGLU):
-                module.compile(dynamic=True)
+        compile_small_parts(model.language)
     model.train()
     return InstructTask(model, Template(parts.tokenizer), sources, validation, features, objective, recipe)
+
+
+def compile_small_parts(model: LanguageModel) -> None:
+    """Fuse norms and gates."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.RMSNorm | SwiGLU):
+            module.compile(dynamic=True)
 
 
 def _features_of(

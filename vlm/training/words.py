@@ -22,9 +22,10 @@ from vlm.model import VisionLanguageModel
 from vlm.text.tokenizer import TextTokenizer
 from vlm.training.recipe import Recipe
 from vlm.training.schedule import batches, mixture
+from vlm.training.tasks import Figures, Task
 
 
-class WordsTask:
+class WordsTask(Task):
     def __init__(
         self,
         model: VisionLanguageModel,
@@ -73,20 +74,14 @@ class WordsTask:
         size = ((visual_BMW.norm(dim=-1) / self.mean_norm - 1) ** 2).mean()
         return -(targets_BV * logits_BV.log_softmax(dim=-1)).sum(dim=-1).mean() + size
 
-    def after_step(self) -> None:
-        pass
-
     @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> Figures:
         losses = []
         for start in range(0, len(self.validation), 200):
             tokens = self.features.tokens([_picture(e) for e in self.validation[start : start + 200]])
             rows = slice(len(self.train) + start, len(self.train) + start + len(tokens))
             losses.append(self._loss(tokens, self.targets[rows]).item() * len(tokens))
         return {"words_loss": sum(losses) / len(self.validation)}
-
-    def buffers(self) -> dict[str, Tensor]:
-        return {}
 
     def export(self) -> dict[str, Tensor]:
         return {f"projector.{name}": p.detach() for name, p in self.model.projector.named_parameters()}

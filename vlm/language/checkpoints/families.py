@@ -92,6 +92,10 @@ QWEN2_MOE_TENSORS = {
     "ffn.shared.gate_proj": "mlp.shared_expert.gate_proj", "ffn.shared.up_proj": "mlp.shared_expert.up_proj",
     "ffn.shared.down_proj": "mlp.shared_expert.down_proj", "ffn.shared_gate": "mlp.shared_expert_gate",
 }  # fmt: skip
+MULTI_TOKEN_KEY = "num_nextn_predict_layers"
+MULTI_TOKEN_TENSORS = {
+    "embedding_norm": "enorm", "hidden_norm": "hnorm", "projection": "eh_proj", "output_norm": "shared_head.norm",
+}  # fmt: skip
 MIXTRAL_TENSORS = {
     "ffn.router.centroids": "block_sparse_moe.gate", "ffn.routed.gate_EFD": "block_sparse_moe.experts.*.w1.weight",
     "ffn.routed.up_EFD": "block_sparse_moe.experts.*.w3.weight",
@@ -106,12 +110,13 @@ MIXTURES = (
         },
         fixed=GQA | SOFTMAX | {"moe.shared_gate": True},
         parts=(rope(), HEAD_WIDTH, LAYER_TYPES, SPARSE_STEP),
-        tensors=GQA_TENSORS | MOE_TENSORS | QWEN2_MOE_TENSORS,
+        tensors=GQA_TENSORS | MOE_TENSORS | QWEN2_MOE_TENSORS, dense_without_experts=True,
     ),
     Family(
         name="qwen3_moe", architecture="Qwen3MoeForCausalLM",
         keys=QWEN_MOE_KEYS | BIASED, fixed=GQA | SOFTMAX | UNSHARED | {"attention.qk_norm": "head"},
         parts=(rope(), HEAD_WIDTH, ALL_WINDOWED, SPARSE_STEP), tensors=GQA_TENSORS | MOE_TENSORS,
+        dense_without_experts=True,
     ),
     Family(
         name="mixtral", architecture="MixtralForCausalLM",
@@ -132,7 +137,7 @@ MIXTURES = (
         keys=GQA_KEYS | DEEPSEEK_MOE_KEYS | GROUPED_KEYS | {"attention.qkv_bias": "attention_bias"},
         fixed=GQA | V3_ROUTING,
         parts=(rope(partial=True), HEAD_WIDTH, QK_NORM, FIRST_DENSE, shared_experts("n_shared_experts")),
-        tensors=GQA_TENSORS | MOE_TENSORS, further_layers=True,
+        tensors=GQA_TENSORS | MOE_TENSORS | MULTI_TOKEN_TENSORS, multi_token=MULTI_TOKEN_KEY,
     ),
     Family(
         name="ernie4_5_moe", architecture="Ernie4_5_MoeForCausalLM",
@@ -172,7 +177,7 @@ DEEPSEEK_V1 = Family(
     name="deepseek", architecture="DeepseekForCausalLM",
     keys=GQA_KEYS | BIASED | DEEPSEEK_MOE_KEYS | {"moe.normalise": "norm_topk_prob"}, fixed=GQA | SOFTMAX,
     parts=(rope(), WHOLE_HEADS, STEP_AFTER_DENSE, shared_experts("n_shared_experts")),
-    tensors=GQA_TENSORS | MOE_TENSORS, extra=(FREQUENCIES,),
+    tensors=GQA_TENSORS | MOE_TENSORS, extra=(FREQUENCIES,), dense_without_experts=True,
     defaults={
         "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008, "moe_intermediate_size": 1407,
         "num_hidden_layers": 30, "num_attention_heads": 32, "num_key_value_heads": None, "n_shared_experts": None,
@@ -195,13 +200,13 @@ DEEPSEEK = (
         name="deepseek_v3", architecture="DeepseekV3ForCausalLM",
         keys=MLA_KEYS | DEEPSEEK_MOE_KEYS | GROUPED_KEYS, fixed=MLA | V3_ROUTING,
         parts=(rope(interleaved="rope_interleave"), LATENT, FIRST_DENSE, shared_experts("n_shared_experts")),
-        tensors=MLA_TENSORS, further_layers=True,
+        tensors=MLA_TENSORS | MULTI_TOKEN_TENSORS, multi_token=MULTI_TOKEN_KEY,
     ),
     Family(
         name="deepseek_v32", architecture="DeepseekV32ForCausalLM",
         keys=MLA_KEYS | INDEXER_KEYS | DEEPSEEK_MOE_KEYS | GROUPED_KEYS, fixed=MLA | V3_ROUTING,
         parts=(rope(interleaved=True), LATENT, MLP_TYPES, shared_experts("n_shared_experts")),
-        tensors=MLA_TENSORS | INDEXER_TENSORS, further_layers=True,
+        tensors=MLA_TENSORS | INDEXER_TENSORS | MULTI_TOKEN_TENSORS, multi_token=MULTI_TOKEN_KEY,
     ),
 )  # fmt: skip
 

@@ -44,8 +44,10 @@ class Family:
     """Our module or tensor -> theirs; below `layers.*` without that prefix, `*` stands for an expert's number."""
     extra: tuple[str, ...] = ()
     """Patterns of tensors that a checkpoint may hold beside the decoder: left out."""
-    further_layers: bool = False
-    """Layers after the last are multi-token prediction: left out too."""
+    multi_token: str | None = None
+    """Key of the number of multi-token heads: layers after the last, left out unless they are asked for."""
+    dense_without_experts: bool = False
+    """A config of no experts is one of dense layers alone."""
     leading_axis: tuple[str, ...] = ()
     """Ends of our names whose tensors have an axis of 1 in front in theirs."""
     defaults: Fields | None = None
@@ -68,14 +70,21 @@ class Family:
         except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
             raise BadInput(f"{where}: not a config of {self.name}: {' '.join(str(error).split())}") from None
 
-    def read(self, parsed: Any, where: str) -> LanguageConfig:
-        """Our config. Raises `BadInput` where the family's config asks for what the decoder does not do."""
+    def read(self, parsed: Any, where: str, multi_token: bool = False) -> LanguageConfig:
+        """Our config, with multi-token heads where they are wished for and the config has any.
+
+        Raises `BadInput` where the family's config asks for what the decoder does not do.
+        """
         if parsed.hidden_act not in ("silu", "swish"):
             raise BadInput(f"{where}: key hidden_act: expected silu, got {parsed.hidden_act!r}")
         try:
             flat = {ours: getattr(parsed, theirs) for ours, theirs in self.keys.items()} | self.fixed
             for part in self.parts:
                 flat |= part.read(parsed)
+            if self.dense_without_experts and not flat["moe.experts"]:
+                flat = {ours: value for ours, value in flat.items() if not ours.startswith("moe.")}
+            if multi_token and self.multi_token is not None:
+                flat["multi_token"] = getattr(parsed, self.multi_token, 0)
         except (AttributeError, KeyError, TypeError) as error:
             raise BadInput(f"{where}: not a config of {self.name}: {error}") from None
         except ValueError as error:
@@ -96,22 +105,31 @@ class Family:
             value: Any = cfg
             for attribute in ours.split("."):
                 value = getattr(value, attribute, None)
-            fields[theirs] = value
+            if not ours.startswith("moe.") or cfg.moe is not None:
+                fields[theirs] = value
+        if self.dense_without_experts and cfg.moe is None:
+            fields[self.keys["moe.experts"]] = 0
+        if self.multi_token is not None:
+            fields[self.multi_token] = cfg.multi_token
         for part in self.parts:
             try:
                 fields |= part.write(cfg)
             except AttributeError:  # a part about latent attention or a mixture, of a model without
                 raise BadInput(f"the model is not of a kind that format {self.name} can hold") from None
-        said, wanted = _essence(self.read(self.parse(fields, self.name), self.name)), _essence(cfg)
+        said, wanted = _essence(self.read(self.parse(fields, self.name), self.name, multi_token=True)), _essence(cfg)
         if lost := [key for key in sorted(said.keys() | wanted.keys()) if said.get(key) != wanted.get(key)]:
             text = ", ".join(f"{key} {wanted.get(key)} (it would be {said.get(key)})" for key in lost)
             raise BadInput(f"format {self.name} cannot hold this model's {text}")
         return fields
 
-    def tensor(self, ours: str) -> str:
-        """Their name of our tensor. Raises `BadInput` where the family has none."""
+    def tensor(self, ours: str, layers: int) -> str:
+        """Their name of our tensor of a model with so many layers. Raises `BadInput` where the family has none."""
         first, *rest = ours.split(".")
-        prefix, name = (f"model.layers.{rest[0]}.", ".".join(rest[1:])) if first == "layers" else ("", ours)
+        prefix, name = "", ours
+        if first == "layers":
+            prefix, name = f"model.layers.{rest[0]}.", ".".join(rest[1:])
+        elif first == "multi_token":  # multi_token.heads.0.block.attention...
+            prefix, name = f"model.layers.{layers + int(rest[1])}.", ".".join(rest[2:]).removeprefix("block.")
         module, _, kind = name.rpartition(".")
         if name in self.tensors:
             return prefix + self.tensors[name]
@@ -120,13 +138,17 @@ class Family:
         raise BadInput(f"format {self.name} has no place for tensor {ours!r}")
 
 
+_PLACES = ("layers", "first_dense", "every")
+_TRAINING = ("bias_update_rate", "sequence_balance", "batch_balance", "z_loss")
+
+
 def _essence(cfg: LanguageConfig) -> Fields:
     """What decides the function: two configs that say the same in other words are equal here."""
     layers = range(cfg.layers)
     flat: Fields = {}
     for name, value in cfg.model_dump().items():
         flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    for redundant in ("window", "window_layers", "moe.layers", "moe.first_dense", "moe.every", "moe.bias_update_rate"):
+    for redundant in ("window", "window_layers", *(f"moe.{name}" for name in (*_PLACES, *_TRAINING))):
         flat.pop(redundant, None)
     flat["windows"] = [cfg.window_of(layer) for layer in layers]
     if cfg.moe is not None:

@@ -34,22 +34,25 @@ class Slot:
     """In the checkpoint."""
 
 
-def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
+def load(path: str | Path, *, dtype: torch.dtype = torch.float32, multi_token: bool = False) -> LanguageModel:
     """The language model in a folder of `config.json` and safetensors, or in a llama GGUF file, in evaluation mode.
 
-    Weights that are stored in `dtype` are mapped from the file, not copied; 8-bit DeepSeek weights are expanded.
-    Raises `BadInput` for an unknown family, for a config the decoder cannot follow, and naming the tensors that are
-    missing, unknown or of another shape.
+    Weights that are stored in `dtype` are mapped from the file, not copied; 8-bit DeepSeek weights are expanded. The
+    multi-token heads that checkpoints of DeepSeek-V3's kind hold are left out, unless `multi_token` asks for them.
+    Raises `BadInput` for an unknown family, for a config the decoder cannot follow, for heads that are asked for where
+    the config has none, and naming the tensors that are missing, unknown or of another shape.
     """
     path = Path(path).expanduser()
     if path.suffix == ".gguf":
+        if multi_token:
+            raise BadInput(f"{path}: a GGUF file holds no multi-token heads")
         from vlm.language.checkpoints.llama import read_gguf
 
         cfg, state = read_gguf(path)
         return _assemble(cfg, {name: tensor.to(dtype) for name, tensor in state.items()})
     fields = read_json(path / "config.json")
     family = of_config(fields, str(path / "config.json"))
-    return read_model(fields, family, open_tensors(path), path, dtype=dtype)
+    return read_model(fields, family, open_tensors(path), path, dtype=dtype, multi_token=multi_token)
 
 
 def read_model(
@@ -60,17 +63,21 @@ def read_model(
     *,
     full: Callable[[str], str] = lambda name: name,
     dtype: torch.dtype = torch.float32,
+    multi_token: bool = False,
 ) -> LanguageModel:
     """The model of a config and its tensors; as `load`. `full` gives the name that a tensor of the family has in the
     folder `path`, where the language model is a part of more."""
     where = str(path / "config.json")
-    cfg = family.read(family.parse(fields, where), where)
+    cfg = family.read(family.parse(fields, where), where, multi_token)
+    if multi_token and not cfg.multi_token:
+        raise BadInput(f"{where}: key {family.multi_token or 'num_nextn_predict_layers'}: the model has no such layers")
     model = _on_meta(cfg)
     slots = _slots(model, family)
     stored = _only_expected(stored, family, cfg)
     expected = {full(name): slot.shape for name, slot in slots.items()}
-    scales = {full(name + SCALE) for name in slots}
-    check_shapes(expected, {full(name): t for name, t in stored.items()}, path, family.name, optional=scales)
+    optional = {full(name) for name in (*(name + SCALE for name in slots), *_copies(family, cfg))}
+    check_shapes(expected, {full(name): t for name, t in stored.items()}, path, family.name, optional=optional)
+    _check_copies(stored, path, family, cfg)
     rows, columns = (fields.get("quantization_config") or {}).get("weight_block_size") or (128, 128)
     precise = {name for name, _ in model.named_buffers()}  # routing biases stay float32
     state = {
@@ -103,6 +110,8 @@ def save(model: LanguageModel, path: str | Path, format: str, *, shard_size: str
     for name, slot in slots.items():
         tensor = state[slot.ours].detach()
         tensors[name] = (tensor if slot.expert is None else tensor[slot.expert]).view(slot.shape)
+    for copy, source in _copies(family, model.cfg).items():
+        tensors[copy] = tensors[source].clone()
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, path, shard_size)
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
@@ -135,7 +144,7 @@ def _slots(model: LanguageModel, family: Family) -> dict[str, Slot]:
     for ours, tensor in model.state_dict().items():
         if ours == "lm_head.weight" and model.cfg.tied_embeddings:
             continue
-        theirs, shape = family.tensor(ours), tuple(tensor.shape)
+        theirs, shape = family.tensor(ours, model.cfg.layers), tuple(tensor.shape)
         if ".experts.*." in theirs:
             for expert in range(shape[0]):
                 slots[theirs.replace("*", str(expert))] = Slot(ours, expert, shape[1:])
@@ -156,12 +165,28 @@ def _only_expected(stored: dict[str, Stored], family: Family, cfg: LanguageConfi
         layer = re.match(r"model\.layers\.(\d+)\.", name)
         return not (
             any(pattern.fullmatch(name) for pattern in extra)
-            or (family.further_layers and layer is not None and int(layer[1]) >= cfg.layers)
-            or (cfg.tied_embeddings and name == family.tensor("lm_head.weight"))
+            or (family.multi_token and layer is not None and int(layer[1]) >= cfg.layers + cfg.multi_token)
+            or (cfg.tied_embeddings and name == family.tensor("lm_head.weight", cfg.layers))
             or 0 in stored[name].shape
         )
 
     return {name: tensor for name, tensor in stored.items() if wanted(name)}
+
+
+def _copies(family: Family, cfg: LanguageConfig) -> dict[str, str]:
+    """What published multi-token layers repeat: the embedding and the output layer, by the copy's name."""
+    output = "embedding.weight" if cfg.tied_embeddings else "lm_head.weight"
+    shared = {"embed_tokens.weight": "embedding.weight", "shared_head.head.weight": output}
+    layers = range(cfg.layers, cfg.layers + cfg.multi_token)
+    return {
+        f"model.layers.{n}.{copy}": family.tensor(ours, cfg.layers) for n in layers for copy, ours in shared.items()
+    }
+
+
+def _check_copies(stored: dict[str, Stored], path: Path, family: Family, cfg: LanguageConfig) -> None:
+    for copy, source in _copies(family, cfg).items():
+        if copy in stored and not torch.equal(stored[copy].read(), stored[source].read()):
+            raise BadInput(f"{path}: tensor {copy} is not the {source} it should repeat")
 
 
 def _read(stored: dict[str, Stored], name: str, block: tuple[int, int], path: Path) -> Tensor:
