@@ -20,6 +20,7 @@ from vlm.language.upcycle import upcycle
 from vlm.model import VisionLanguageModel
 from vlm.text.encoder import TextEncoder
 from vlm.text.tokenizer import TextTokenizer
+from vlm.vision.towers import load_into
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def assemble(
 ) -> Assembled:
     """The model of `card` in float32, in evaluation mode; `trained=False` leaves the project's weights out."""
     folders = pull(card, offline=offline, report=report)
-    tower = card.model.tower.build()
-    tower.load_published(load_file(folders["tower"] / "model.safetensors"))
+    tower = load_into(card.model.tower, folders["tower"])
     language = load_language(card.model.language, folders["language"])
     model = VisionLanguageModel(card.model, tower, language)
     weights = card.trained_weights() if trained else None

@@ -1,0 +1,97 @@
+"""Towers from the folders that their libraries write: safetensors and JSON, nothing that can run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vlm.config import parse
+from vlm.errors import BadInput, VlmError
+from vlm.vision.tower import TowerConfig, VisionTower
+from vlm.vision.towers.files import read_json, read_weights
+from vlm.weights import network_is_off
+
+STATED = ("patch", "width", "activation", "mean", "std", "interpolation")
+"""What a card says of a checkpoint must be what the checkpoint says."""
+STEMS = {"open_clip": "open_clip_model"}
+
+
+def load(
+    name_or_folder: str | Path, *, library: str | None = None, offline: bool = False, **stated: Any
+) -> VisionTower:
+    """The tower in a folder, or in a repository of the hub, in evaluation mode.
+
+    Architecture, activation and preprocessing come from the checkpoint. `stated` are keys of `TowerConfig`: `layer`,
+    `budget`, `image_size` and `framing` change what is built; any other must be what the checkpoint says. `library`
+    chooses where a folder holds the files of two.
+
+    Raises `BadInput` for a folder that is none of the four libraries', a mismatch, a missing or unexpected tensor, and
+    weights that are not safetensors; `VlmError` where the hub does not answer.
+    """
+    folder = _find(str(name_or_folder), offline)
+    published = read_config(folder, library)
+    scaled = {}
+    if "image_size" in stated and published.framing.side:  # what is cropped stays the same share of the picture
+        side = published.framing.side * stated["image_size"] // published.image_size
+        scaled = {"framing": published.framing.model_copy(update={"side": side})}
+    cfg = parse(TowerConfig, {**published.model_dump(), **scaled, **stated}, str(folder))
+    return _loaded(cfg, folder, published)
+
+
+def load_into(cfg: TowerConfig, folder: Path) -> VisionTower:
+    """The tower of `cfg` with the weights in `folder`; what the folder says of them must be what `cfg` states."""
+    return _loaded(cfg, folder, read_config(folder, cfg.library) if layout(folder) else None)
+
+
+def _loaded(cfg: TowerConfig, folder: Path, published: TowerConfig | None) -> VisionTower:
+    for key in STATED if published is not None else ():
+        stated, found = getattr(cfg, key), getattr(published, key)
+        if stated != found:
+            raise BadInput(f"{folder}: key {key}: expected {stated}, the checkpoint's is {found}")
+    tower = cfg.build()
+    stem = STEMS.get(cfg.library, "model")
+    tower.load_published(read_weights(folder, stem if list(folder.glob(f"{stem}*.safetensors")) else "model"))
+    return tower.eval()
+
+
+def read_config(folder: Path, library: str | None = None) -> TowerConfig:
+    """What a checkpoint's own files say of it."""
+    found = layout(folder)
+    if library is None and len(found) != 1:
+        got = f"those of {' and '.join(found)}: say library=" if found else "none"
+        raise BadInput(f"{folder}: expected the files of timm, open_clip, torchvision or transformers, got {got}")
+    if library is not None and library not in found:
+        raise BadInput(f"{folder}: expected the files of {library}, got those of {' and '.join(found) or 'none'}")
+    cfg: TowerConfig = import_module(f"vlm.vision.towers.{library or found[0]}").read(folder)
+    return cfg
+
+
+def layout(folder: Path) -> list[str]:
+    """The libraries whose files are in `folder`."""
+    found = ["open_clip"] if (folder / "open_clip_config.json").is_file() else []
+    if (folder / "config.json").is_file():
+        content = read_json(folder / "config.json")
+        if content.get("library") == "torchvision":
+            found.append("torchvision")
+        elif "model_type" in content:
+            found.append("transformers")
+        elif "architecture" in content and "pretrained_cfg" in content:
+            found.append("timm")
+    return found
+
+
+def _find(name: str, offline: bool) -> Path:
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if name.count("/") != 1 or Path(name).expanduser().is_absolute():
+        raise BadInput(
+            f"{name}: expected a folder, or a repository of the hub such as timm/vit_base_patch16_siglip_224"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline or network_is_off()))
+    except Exception as error:  # the HTTP library below, and so the class, is another from release to release
+        raise VlmError(f"{name}: {' '.join(str(error).split())[:300]}") from None

@@ -1,0 +1,45 @@
+"""What the four layouts of checkpoint folders have in common: JSON beside safetensors, and nothing that can run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vlm.errors import BadInput
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `BadInput` where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not a JSON file: {' '.join(str(error).split())[:120]}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_weights(folder: Path, stem: str = "model") -> dict[str, Tensor]:
+    """Every tensor of `<stem>.safetensors`, or of its shards, as float32.
+
+    Raises `BadInput` where there is none: pickled weights can run code and are not read.
+    """
+    files = sorted(folder.glob(f"{stem}.safetensors")) or sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
+    if not files:
+        others = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
+        got = f"{', '.join(others)} (pickled weights can run code: refused)" if others else "none"
+        raise BadInput(f"{folder}: expected {stem}.safetensors, got {got}")
+    state: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            state |= load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{path}: not a safetensors file: {' '.join(str(error).split())[:120]}") from None
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
