@@ -29,8 +29,9 @@ def test_turns_alternate_and_the_first_round_does_not_count(monkeypatch: pytest.
 
 
 def test_memory_of_a_call_is_measured() -> None:
-    peak = timing.peak_megabytes(lambda: np.ones(30 * 2**20, dtype=np.uint8).sum())
-    assert peak is None or 25 < peak < 60
+    # So large that it cannot come out of memory that other tests have left free.
+    peak = timing.peak_megabytes(lambda: np.ones(100 * 2**20, dtype=np.uint8).sum())
+    assert peak is None or 95 < peak < 150
 
 
 def test_small_benchmarks_agree_with_their_references(monkeypatch: pytest.MonkeyPatch) -> None:
