@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from vlm.datasets.packing import IMAGE_SLOT
+from vlm.errors import BadInput
+from vlm.language.decoder import PREFILL_CHUNK
 from vlm.language.kv_cache import KVCache
 from vlm.model import VisionLanguageModel
 
@@ -28,29 +30,32 @@ def greedy(
     *,
     stop: int,
     max_tokens: int,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> list[list[int]]:
     """The most likely next token until `stop` or `max_tokens`, for each prompt; `stop` itself is not returned.
 
     `patches_IND` are the pictures of all prompts in reading order. Prompts of different lengths are padded on the
-    left and masked, so a prompt's result does not depend on its neighbours.
+    left and masked, so a prompt's result does not depend on its neighbours. They are read `prefill_chunk` tokens at a
+    time. Raises `BadInput` where a prompt and its reply would be longer than what the language model reads.
     """
     if not prompts:
         return []
     device = model.language.embedding.weight.device
-    longest = max(len(prompt) for prompt in prompts)
+    longest, room = max(len(prompt) for prompt in prompts), model.cfg.language.context
+    if longest + max_tokens > room:
+        raise BadInput(
+            f"a prompt of {longest} tokens and a reply of up to {max_tokens} are {longest + max_tokens} tokens; "
+            f"the language model reads at most {room}"
+        )
     tokens_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    real_BS = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device).bool()
+    pads_B1 = torch.tensor([[longest - len(prompt)] for prompt in prompts], device=device)
+    real_BS = torch.arange(longest + max_tokens, device=device) >= pads_B1
     x_BTW = model.embed(tokens_BT, patches_IND)
     cache = KVCache(model.cfg.language, len(prompts), longest + max_tokens, like=x_BTW)
-    positions_BT = (real_BS.long().cumsum(1) - 1).clamp(min=0)
-    # A padding row looks at itself, so that its softmax is defined; nobody looks at it.
-    mask_BTS = real_BS[:, None, :] & torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-    mask_BTS |= torch.eye(longest, dtype=torch.bool, device=device)
-    hidden = model.language.hidden(x_BTW, positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache)[:, -1]
+    hidden = model.language.prefill(x_BTW, cache, real_BS=real_BS[:, :longest], chunk=prefill_chunk)
     replies: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts), device=device)
-    position_B = positions_BT[:, -1]
-    for _ in range(max_tokens):
+    for said in range(1, max_tokens + 1):
         best = model.language.logits(hidden).topk(2, dim=-1)
         next_B = best.indices[:, 0]
         for i in (best.values[:, 0] - best.values[:, 1] < NEAR_TIE).nonzero()[:, 0].tolist():
@@ -59,19 +64,13 @@ def greedy(
         running = next_B != stop
         for row, token in zip(rows[running].tolist(), next_B[running].tolist(), strict=True):
             replies[row].append(token)
-        if not bool(running.any()):
+        if said == max_tokens or not bool(running.any()):
             break
         if not bool(running.all()):
-            rows, next_B, position_B, real_BS = rows[running], next_B[running], position_B[running], real_BS[running]
+            rows, next_B, real_BS = rows[running], next_B[running], real_BS[running]
             cache.keep(running)
-        position_B = position_B + 1
-        real_BS = torch.cat([real_BS, real_BS.new_ones(len(rows), 1)], dim=1)
-        hidden = model.language.hidden(
-            model.language.embedding(next_B[:, None]),
-            positions_BT=position_B[:, None],
-            mask_BTS=real_BS[:, None, :],
-            cache=cache,
-        )[:, -1]
+        x_BTW = model.language.embedding(next_B[:, None])
+        hidden = model.language.prefill(x_BTW, cache, real_BS=real_BS[:, : cache.length + 1])
     return replies
 
 
