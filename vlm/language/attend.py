@@ -16,6 +16,10 @@ from vlm.language.masks import shown_mask
 
 QUERIES = 512
 """Queries of a windowed layer that are computed together: each of them reads the keys of all their windows."""
+SPLIT_KEYS = 4096
+"""From so many keys on, a single query's are shared out among threads."""
+_fused_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""Torch's own entry to its fused CPU kernel, the only one that gives the logarithms of the sums under the softmax."""
 
 
 def attend(
@@ -43,7 +47,14 @@ def attend(
 
     q_BHTK, k_BGSK, v_BGSV = _of_one_width(q_BHTK, k_BGSK, v_BGSV)
     if tokens == 1:
-        out_BHTV = _apart(_fused(_together(q_BHTK, k_BGSK), k_BGSK, v_BGSV, mask_BTS, scale), tokens)
+        parts = torch.get_num_threads() // (q_BHTK.shape[0] * k_BGSK.shape[1])
+        split = parts > 1 and keys >= SPLIT_KEYS and mask_BTS is None and q_BHTK.device.type == "cpu"
+        q_BGRK = _together(q_BHTK, k_BGSK)
+        if split and len(q_BHTK) == 1:
+            out_BGRV = _split(q_BGRK, k_BGSK, v_BGSV, scale, parts)
+        else:
+            out_BGRV = _fused(q_BGRK, k_BGSK, v_BGSV, mask_BTS, scale)
+        out_BHTV = _apart(out_BGRV, tokens)
     elif window is not None and window < keys:
         out_BHTV = _banded(q_BHTK, k_BGSK, v_BGSV, mask_BTS, scale, window)
     elif mask_BTS is None and keys > tokens and q_BHTK.device.type == "cpu":
@@ -119,15 +130,31 @@ def _banded(
 def _behind(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, scale: float) -> Tensor:
     """Causal attention of a chunk behind a longer past: to the past, which all of it sees, and within the chunk.
 
-    The two are put together by the sums under their softmaxes. Only torch's own entry to its fused CPU kernel gives
-    those; against a mask of `[T, S]` it is 1.3 to 1.7 times faster at 16K to 128K keys.
+    The two are put together by the sums under their softmaxes; against a mask of `[T, S]` that is 1.3 to 1.7 times
+    faster at 16K to 128K keys.
     """
     tokens, past = q_BHTK.shape[2], k_BGSK.shape[2] - q_BHTK.shape[2]
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     stacked = _together(q_BHTK, k_BGSK)
-    before, sums_before = fused(stacked, k_BGSK[:, :, :past], v_BGSV[:, :, :past], scale=scale)
+    before, sums_before = _fused_cpu(stacked, k_BGSK[:, :, :past], v_BGSV[:, :, :past], scale=scale)
     heads = q_BHTK.shape[1] // k_BGSK.shape[1]
     k_BHTK, v_BHTV = (part[:, :, past:].repeat_interleave(heads, dim=1) for part in (k_BGSK, v_BGSV))
-    within, sums_within = fused(q_BHTK, k_BHTK, v_BHTV, is_causal=True, scale=scale)
+    within, sums_within = _fused_cpu(q_BHTK, k_BHTK, v_BHTV, is_causal=True, scale=scale)
     share = (sums_before.unflatten(2, (-1, tokens)).flatten(1, 2) - sums_within).sigmoid()
     return torch.lerp(within, _apart(before, tokens), share[..., None].to(within.dtype))
+
+
+def _split(q_1GRK: Tensor, k_1GSK: Tensor, v_1GSV: Tensor, scale: float, parts: int) -> Tensor:
+    """Attention to all keys, in parts that threads take at once (flash decoding): the kernel alone shares out queries.
+
+    A half of the time at 128K keys of one head and two threads.
+    """
+    each = k_1GSK.shape[2] // parts
+    k_PGsK, v_PGsV = (
+        whole[0, :, : parts * each].unflatten(1, (parts, each)).transpose(0, 1) for whole in (k_1GSK, v_1GSV)
+    )
+    out_PGRV, sums_PGR = _fused_cpu(q_1GRK.expand(parts, -1, -1, -1), k_PGsK, v_PGsV, scale=scale)
+    if parts * each < k_1GSK.shape[2]:
+        rest = _fused_cpu(q_1GRK, k_1GSK[:, :, parts * each :], v_1GSV[:, :, parts * each :], scale=scale)
+        out_PGRV, sums_PGR = (torch.cat(pair) for pair in zip((out_PGRV, sums_PGR), rest, strict=True))
+    shares_PGR1 = sums_PGR.softmax(0)[..., None].to(out_PGRV.dtype)
+    return (out_PGRV * shares_PGR1).sum(0, keepdim=True)

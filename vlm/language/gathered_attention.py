@@ -21,7 +21,7 @@ from vlm.language.attend import attend
 from vlm.language.masks import shown_mask
 from vlm.language.sparse_attention import attention_mass, heavy_block_mask, top_tokens
 
-GATHERED_NUMBERS = 2**20
+GATHERED_NUMBERS = 2**19
 """Keys are gathered for so many queries at a time that they fit a processor's cache."""
 SCORED_QUERIES = 512
 """Queries whose blocks are chosen together."""
@@ -36,9 +36,14 @@ class HeavyBlocks:
     count: int
 
 
-def gathering_pays(keys: int, chosen: int) -> bool:
-    """Gathered keys are read, written and read again, and nothing of them is shared between queries."""
-    return keys > 4 * chosen and not torch.is_grad_enabled()
+def gathering_pays(tokens: int, keys: int, chosen: int, heads: float) -> bool:
+    """Whether to gather `chosen` of `keys`, where `heads` query heads share each.
+
+    Gathered keys are read, written and read again. Attention of one query reads its keys, too, and that of many queries
+    shares them: it pays later there, and earlier the more heads there are to multiply with. The factors are measured.
+    """
+    least = chosen * (4 if tokens == 1 else 4 + 48 / heads)
+    return keys > least and not torch.is_grad_enabled()
 
 
 def attend_chosen(
@@ -84,7 +89,8 @@ def attend_blocks(
     mask: with one (padding, packing) and with gradients, attention is computed under the mask of the choice.
     """
     tokens, keys = q_BHTK.shape[2], k_BGSK.shape[2]
-    if mask_BTS is None and gathering_pays(keys, blocks.size * blocks.count):
+    heads = q_BHTK.shape[1] / k_BGSK.shape[1]
+    if mask_BTS is None and gathering_pays(tokens, keys, blocks.size * blocks.count, heads):
         chosen_BTk, there_BTk = choose_blocks(q_BHTK, means(k_BGSK, blocks.size), keys, blocks, scale)
         return attend_chosen(q_BHTK, k_BGSK, v_BGSV, chosen_BTk, there_BTk, scale)
     if keys > blocks.size * blocks.count:

@@ -92,7 +92,7 @@ class LatentAttention(nn.Module):
         absorbs = self._absorbs(tokens, cache)
         if self.indexer is not None and self.top_k < keys:
             index = (x_BTD, latent_BTQ, index_B1SJ[:, 0], rotary)
-            if self.form == "auto" and self._plain() and gathering_pays(keys, self.top_k):
+            if self.form == "auto" and self._plain() and gathering_pays(tokens, keys, self.top_k, self.heads):
                 chosen_BTk, there_BTk = self.indexer.choose(*index, self.top_k, mask_BTS)
                 look, absorbs = partial(attend_chosen, chosen_BTk=chosen_BTk, there_BTk=there_BTk), True
             else:

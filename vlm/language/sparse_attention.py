@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from vlm.language.rotary import rotate
 
-SCORED_QUERIES, SCORED_NUMBERS = 64, 2**18
+SCORED_QUERIES, SCORED_NUMBERS = 32, 2**17
 """Index scores are made for so many queries at a time, so many numbers of all heads: what fits a processor's cache."""
-DEPTH = 16
-"""Scores of a column when few are looked for among many."""
+MANY, DEPTH = 4096, 8
+"""From so many scores on, the best are looked for in columns of this depth."""
 
 
 class LightningIndexer(nn.Module):
@@ -117,11 +117,11 @@ def top_tokens(scores_BTS: Tensor, k: int, mask_BTS: Tensor) -> tuple[Tensor, Te
 def _best(scores_BTS: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Numbers of the `k` largest scores and whether each is one.
 
-    Where S is large, the scores stand in columns of `DEPTH`: the best are in the `k` columns with the largest maxima.
+    Where there are many, they stand in columns of `DEPTH`: the best are in the `k` columns with the largest maxima.
     """
     count = scores_BTS.shape[-1]
     width = count // DEPTH
-    if width < 2 * k:
+    if count < MANY or width < 4 * k:
         best_BTk, chosen_BTk = scores_BTS.topk(min(k, count), dim=-1, sorted=False)
         return chosen_BTk, best_BTk > -torch.inf
     maxima_BTW = scores_BTS[..., : DEPTH * width].unflatten(-1, (DEPTH, width)).amax(-2)
