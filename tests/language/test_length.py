@@ -55,7 +55,7 @@ def prompt() -> Tensor:
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["gathered", "as it pays"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is chosen is gathered as soon as there is more, or where that pays: behind so short a text, while decoding."""
+    """What is chosen is gathered as soon as there is more, or where that pays: while decoding, here."""
     if request.param:
         for name in ("gathered_attention", "latent_attention"):
             here = lambda tokens, keys, chosen, heads: keys > chosen and not torch.is_grad_enabled()  # noqa: E731

@@ -10,6 +10,7 @@ V value width, k chosen tokens, N blocks of tokens, n chosen blocks.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from vlm.language.attend import attend
 from vlm.language.masks import shown_mask
 from vlm.language.sparse_attention import attention_mass, heavy_block_mask, top_tokens
 
-GATHERED_NUMBERS = 2**19
+GATHERED_NUMBERS = 2**18
 """Keys are gathered for so many queries at a time that they fit a processor's cache."""
 SCORED_QUERIES = 512
 """Queries whose blocks are chosen together."""
@@ -54,24 +55,24 @@ def attend_chosen(
     Values that are the keys themselves are gathered once. `scale` is 1 / sqrt(K) by default.
     """
     groups, width, chosen = k_BGSK.shape[1], k_BGSK.shape[3], chosen_BTk.shape[2]
-    at_once = max(1, GATHERED_NUMBERS // (groups * width * chosen))
-    q_BTGrK = q_BHTK.unflatten(1, (groups, -1)).permute(0, 3, 1, 2, 4)
-    sequences = []
-    for q_TGrK, k_GSK, v_GSV, chosen_Tk, there_Tk in zip(q_BTGrK, k_BGSK, v_BGSV, chosen_BTk, there_BTk, strict=True):
-        parts = []
-        for begin in range(0, len(chosen_Tk), at_once):
+    at_once = max(1, GATHERED_NUMBERS // (width * chosen))
+    q_BGTrK = q_BHTK.unflatten(1, (groups, -1)).transpose(2, 3)
+    out_BGTrV = q_BGTrK.new_empty(*q_BGTrK.shape[:-1], v_BGSV.shape[3])
+    for b, g in itertools.product(range(len(q_BHTK)), range(groups)):
+        for begin in range(0, q_BHTK.shape[2], at_once):
             part = slice(begin, begin + at_once)
-            k_tGkK = _gather(k_GSK, chosen_Tk[part])
-            v_tGkV = k_tGkK if v_BGSV is k_BGSK else _gather(v_GSV, chosen_Tk[part])
-            mask = there_Tk[part, None, None]
-            parts.append(F.scaled_dot_product_attention(q_TGrK[part], k_tGkK, v_tGkV, attn_mask=mask, scale=scale))
-        sequences.append(torch.cat(parts))
-    return torch.stack(sequences).flatten(2, 3).transpose(1, 2)
+            k_tkK = _gather(k_BGSK[b, g], chosen_BTk[b, part])
+            v_tkV = k_tkK if v_BGSV is k_BGSK else _gather(v_BGSV[b, g], chosen_BTk[b, part])
+            mask_t1k = there_BTk[b, part, None]
+            out_BGTrV[b, g, part] = F.scaled_dot_product_attention(
+                q_BGTrK[b, g, part, None], k_tkK[:, None], v_tkV[:, None], attn_mask=mask_t1k[:, None], scale=scale
+            )[:, 0]
+    return out_BGTrV.transpose(2, 3).flatten(1, 2)
 
 
-def _gather(of_GSK: Tensor, chosen_tk: Tensor) -> Tensor:
-    """`[t, G, k, K]`"""
-    return of_GSK.index_select(1, chosen_tk.flatten()).unflatten(1, chosen_tk.shape).transpose(0, 1)
+def _gather(of_SK: Tensor, chosen_tk: Tensor) -> Tensor:
+    """`[t, k, K]`. One head of a cache at a time: its tokens lie together, where a cache of many would be copied."""
+    return of_SK.index_select(0, chosen_tk.flatten()).unflatten(0, chosen_tk.shape)
 
 
 def attend_blocks(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from vlm.language.rotary import rotate
 
-SCORED_QUERIES, SCORED_NUMBERS = 32, 2**17
+SCORED_QUERIES, SCORED_NUMBERS = 16, 2**18
 """Index scores are made for so many queries at a time, so many numbers of all heads: what fits a processor's cache."""
 MANY, DEPTH = 4096, 8
 """From so many scores on, the best are looked for in columns of this depth."""
