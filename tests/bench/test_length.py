@@ -21,7 +21,7 @@ SMALL = tuple(
 )
 
 
-def point(tokens: int, design: str = "latent", expanded: float | None = 0.01) -> Point:
+def point(tokens: int, design: str = "MLA", expanded: float | None = 0.01) -> Point:
     return Point(design, tokens, 1e-4, 1e-5, 2e-3, expanded, 1.0, tokens * 100, 10**9)
 
 
@@ -30,9 +30,9 @@ def test_a_design_is_measured_at_every_doubling(design: Design) -> None:
     points = list(measure(design, limit=3000, rounds=1))
     assert [p.tokens for p in points] == [1024, 2048]
     assert all(p.read_seconds > 0 and p.decode_seconds > 0 for p in points)
-    assert all((p.expanded_seconds is not None) == (design.name == "latent") for p in points)
+    assert all((p.expanded_seconds is not None) == (design.name == "MLA") for p in points)
     assert points[1].whole_seconds > points[0].whole_seconds
-    numbers = {"grouped-query": 2 * 2 * 64, "latent": 128 + 32, "latent, indexer": 128 + 32 + 32}
+    numbers = {"GQA": 2 * 2 * 64, "MLA": 128 + 32, "MLA, indexer": 128 + 32 + 32}
     expected = numbers.get(design.name, 2 * 2 * 64)
     assert [p.cache_bytes for p in points] == [1024 * expected * 4, 2048 * expected * 4]
 
@@ -47,15 +47,15 @@ def test_each_design_has_a_process_and_one_that_dies_is_named() -> None:
     torch.set_num_threads(torch.get_num_threads())
     said: list[str] = []
     points = list(length.length(1024, 1, said.append, SMALL[:1]))
-    assert [(p.design, p.tokens) for p in points] == [("grouped-query", 1024)]
-    assert said == ["grouped-query", "grouped-query, 1024 tokens"]
+    assert [(p.design, p.tokens) for p in points] == [("GQA", 1024)]
+    assert said == ["GQA", "GQA, 1024 tokens"]
     broken = Design("broken", SMALL[0].cfg.model_copy(update={"heads": 3}))
     with pytest.raises(VlmError, match="broken: its process ended early, with exit code 1"):
         list(length.length(1024, 1, designs=[broken]))
 
 
 def test_a_table_and_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    points = [point(1024), point(2048), point(1024, "grouped-query", None)]
+    points = [point(1024), point(2048), point(1024, "GQA", None)]
     asked: list[tuple[int, int]] = []
 
     def fake(limit: int, rounds: int, say: object) -> list[Point]:

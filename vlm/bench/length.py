@@ -60,10 +60,10 @@ class Design:
 
 
 DESIGNS = (
-    Design("grouped-query", GROUPED),
-    Design("grouped-query, heaviest blocks", GROUPED, HeavyBlocks(64, CHOSEN // 64)),
-    Design("latent", GROUPED.model_copy(update=AS_LATENT | {"attention": LATENT})),
-    Design("latent, indexer", GROUPED.model_copy(update=AS_LATENT | {"attention": INDEXED})),
+    Design("GQA", GROUPED),
+    Design("GQA, blocks", GROUPED, HeavyBlocks(64, CHOSEN // 64)),
+    Design("MLA", GROUPED.model_copy(update=AS_LATENT | {"attention": LATENT})),
+    Design("MLA, indexer", GROUPED.model_copy(update=AS_LATENT | {"attention": INDEXED})),
 )
 
 

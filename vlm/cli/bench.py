@@ -83,13 +83,5 @@ def _length(limit: int, rounds: int, to: Path | None, as_json: bool) -> None:
         times = [f"{1e6 * point.read_seconds:.0f}", share, f"{1e3 * point.decode_seconds:.3g}", expanded]
         sizes = [f"{point.whole_seconds:.0f}", f"{point.cache_bytes / 2**20:.0f}", peak]
         rows.append([point.design, f"{point.tokens:,}", *times, *sizes])
-    columns = [
-        "read, us a token",
-        "choosing",
-        "decode, ms a token",
-        "expanded, ms",
-        "whole text, s",
-        "cache, MB",
-        "peak, MB",
-    ]
+    columns = ["read, us", "chosen in", "decode, ms", "expanded", "text, s", "cache, MB", "peak, MB"]
     table(["design", "tokens", *columns], rows)
