@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm.errors import BadInput
-from vlm.language.decoder import LanguageModel, padded
+from vlm.language.decoder import LanguageModel
+from vlm.language.masks import padded
 
 Grid = tuple[int, int]
 """Tiles wide and tiles high of one picture."""

@@ -39,7 +39,7 @@ OPTIONS = {
     ],
     "compare": [*COMMON, "--flips"],
     "overlap": [*COMMON, "--data", "--distance", "--limit", "--sheet", "--top", "--words"],
-    "bench": [*COMMON, "--rounds"],
+    "bench": [*COMMON, "--limit", "--rounds", "--to"],
     "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
     "score": ["--help"],
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],

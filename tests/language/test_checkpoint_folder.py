@@ -186,10 +186,7 @@ def test_configs_the_decoder_cannot_follow_are_refused(tmp_path: Path) -> None:
     assert "unknown language model family 'lama'; did you mean 'llama' or" in tried(model_type="lama")
     assert "key model_type: expected the name of a family, got None" in tried(model_type=None)
     assert "key hidden_act: expected silu, got 'gelu'" in tried(hidden_act="gelu")
-    assert "rope_type 'longrope'" in tried(
-        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [1.0] * 4,
-                         "short_factor": [1.0] * 4, "factor": 2.0, "original_max_position_embeddings": 16}
-    )  # fmt: skip
+    assert "rope_type 'proportional'" in tried(rope_parameters={"rope_type": "proportional", "rope_theta": 1e4})
     assert "mscale_all_dim is known with rope_type yarn, got 'linear'" in tried(
         rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "mscale_all_dim": 1.0}
     )

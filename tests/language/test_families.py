@@ -36,6 +36,10 @@ DENSE: list[tuple[str, dict[str, Any]]] = [
         "rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     }}),
+    ("llama", {"rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 5000.0, "factor": 2.0, "original_max_position_embeddings": 32,
+        "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0],
+    }}),
     ("mistral", {"sliding_window": 4}),
     ("mistral", {"sliding_window": None, "head_dim": 12}),
     ("qwen2", {}),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.language.decoder import padded
+from vlm.language.masks import padded
 from vlm.language.multi_token import MultiTokenHead, MultiTokenPrediction, later, multi_token_losses
 
 B, T, D, V, N = 2, 9, 12, 17, 3

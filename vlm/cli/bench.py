@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,17 +19,33 @@ class Suite(str, Enum):
     moe = "moe"
     decode = "decode"
     language = "language"
+    length = "length"
 
 
 def bench(
     suite: Annotated[
         Suite,
-        typer.Argument(metavar="SUITE", help="What to measure: metrics, moe, decode, or language (both of these)."),
+        typer.Argument(
+            metavar="SUITE",
+            help="What to measure: metrics, moe, decode, language (both of these), or length (the cost of long texts).",
+        ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1024, metavar="N", help="length: tokens of the longest text.")
+    ] = 131072,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="length: draw the picture here, a PNG.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed against the peers installed here, in turns: how many times faster, the median of the rounds."""
+    """Measure speed against the peers installed here, in turns: how many times faster, the median of the rounds.
+
+    `length` has no peer: it measures designs of attention against the length of the text, some ten minutes by default.
+    """
+    if suite is Suite.length:
+        _length(limit, rounds, to, as_json)
+        return
     from vlm.bench import decode, metrics, moe
     from vlm.bench.timing import Ratio, Result, Say
 
@@ -52,3 +69,25 @@ def bench(
         else:
             rows.append([result.what, result.peer, "", "", "not measured", result.why])
     table(["what", "peer", "ours, s", "peer, s", "times faster", "note"], rows)
+
+
+def _length(limit: int, rounds: int, to: Path | None, as_json: bool) -> None:
+    from vlm.bench.length import draw, length
+
+    with working("bench length") as advance:
+        points = list(length(limit, rounds, lambda text: advance(-1, text)))
+    if to is not None:
+        draw(points, to)
+    if as_json:
+        emit({"results": [asdict(point) for point in points]})
+        return
+    rows = []
+    for point in points:
+        share = f"{100 * point.choosing_seconds / point.read_seconds:.0f} %" if point.choosing_seconds else ""
+        expanded = f"{1e3 * point.expanded_seconds:.3g}" if point.expanded_seconds else ""
+        peak = f"{point.peak_bytes / 2**20:.0f}" if point.peak_bytes else ""
+        times = [f"{1e6 * point.read_seconds:.0f}", share, f"{1e3 * point.decode_seconds:.3g}", expanded]
+        sizes = [f"{point.whole_seconds:.0f}", f"{point.cache_bytes / 2**20:.0f}", peak]
+        rows.append([point.design, f"{point.tokens:,}", *times, *sizes])
+    columns = ["read, us", "chosen in", "decode, ms", "expanded", "text, s", "cache, MB", "peak, MB"]
+    table(["design", "tokens", *columns], rows)

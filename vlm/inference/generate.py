@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vlm.datasets.packing import IMAGE_SLOT
-from vlm.language.decoder import LanguageModel, padded
+from vlm.errors import BadInput
+from vlm.language.decoder import PREFILL_CHUNK, LanguageModel
 from vlm.language.kv_cache import KVCache
 from vlm.model import VisionLanguageModel
 from vlm.tiled_model import Grids, TiledModel
@@ -32,11 +33,13 @@ def greedy(
     *,
     stop: int,
     max_tokens: int,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> list[list[int]]:
     """The most likely next token until `stop` or `max_tokens`, for each prompt; `stop` itself is not returned.
 
     `patches_IND` are the pictures of all prompts in reading order. Prompts of different lengths are padded on the
-    left and masked, so a prompt's result does not depend on its neighbours.
+    left and masked, so a prompt's result does not depend on its neighbours. They are read `prefill_chunk` tokens at a
+    time. Raises `BadInput` where a prompt and its reply would be longer than what the language model reads.
     """
     if not prompts:
         return []
@@ -51,7 +54,9 @@ def greedy(
         return model.embed(torch.tensor([prompts[row] + reply], device=device), own)
 
     x_BTW = model.embed(tokens_BT, patches_IND)
-    return _decode(model.language, x_BTW, real_BT, alone, stop=(stop,), max_tokens=max_tokens)
+    return _decode(
+        model.language, x_BTW, real_BT, alone, stop=(stop,), max_tokens=max_tokens, prefill_chunk=prefill_chunk
+    )
 
 
 @torch.inference_mode()
@@ -64,6 +69,7 @@ def greedy_tiled(
     real_BT: Tensor | None = None,
     stop: Container[int],
     max_tokens: int,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> list[list[int]]:
     """The same for a model of tiles, whose batch comes padded on the left; `real_BT` is false at the padding.
 
@@ -76,7 +82,7 @@ def greedy_tiled(
         said_RW = model.language.embedding(torch.tensor(reply, dtype=torch.long, device=tokens_BT.device))
         return torch.cat([x_BTW[row, real_BT[row]], said_RW])[None]
 
-    return _decode(model.language, x_BTW, real_BT, alone, stop=stop, max_tokens=max_tokens)
+    return _decode(model.language, x_BTW, real_BT, alone, stop=stop, max_tokens=max_tokens, prefill_chunk=prefill_chunk)
 
 
 def _decode(
@@ -87,15 +93,18 @@ def _decode(
     *,
     stop: Container[int],
     max_tokens: int,
+    prefill_chunk: int,
 ) -> list[list[int]]:
     """Replies to prompts embedded as `x_BTW`; `alone` gives one prompt and what it said so far, `[1, T, W]`."""
     prompts, longest = real_BT.shape
+    if (tokens := longest + max_tokens) > (room := language.cfg.context):
+        both = f"a prompt of {longest} tokens and a reply of up to {max_tokens} are {tokens} tokens"
+        raise BadInput(f"{both}; the language model reads at most {room}")
     cache = KVCache(language.cfg, prompts, longest + max_tokens, like=x_BTW)
-    positions_BT, mask_BTS = padded(real_BT, longest)
-    hidden = language.hidden(x_BTW, positions_BT=positions_BT, mask_BTS=mask_BTS, cache=cache)[:, -1]
+    hidden = language.prefill(x_BTW, cache, real_BS=real_BT, chunk=prefill_chunk)
     replies: list[list[int]] = [[] for _ in range(prompts)]
     rows = torch.arange(prompts, device=x_BTW.device)
-    real_BS, position_B = real_BT, positions_BT[:, -1]
+    real_BS = real_BT
     for step in range(max_tokens):
         best = language.logits(hidden).topk(2, dim=-1)
         next_B = best.indices[:, 0]
@@ -109,14 +118,8 @@ def _decode(
         if not bool(running.any()) or step + 1 == max_tokens:
             break
         if not bool(running.all()):
-            rows, next_B, position_B, real_BS = rows[running], next_B[running], position_B[running], real_BS[running]
+            rows, next_B, real_BS = rows[running], next_B[running], real_BS[running]
             cache.keep(running)
-        position_B = position_B + 1
         real_BS = torch.cat([real_BS, real_BS.new_ones(len(rows), 1)], dim=1)
-        hidden = language.hidden(
-            language.embedding(next_B[:, None]),
-            positions_BT=position_B[:, None],
-            mask_BTS=real_BS[:, None, :],
-            cache=cache,
-        )[:, -1]
+        hidden = language.prefill(language.embedding(next_B[:, None]), cache, real_BS=real_BS)
     return replies

@@ -5,23 +5,28 @@ B batch, T tokens, S tokens attended to, D width, H query heads, G key-value hea
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from functools import partial
 
+from torch import Tensor, nn
+
+from vlm.language.attend import attend, plain_attention
 from vlm.language.config import GroupedQueryConfig, LanguageConfig
-from vlm.language.kv_cache import KVCache
+from vlm.language.gathered_attention import HeavyBlocks, attend_blocks
+from vlm.language.kv_cache import KVCache, block_means
 from vlm.language.rotary import Rotary, rotate
 
 __all__ = ["GroupedQueryAttention", "Rotary", "attend", "plain_attention", "rotate"]
 
 
 class GroupedQueryAttention(nn.Module):
+    blocks: HeavyBlocks | None = None
+    """Look at the heaviest blocks of keys alone, in a model that was not trained for it."""
+
     def __init__(self, cfg: LanguageConfig, layer: int):
         super().__init__()
         options = cfg.attention
         assert isinstance(options, GroupedQueryConfig)
-        self.layer, self.head_width = layer, cfg.head_width
+        self.layer, self.head_width, self.window = layer, cfg.head_width, cfg.window_of(layer)
         self.interleaved, self.clip = cfg.rope.interleaved, options.clip
         self.q_proj = nn.Linear(cfg.width, cfg.heads * cfg.head_width, bias=options.qkv_bias)
         self.k_proj = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=options.qkv_bias)
@@ -43,7 +48,11 @@ class GroupedQueryAttention(nn.Module):
         v_BGSK = self._heads(self.v_proj(x_BTD), None)
         if cache is not None:
             k_BGSK, v_BGSK = cache.append(self.layer, k_BGSK, v_BGSK)
-        out_BHTK = attend(q_BHTK, k_BGSK, v_BGSK, mask_BTS)
+        if self.blocks is not None and self.window is None:
+            means = block_means if cache is None else partial(cache.block_means, self.layer)
+            out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, self.blocks, mask_BTS, means)
+        else:
+            out_BHTK = attend(q_BHTK, k_BGSK, v_BGSK, mask_BTS, window=self.window)
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BTC: Tensor, norm: nn.RMSNorm | None) -> Tensor:
@@ -56,37 +65,3 @@ class GroupedQueryAttention(nn.Module):
         if norm is not None and not self.norm_all_heads:
             x_BTHK = norm(x_BTHK)
         return x_BTHK.transpose(1, 2)
-
-
-def attend(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, mask_BTS: Tensor | None, scale: float | None = None
-) -> Tensor:
-    """Softmax attention `[B, H, T, V]`; `mask_BTS` as above, `scale` is 1 / sqrt(K) by default."""
-    if torch.is_grad_enabled() and q_BHTK.device.type == "cpu":
-        return plain_attention(q_BHTK, k_BGSK, v_BGSV, mask_BTS, scale)
-    mask = None if mask_BTS is None else mask_BTS[:, None]
-    return F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSV, attn_mask=mask, is_causal=mask is None, enable_gqa=True, scale=scale
-    )
-
-
-def plain_attention(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, mask_BTS: Tensor | None, scale: float | None = None
-) -> Tensor:
-    """Softmax attention written out, `[B, H, T, V]`.
-
-    Also the training path on a CPU, where the backward pass of torch's fused kernel is the slowest part of a step
-    (half of it, at 16 sequences of 107 tokens).
-    """
-    groups, tokens, width = k_BGSK.shape[1], q_BHTK.shape[2], q_BHTK.shape[3]
-    scale = width**-0.5 if scale is None else scale
-    # Query heads of a group are stacked along T: one product a group, keys and values not repeated.
-    q_BGRK = (q_BHTK * scale).unflatten(1, (groups, -1)).flatten(2, 3)
-    scores = (q_BGRK @ k_BGSK.transpose(-1, -2)).unflatten(2, (-1, tokens))
-    if mask_BTS is None:
-        mask_BTS = torch.ones(1, tokens, k_BGSK.shape[2], dtype=torch.bool, device=q_BHTK.device).tril()
-    hidden = torch.zeros_like(mask_BTS, dtype=scores.dtype).masked_fill_(~mask_BTS, torch.finfo(scores.dtype).min)
-    # In place: neither the product nor the softmax needs the scores without the mask for its gradient.
-    scores += hidden[:, None, None]
-    out_BGRV = scores.softmax(dim=-1).flatten(2, 3) @ v_BGSV
-    return out_BGRV.unflatten(2, (-1, tokens)).flatten(1, 2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
-from vlm.language.rotary import PlainRope, RopeConfig
+from vlm.language.rotary import LongRope, PlainRope, RopeConfig
 
 if TYPE_CHECKING:
     from vlm.language.attention import GroupedQueryAttention
@@ -215,8 +215,16 @@ class LanguageConfig(Config):
                 raise ValueError(
                     f"rope_width {self.attention.rope_width} leaves nothing of head_width {self.head_width}"
                 )
+            if self.attention.indexer is not None and self.window is not None:
+                raise ValueError(f"an indexer chooses among all tokens before; got a window of {self.window} too")
         if (rotated := self.attention.rotary_width(self)) % 2 or rotated == 0:
             raise ValueError(f"rotary positions need pairs, got a rotated width of {rotated}")
+        if isinstance(self.rope, LongRope):
+            for name in ("short_factor", "long_factor"):
+                if (count := len(getattr(self.rope, name))) != rotated // 2:
+                    raise ValueError(
+                        f"{name} has {count} numbers, expected one for each of {rotated // 2} rotated pairs"
+                    )
         return self
 
     def is_mixture(self, layer: int) -> bool:
@@ -225,6 +233,11 @@ class LanguageConfig(Config):
     def window_of(self, layer: int) -> int | None:
         """The window of this layer, `None` where it sees everything before it."""
         return self.window if self.window_layers is None or layer in self.window_layers else None
+
+    @property
+    def context(self) -> int:
+        """Tokens the model reads."""
+        return self.rope.context(self.max_positions)
 
     def shared_width(self) -> int:
         """Hidden width of a mixture layer's shared expert, 0 where there is none."""

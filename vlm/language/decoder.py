@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from vlm.language.config import LanguageConfig
 from vlm.language.kv_cache import KVCache
+from vlm.language.masks import padded, padded_mask, positions
 from vlm.language.moe import MixtureOfExperts, Router, SwiGLU
 from vlm.language.multi_token import MultiTokenPrediction
 from vlm.language.rotary import Rotary
+
+PREFILL_CHUNK = 1024
+"""Tokens of a prompt that are read together: enough for large products, few enough to hold."""
 
 
 class DecoderLayer(nn.Module):
@@ -90,17 +94,42 @@ class LanguageModel(nn.Module):
         tokens, past = x_BTD.shape[1], cache.length if cache is not None else 0
         if positions_BT is None:
             positions_BT = torch.arange(past, past + tokens, device=x_BTD.device)[None]
-        if mask_BTS is None and past:
-            mask_BTS = causal_mask(tokens, past, x_BTD.device)
+        return self._through(x_BTD, self.rotary(positions_BT, x_BTD.dtype), mask_BTS, cache, real_BT)
+
+    def prefill(
+        self, x_BTD: Tensor, cache: KVCache, *, real_BS: Tensor | None = None, chunk: int = PREFILL_CHUNK
+    ) -> Tensor:
+        """Read prompts into the cache, `chunk` tokens at a time; the last token's normalised state `[B, D]`.
+
+        `real_BS` is false where a batch is padded, on the left, at the cache's tokens and the new ones. Memory grows
+        with T and not with its square; the states are those of `hidden`.
+        """
+        tokens, past = x_BTD.shape[1], cache.length
+        if real_BS is None or bool(real_BS.all()):
+            real_BS, positions_BT = None, torch.arange(past, past + tokens, device=x_BTD.device)[None]
+        else:
+            positions_BT = positions(real_BS)[:, past:]
+        # Of all positions at once: those of dynamic kinds depend on the longest.
         rotary = self.rotary(positions_BT, x_BTD.dtype)
-        masks: dict[int | None, Tensor | None] = {None: mask_BTS}
-        if self.cfg.window is not None:
-            near = window_mask(tokens, past, self.cfg.window, x_BTD.device)
-            masks[self.cfg.window] = near if mask_BTS is None else near & mask_BTS
-        for number, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, rotary, masks[self.cfg.window_of(number)], cache, real_BT)
+        for begin in range(0, tokens, chunk):
+            part = slice(begin, min(begin + chunk, tokens))
+            mask_BTS = None if real_BS is None else padded_mask(real_BS[:, : past + part.stop], part.stop - begin)
+            cos, sin = (angles[:, :, part] for angles in rotary)
+            hidden_BTD = self._through(x_BTD[:, part], (cos, sin), mask_BTS, cache)
+        return hidden_BTD[:, -1]
+
+    def _through(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_BTS: Tensor | None,
+        cache: KVCache | None,
+        real_BT: Tensor | None = None,
+    ) -> Tensor:
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rotary, mask_BTS, cache, real_BT)
         if cache is not None:
-            cache.advance(tokens)
+            cache.advance(x_BTD.shape[1])
         return self.norm(x_BTD)
 
     def logits(self, x_BTD: Tensor) -> Tensor:
@@ -124,9 +153,6 @@ class LanguageModel(nn.Module):
         tokens = tokens_BT.shape[1]
         if positions_BT is None:
             positions_BT = torch.arange(tokens, device=tokens_BT.device)[None]
-        if (window := self.cfg.window_of(self.cfg.layers)) is not None:
-            near = window_mask(tokens, 0, window, tokens_BT.device)
-            mask_BTS = near if mask_BTS is None else near & mask_BTS
         context = (self.rotary(positions_BT, hidden_BTD.dtype), mask_BTS, None, real_BT)
         return self.multi_token(hidden_BTD, tokens_BT, self.embedding, self.logits, *context)
 
@@ -144,25 +170,3 @@ class LanguageModel(nn.Module):
                 totals[kind] = totals[kind] + loss if kind in totals else loss
             router.losses = {}
         return totals
-
-
-def causal_mask(tokens: int, past: int, device: torch.device) -> Tensor:
-    """`[1, T, past + T]`, true where a new token may look."""
-    new = torch.arange(past, past + tokens, device=device)
-    return (torch.arange(past + tokens, device=device)[None] <= new[:, None])[None]
-
-
-def window_mask(tokens: int, past: int, window: int, device: torch.device) -> Tensor:
-    """`causal_mask` without what lies `window` tokens back or further."""
-    causal = causal_mask(tokens, past, device)
-    return causal & ~causal.tril(past - window)
-
-
-def padded(real_BS: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """Positions `[B, T]` and mask `[B, T, S]` of the last `tokens` of padded sequences."""
-    positions_BS = (real_BS.long().cumsum(1) - 1).clamp(min=0)
-    past = real_BS.shape[1] - tokens
-    causal = causal_mask(tokens, past, real_BS.device)
-    # A padding row looks at itself, so that its softmax is defined; nobody looks at it.
-    own = causal & ~causal.tril(past - 1)
-    return positions_BS[:, past:], (real_BS.bool()[:, None] & causal) | own

@@ -37,6 +37,10 @@ class Rope(Config):
         """Radians a token of each pair, `[J]`, float32."""
         return _plain(width, theta, positions_BT.device)
 
+    def context(self, max_positions: int) -> int:
+        """Tokens that a model whose config says `max_positions` reads."""
+        return max_positions
+
 
 class PlainRope(Rope):
     kind: Literal["plain"] = "plain"
@@ -51,9 +55,16 @@ class LinearRope(Rope):
     def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
         return _plain(width, theta, positions_BT.device) / self.factor
 
+    def context(self, max_positions: int) -> int:
+        return int(max_positions * self.factor)
+
 
 class DynamicRope(Rope):
-    """Dynamic NTK: a larger base as soon as a text is longer than `original_positions` (YaRN's paper, appendix B.2)."""
+    """Dynamic NTK: a larger base as soon as a text is longer than `original_positions` (YaRN's paper, appendix B.2).
+
+    Beyond them the base grows with every token, and cached keys keep the one they were read with: as in transformers, a
+    text read with a cache is no longer quite the same as without.
+    """
 
     kind: Literal["dynamic"]
     factor: PositiveFloat
@@ -63,6 +74,9 @@ class DynamicRope(Rope):
         longest = max(int(positions_BT.max()) + 1, self.original_positions)
         stretch = self.factor * longest / self.original_positions - (self.factor - 1)
         return _plain(width, theta * stretch ** (width / (width - 2)), positions_BT.device)
+
+    def context(self, max_positions: int) -> int:
+        return int(max_positions * self.factor)
 
 
 class YarnRope(Rope):
@@ -103,6 +117,9 @@ class YarnRope(Rope):
         slow_J = ((pairs_J - low) / ((high - low) or 1e-3)).clamp(0, 1)
         return plain_J / self.factor * slow_J + plain_J * (1 - slow_J)
 
+    def context(self, max_positions: int) -> int:
+        return max(max_positions, int(self.original_positions * self.factor))
+
     def _pair(self, turns: float, width: int, theta: float) -> float:
         """The pair that turns this often over the original length (equation 17 solved for the pair)."""
         return width * math.log(self.original_positions / (turns * 2 * math.pi)) / (2 * math.log(theta))
@@ -124,11 +141,39 @@ class Llama3Rope(Rope):
         return plain_J / self.factor * (1 - kept_J) + plain_J * kept_J
 
 
-RopeConfig = Annotated[PlainRope | LinearRope | DynamicRope | YarnRope | Llama3Rope, Field(discriminator="kind")]
+class LongRope(Rope):
+    """LongRoPE (arXiv:2402.13753) as Phi-3 has it: a divisor a pair, others as soon as a text is longer than
+    `original_positions`."""
+
+    kind: Literal["longrope"]
+    factor: PositiveFloat
+    """The whole length in original ones; the amplitude follows from it."""
+    original_positions: PositiveInt
+    short_factor: tuple[PositiveFloat, ...]
+    long_factor: tuple[PositiveFloat, ...]
+    attention_factor: float | None = None
+    """Takes the place of that amplitude."""
+
+    @property
+    def amplitude(self) -> float:
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return math.sqrt(1 + math.log(self.factor) / math.log(self.original_positions)) if self.factor > 1 else 1.0
+
+    def frequencies(self, width: int, theta: float, positions_BT: Tensor) -> Tensor:
+        beyond = int(positions_BT.max()) >= self.original_positions
+        divisors_J = torch.tensor(self.long_factor if beyond else self.short_factor, device=positions_BT.device)
+        return _plain(width, theta, positions_BT.device, divisors_J)
 
 
-def _plain(width: int, theta: float, device: torch.device) -> Tensor:
-    return theta ** -(torch.arange(0, width, 2, device=device).float() / width)
+RopeConfig = Annotated[
+    PlainRope | LinearRope | DynamicRope | YarnRope | Llama3Rope | LongRope, Field(discriminator="kind")
+]
+
+
+def _plain(width: int, theta: float, device: torch.device, divisors_J: Tensor | float = 1.0) -> Tensor:
+    # In transformers' order of operations: at 100 000 tokens the last digit of a frequency is a hundredth of a radian.
+    return 1.0 / (divisors_J * theta ** (torch.arange(0, width, 2, device=device).float() / width))
 
 
 def temperature(factor: float, mscale: float) -> float:

@@ -3,6 +3,7 @@ models that were not trained with it.
 
 Each gives a mask `[B, T, S]`, true where a token may look, that any attention here takes. A selection never adds to the
 mask it is given, so what is causal stays causal; one that has room for every token returns the given mask itself.
+`gathered_attention.py` computes the same without a mask, from the chosen tokens' numbers.
 
 B batch, T tokens, S tokens attended to, D width, Q query latent, I indexer heads, J indexer head width, R rotated part,
 H query heads, G key-value heads, K head width, N blocks of keys.
@@ -15,6 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.language.rotary import rotate
+
+SCORED_QUERIES, SCORED_NUMBERS = 16, 2**18
+"""Index scores are made for so many queries at a time, so many numbers of all heads: what fits a processor's cache."""
+MANY, DEPTH = 4096, 8
+"""From so many scores on, the best are looked for in columns of this depth."""
 
 
 class LightningIndexer(nn.Module):
@@ -43,13 +49,41 @@ class LightningIndexer(nn.Module):
         `[B, 1, T, R]`, as the attention beside it has them.
         """
         q_BITJ = self.wq_b(latent_BTQ).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        q_BITJ = rotate(q_BITJ, self._halves(rotary))
-        weights_BTI = self.weights_proj(x_BTD.to(self.weights_proj.weight.dtype)).float() * self.heads**-0.5
-        keys_BJS = keys_BSJ.float().transpose(1, 2) * self.head_width**-0.5
-        scores_BTS = torch.zeros(*x_BTD.shape[:2], keys_BSJ.shape[1], device=x_BTD.device)
-        for head in range(self.heads):  # one head at a time: all of them at once would be I times the result's memory
-            scores_BTS = scores_BTS + F.relu(q_BITJ[:, head].float() @ keys_BJS) * weights_BTI[..., head, None]
-        return scores_BTS
+        q_BRJ = rotate(q_BITJ, self._halves(rotary)).transpose(1, 2).flatten(1, 2).float()
+        weights_BTI = self.weights_proj(x_BTD.to(self.weights_proj.weight.dtype)).float()
+        weights_BT1I = weights_BTI[:, :, None] * (self.heads * self.head_width) ** -0.5
+        scores, at_once = [], max(256, SCORED_NUMBERS // q_BRJ.shape[1])
+        for keys_BsJ in keys_BSJ.float().split(at_once, dim=1):
+            each_BTIs = F.relu(q_BRJ @ keys_BsJ.transpose(1, 2)).unflatten(1, (-1, self.heads))
+            scores.append((weights_BT1I @ each_BTIs)[:, :, 0])
+        return torch.cat(scores, dim=2)
+
+    @torch.no_grad()
+    def choose(
+        self,
+        x_BTD: Tensor,
+        latent_BTQ: Tensor,
+        keys_BSJ: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        k: int,
+        mask_BTS: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`top_tokens` of the index scores, without holding all of them; no mask means causal, the T tokens last."""
+        tokens, past = x_BTD.shape[1], keys_BSJ.shape[1] - x_BTD.shape[1]
+        chosen, there = [], []
+        for begin in range(0, tokens, SCORED_QUERIES):
+            part = slice(begin, min(begin + SCORED_QUERIES, tokens))
+            cos, sin = (angles[:, :, part] for angles in rotary)
+            scores_BtS = self(x_BTD[:, part], latent_BTQ[:, part], keys_BSJ, (cos, sin))
+            if mask_BTS is not None:
+                scores_BtS.masked_fill_(~mask_BTS[:, part], -torch.inf)
+            else:
+                new_Bts = scores_BtS[:, :, past + begin :]  # the keys that are not before all of these queries
+                new_Bts += torch.full_like(new_Bts[0], -torch.inf).triu(1)
+            chosen_Btk, there_Btk = _best(scores_BtS, k)
+            chosen.append(chosen_Btk)
+            there.append(there_Btk)
+        return torch.cat(chosen, dim=1), torch.cat(there, dim=1)
 
     def _halves(self, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The indexer pairs the halves of its rotary part, also where the attention beside it pairs neighbours."""
@@ -77,9 +111,26 @@ def top_tokens(scores_BTS: Tensor, k: int, mask_BTS: Tensor) -> tuple[Tensor, Te
 
     For an attention that gathers keys. `k` is cut to S; a query that sees fewer has arbitrary numbers in the rest.
     """
-    hidden_BTS = scores_BTS.masked_fill(~mask_BTS, -torch.inf)
-    best_BTk, chosen_BTk = hidden_BTS.topk(min(k, scores_BTS.shape[-1]), dim=-1)
-    return chosen_BTk, best_BTk > -torch.inf
+    return _best(scores_BTS.masked_fill(~mask_BTS, -torch.inf), k)
+
+
+def _best(scores_BTS: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the `k` largest scores and whether each is one.
+
+    Where there are many, they stand in columns of `DEPTH`: the best are in the `k` columns with the largest maxima.
+    """
+    count = scores_BTS.shape[-1]
+    width = count // DEPTH
+    if count < MANY or width < 4 * k:
+        best_BTk, chosen_BTk = scores_BTS.topk(min(k, count), dim=-1, sorted=False)
+        return chosen_BTk, best_BTk > -torch.inf
+    maxima_BTW = scores_BTS[..., : DEPTH * width].unflatten(-1, (DEPTH, width)).amax(-2)
+    columns_BTk = maxima_BTW.topk(k, dim=-1, sorted=False).indices
+    rows = torch.arange(DEPTH, device=scores_BTS.device)[:, None] * width
+    rest = torch.arange(DEPTH * width, count, device=scores_BTS.device).expand(*columns_BTk.shape[:-1], -1)
+    numbers_BTC = torch.cat([(columns_BTk[..., None, :] + rows).flatten(-2), rest], dim=-1)
+    best_BTk, among_BTk = scores_BTS.gather(-1, numbers_BTC).topk(k, dim=-1, sorted=False)
+    return numbers_BTC.gather(-1, among_BTk), best_BTk > -torch.inf
 
 
 def top_token_mask(scores_BTS: Tensor, k: int, mask_BTS: Tensor) -> Tensor:
@@ -112,7 +163,9 @@ def heavy_block_mask(
     if blocks >= count:
         return mask_BTS
     fill = count * block - tokens
-    seen_BNb = F.pad(mask_BTS.any(1), (0, fill)).unflatten(1, (count, block))
+    # Padding is seen by itself alone, and so is the last token, whose block is in nobody's past.
+    seen_BS = mask_BTS.tril(tokens - mask_BTS.shape[1] - 1).any(1)
+    seen_BNb = F.pad(seen_BS, (0, fill)).unflatten(1, (count, block))
     keys_BGNbK = F.pad(k_BGSK, (0, 0, 0, fill)).unflatten(2, (count, block))
     means_BGNK = (keys_BGNbK * seen_BNb[:, None, ..., None]).sum(3) / seen_BNb.sum(2).clamp(min=1)[:, None, :, None]
     may_BTN = F.pad(mask_BTS, (0, fill)).unflatten(2, (count, block)).any(-1)

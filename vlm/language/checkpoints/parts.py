@@ -10,6 +10,7 @@ from vlm.language.config import LanguageConfig, LatentConfig
 from vlm.language.rotary import temperature
 
 YARN_KEYS = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow", "attention_factor", "truncate")
+LONGROPE_KEYS = ("short_factor", "long_factor", "attention_factor")
 
 
 def rope(interleaved: bool | str = False, partial: bool = False) -> Part:
@@ -20,7 +21,7 @@ def rope(interleaved: bool | str = False, partial: bool = False) -> Part:
         pairs = getattr(theirs, interleaved) if isinstance(interleaved, str) else interleaved
         ours = {"interleaved": pairs, "share": given.get("partial_rotary_factor", 1.0) if partial else 1.0}
         kind = given["rope_type"]
-        if kind in ("linear", "dynamic", "llama3", "yarn"):
+        if kind in ("linear", "dynamic", "llama3", "yarn", "longrope"):
             original = given.get("original_max_position_embeddings") or theirs.max_position_embeddings
             ours |= {"kind": kind, "factor": given.get("factor") or theirs.max_position_embeddings / original}
             if kind == "dynamic":
@@ -31,6 +32,8 @@ def rope(interleaved: bool | str = False, partial: bool = False) -> Part:
                 ours |= {key: given[key] for key in YARN_KEYS if given.get(key) is not None}
             elif kind == "llama3":
                 ours |= {key: given[key] for key in ("low_freq_factor", "high_freq_factor")}
+            elif kind == "longrope":
+                ours |= {key: given[key] for key in LONGROPE_KEYS if given.get(key) is not None}
         elif kind == "default":
             ours["kind"] = "plain"
         else:
@@ -42,7 +45,7 @@ def rope(interleaved: bool | str = False, partial: bool = False) -> Part:
     def write(cfg: LanguageConfig) -> Fields:
         theirs = cfg.rope.model_dump(exclude={"kind", "interleaved", "share", "original_positions"}, exclude_none=True)
         theirs |= {"rope_type": cfg.rope.kind.replace("plain", "default"), "rope_theta": cfg.rope_theta}
-        if cfg.rope.kind in ("llama3", "yarn"):
+        if cfg.rope.kind in ("llama3", "yarn", "longrope"):
             theirs["original_max_position_embeddings"] = cfg.rope.original_positions
         if partial:
             theirs["partial_rotary_factor"] = cfg.rope.share
