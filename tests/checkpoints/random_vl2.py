@@ -69,7 +69,7 @@ def language(fields: dict[str, Any]) -> dict[str, torch.Tensor]:
     model = family.read(family.parse(fields, ""), "").build()
     state = {}
     for name, tensor in random_state(model, "").items():
-        theirs = family.tensor(name)
+        theirs = family.tensor(name, model.cfg.layers)
         if ".experts.*." in theirs:
             state |= {theirs.replace("*", str(number)): expert.clone() for number, expert in enumerate(tensor)}
         else:
