@@ -196,7 +196,8 @@ def bits_apart(one: Print, other: Print) -> int:
     return min(int(np.unpackbits(other.bits ^ bits).sum()) for bits in (one.bits, one.mirrored))
 
 
-def test_a_folder_of_pictures_is_a_source(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLM_DATA", raising=False)
     for name in ("train", "test"):
         (tmp_path / name).mkdir()
         scene(0).save(tmp_path / name / "a.png")
@@ -208,3 +209,10 @@ def test_a_folder_of_pictures_is_a_source(tmp_path: Path) -> None:
         read_examples("nowhere", str(tmp_path))
     with pytest.raises(BadInput, match="no data folder"):
         read_examples("flickr8k:test", None)
+
+
+@pytest.mark.parametrize("content", ["3", "[dataset]", "dataset", ""])
+def test_a_file_that_is_no_card_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(BadInput, match=r"own\.yaml: key \(top level\)"):
+        read_examples(str(tmp_path / "own.yaml"), None, benchmark=True)

@@ -125,6 +125,15 @@ def test_an_unfinished_task_is_named(run: Path, tmp_path: Path) -> None:
     assert "Not finished: shapes" in page_of(run).text
 
 
+def test_bars_of_one_metric_share_their_axis(tmp_path: Path) -> None:
+    """A longer bar is a larger value, however wide the intervals."""
+    figures = [Figure(value=0.7, low=0, high=1.1, n=6), Figure(value=0.9, low=0, high=3, n=6)]
+    tasks = [(vqa(f"c{i}", [], main="CIDEr", figures={"CIDEr": f}), []) for i, f in enumerate(figures)]
+    page = page_of(write_run(tmp_path / "run", tmp_path, tasks))
+    styles = [str(attrs["style"]) for tag, attrs in page.elements if tag == "i" and attrs.get("class") == "value"]
+    assert float(styles[0][6:-1]) / float(styles[1][6:-1]) == pytest.approx(0.7 / 0.9, abs=1e-3)
+
+
 def test_the_wording_of_the_prompt(tmp_path: Path) -> None:
     samples = questions(tmp_path / "data", 4, 1)
     first = vqa("colours", samples)

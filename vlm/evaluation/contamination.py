@@ -137,12 +137,18 @@ def read_examples(source: str, data: str | None, benchmark: bool = False) -> lis
     name, colon, split = source.rpartition(":")
     if colon and not path.exists():
         return load_dataset(name).read(data_folder(data), split)
-    if benchmark and (
-        "dataset" in (config.read_yaml(path) or ()) if path.is_file() else source in assets.cards("eval")
-    ):
+    if benchmark and _is_benchmark(source):
         card = load_benchmark(source)
         return load_dataset(card.dataset).read(data_folder(data), card.split)
     return load_dataset(source).read(data_folder(data))
+
+
+def _is_benchmark(source: str) -> bool:
+    """Whether a card is a benchmark's, which names a data set, and not a data set's own."""
+    if not Path(source).is_file():
+        return source in assets.cards("eval")
+    content = config.read_yaml(Path(source))
+    return isinstance(content, dict) and "dataset" in content
 
 
 def compare_texts(train: Iterable[Example], benchmark: Sequence[Example], words: int = WORDS) -> Texts:

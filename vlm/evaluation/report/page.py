@@ -22,7 +22,6 @@ from vlm.evaluation.report.tables import (
     finite,
     in_order,
     interval,
-    label,
     number,
     published,
     sensitivities,
@@ -94,9 +93,11 @@ class Wordings:
 def page(info: RunInfo, tasks: Sequence[tuple[TaskResult, Path]], data: Path, top: int) -> str:
     """The page as text. Samples are read from the tasks' folders, pictures from `data`; see `write_reports`."""
     album, text_left, sections = Album(data, PICTURE_BYTES), TEXT_BYTES, []
+    ceilings = _ceilings([result for result, _ in tasks])
     for i, (result, folder) in enumerate(tasks):
         album.begin_task(len(tasks) - i)
-        section = _section(i + 1, result, folder, album, top, text_left // (len(tasks) - i))
+        ceiling = ceilings[result.main]
+        section = _section(i + 1, result, folder, album, top, text_left // (len(tasks) - i), ceiling)
         text_left -= len(section.rows.text)
         sections.append(section)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -119,7 +120,19 @@ def page(info: RunInfo, tasks: Sequence[tuple[TaskResult, Path]], data: Path, to
     )
 
 
-def _section(position: int, result: TaskResult, folder: Path, album: Album, top: int, text_bytes: int) -> Section:
+def _ceilings(results: Sequence[TaskResult]) -> dict[str, float]:
+    """What the axis of each main metric reaches to: bars of one metric, one below the other, are alike in scale."""
+    found: dict[str, float] = {}
+    for result in results:
+        main = result.figures[result.main]
+        reach = max([_reach(main), *(value for value, _ in published(result, result.main, main))])
+        found[result.main] = max(found.get(result.main, 0.0), reach)
+    return found
+
+
+def _section(
+    position: int, result: TaskResult, folder: Path, album: Album, top: int, text_bytes: int, main_ceiling: float
+) -> Section:
     samples = list(read_samples(folder))
     shown = rows(result, samples, album, top, text_bytes)
     notes = list(result.notes)
@@ -138,9 +151,9 @@ def _section(position: int, result: TaskResult, folder: Path, album: Album, top:
     ceiling = max((_reach(figure) for _, figure in largest), default=1.0)
     return Section(
         anchor=f"task-{position}",
-        title=label(result),
+        title=result.task,
         result=result,
-        main=_line(result.main, main, result),
+        main=_line(result.main, main, result, main_ceiling),
         lines=[_line(name, figure, result) for name, figure in in_order(result)],
         categories=[_line(name, figure, None, ceiling) for name, figure in largest],
         more_categories=len(overall) - len(largest),

@@ -67,12 +67,6 @@ def in_order(result: TaskResult) -> list[tuple[str, Figure]]:
     return sorted(result.figures.items(), key=lambda item: item[0] != result.main)
 
 
-def label(result: TaskResult) -> str:
-    """A task's name, with the prompt's number where it is not the first."""
-    plain = result.prompt_number == 1 or "@" in result.task
-    return result.task if plain else f"{result.task}@{result.prompt_number}"
-
-
 def published(result: TaskResult, name: str, figure: Figure) -> list[tuple[float, str]]:
     """What others report of a metric, and which model, on the scale of `figure`.
 
@@ -105,7 +99,7 @@ def terminal_rows(results: Sequence[TaskResult]) -> list[list[str]]:
     for result in results:
         for position, (name, figure) in enumerate(in_order(result)):
             others = ", ".join(f"{v:g} ({model})" for v, model in published(result, name, figure)[:2])
-            task = label(result) if position == 0 else ""
+            task = result.task if position == 0 else ""
             rows.append([task, name, shown(figure), f"{figure.n:,}", others])
     return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
 
@@ -142,7 +136,7 @@ def markdown(info: RunInfo, results: Sequence[TaskResult]) -> str:
     lines = [f"# {_cell(info.model)}", ""]
     lines += [f"Weights `{info.weights}` · vlm {_cell(info.version)} · {len(results)} of {len(info.tasks)} tasks", ""]
     overview = [
-        [label(r), r.main, shown(r.figures[r.main]), f"{r.figures[r.main].n:,}"] for r in results
+        [r.task, r.main, shown(r.figures[r.main]), f"{r.figures[r.main].n:,}"] for r in results
     ]  # fmt: skip
     lines += _table(["Task", "Main figure", "Value [95 %]", "n"], overview)
     for result in results:
@@ -157,7 +151,7 @@ def markdown(info: RunInfo, results: Sequence[TaskResult]) -> str:
 
 def _task(result: TaskResult) -> list[str]:
     card = result.card
-    lines = [f"## {_cell(label(result))}", "", _cell(card.about), ""]
+    lines = [f"## {_cell(result.task)}", "", _cell(card.about), ""]
     rows = [[name, shown(figure), f"{figure.n:,}", figure.note] for name, figure in in_order(result)]
     lines += _table(["Metric", "Value [95 %]", "n", "Note"], rows)
     if card.published:
