@@ -5,6 +5,7 @@ import tiny
 import torch
 
 from vlm.datasets.packing import IMAGE_SLOT
+from vlm.errors import BadInput
 from vlm.inference.generate import greedy
 from vlm.model import VisionLanguageModel
 
@@ -66,6 +67,30 @@ def test_a_first_token_that_stops_gives_an_empty_reply(model: VisionLanguageMode
 def test_max_tokens(model: VisionLanguageModel, count: int) -> None:
     replies = greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=count)
     assert [len(reply) for reply in replies] == [count] * 4
+
+
+def test_a_prompt_is_read_in_chunks_of_any_size(model: VisionLanguageModel) -> None:
+    expected = one_by_one(model, NEVER, 8)
+    for chunk in (1, 3, 1000):
+        assert greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=8, prefill_chunk=chunk) == expected
+
+
+def test_what_does_not_fit_the_positions_is_refused(model: VisionLanguageModel) -> None:
+    longest = tiny.LANGUAGE.max_positions
+    assert len(greedy(model, [[1] * (longest - 3)], None, stop=NEVER, max_tokens=3)[0]) == 3
+    with pytest.raises(BadInput) as caught:
+        greedy(model, [[1], [1] * (longest - 3)], None, stop=NEVER, max_tokens=4)
+    assert str(caught.value) == (
+        "a prompt of 253 tokens and a reply of up to 4 are 257 tokens; the language model reads at most 256"
+    )
+
+
+def test_the_last_token_is_not_read_again(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    monkeypatch.setattr(model.language.norm, "forward", lambda x: lengths.append(x.shape[1]) or x)
+    monkeypatch.setattr("vlm.inference.generate.NEAR_TIE", -1.0)
+    greedy(model, [[1, 2, 3]], None, stop=NEVER, max_tokens=4)
+    assert lengths == [3, 1, 1, 1]
 
 
 def test_nothing_asked(model: VisionLanguageModel) -> None:

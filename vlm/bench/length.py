@@ -1,8 +1,9 @@
 """`vlm bench length`: what a token costs behind a long text, in time and memory, for each design of attention.
 
-A small random model reads random tokens in chunks. Wherever the text has doubled, the last chunk is read again and a
-few tokens are decoded behind it, for the figures of that length. Each design reads in a process of its own, so that the
-peak memory is its own: torch, weights, cache and what a chunk needs. Float32, on the threads that torch was given.
+A small random model reads chunks of random tokens and decodes a few, behind a cache that stands for a text of 1024
+tokens and every doubling. It is filled with random numbers: time and memory are those of a text that was read, in a
+small part of the time that reading takes where its cost is quadratic. Each design runs in a process of its own, so that
+the peak memory is its own: torch, weights, cache and what a chunk needs. Float32, on the threads that torch was given.
 """
 
 from __future__ import annotations
@@ -76,13 +77,13 @@ class Point:
     read_seconds: float
     """Of one token, reading a chunk that ends here."""
     choosing_seconds: float
-    """Of that, for the indexer's choice."""
+    """Of that, for the indexer's choice; 0 where so little lies before that it is a mask."""
     decode_seconds: float
     """Of one token, decoded behind the text."""
     expanded_seconds: float | None
     """The same in the expanded form of latent attention."""
     whole_seconds: float
-    """Of the whole text so far."""
+    """To read the whole text, summed up from what a token costs at this length and the shorter ones."""
     cache_bytes: int
     """That the text takes in the cache."""
     peak_bytes: int | None
@@ -133,16 +134,20 @@ def measure(design: Design, limit: int, rounds: int) -> Iterator[Point]:
         attention.blocks = design.blocks
     watch = _Watch(module for module in model.modules() if isinstance(module, LightningIndexer))
     cache = KVCache(model.cfg, 1, limit + STEPS, like=model.embedding.weight)
-    marks, whole = _lengths(limit), 0.0
-    for end in range(CHUNK, limit + 1, CHUNK):
+    whole, before = 0.0, 0.0
+    for end in _lengths(limit):
+        _fill(cache, end - CHUNK)
         chunk_1TD = model.embedding(torch.randint(model.cfg.vocab_size, (1, CHUNK)))
-        seconds, choosing = [_read(model, chunk_1TD, cache, end - CHUNK)], [watch.lap()]
-        whole += seconds[0]
-        if end not in marks:
-            continue
+        _read(model, chunk_1TD, cache, end - CHUNK)
+        watch.lap()
+        seconds, choosing = [], []
         for _ in range(rounds):
-            seconds.append(_read(model, chunk_1TD, cache, end - CHUNK))
-            choosing.append(watch.lap())
+            seconds.append(_read(model, chunk_1TD, cache, end - CHUNK) / CHUNK)
+            choosing.append(watch.lap() / CHUNK)
+        read = statistics.median(seconds)
+        # From one length to the next a token's cost grows evenly.
+        whole += CHUNK * read if end == CHUNK else end / 2 * (before + read) / 2
+        before = read
         steps = [_decode(model, chunk_1TD, cache, end) for _ in range(rounds + 1)][1:]
         expanded = None
         if design.has_forms:
@@ -152,8 +157,8 @@ def measure(design: Design, limit: int, rounds: int) -> Iterator[Point]:
         yield Point(
             design=design.name,
             tokens=end,
-            read_seconds=statistics.median(seconds) / CHUNK,
-            choosing_seconds=statistics.median(choosing) / CHUNK,
+            read_seconds=read,
+            choosing_seconds=statistics.median(choosing),
             decode_seconds=statistics.median(steps),
             expanded_seconds=expanded,
             whole_seconds=whole,
@@ -164,6 +169,13 @@ def measure(design: Design, limit: int, rounds: int) -> Iterator[Point]:
 
 def _lengths(limit: int) -> list[int]:
     return [FIRST << doubled for doubled in range((limit // FIRST).bit_length())]
+
+
+def _fill(cache: KVCache, tokens: int) -> None:
+    for parts in cache.parts:
+        for part in parts:
+            part[:, :, cache.length : tokens].normal_()
+    cache.length = max(cache.length, tokens)
 
 
 def _read(model: LanguageModel, chunk_1TD: Tensor, cache: KVCache, past: int) -> float:
