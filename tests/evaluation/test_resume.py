@@ -9,9 +9,10 @@ import pytest
 from squares import FakeModel, write_benchmark
 
 from vlm.errors import BadInput
-from vlm.evaluation import subject
+from vlm.evaluation import results, subject
 from vlm.evaluation.results import read_info, read_run
 from vlm.evaluation.run import Options, evaluate
+from vlm.files import atomic_write
 
 ROWS = [{"color": c, "question": f"What color is {i}?", "answers": [c]} for i, c in enumerate(["red", "blue"] * 4)]
 
@@ -53,9 +54,9 @@ def test_an_interrupted_run_names_what_is_unfinished_and_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         harness.run("run", FakeModel(interrupted))
-    info, results = read_run(harness.folder / "run")
+    info, finished = read_run(harness.folder / "run")
     assert info.tasks == ("squares-test", "squares-test@2")
-    assert list(results) == ["squares-test"]
+    assert list(finished) == ["squares-test"]
     assert harness.run("run", resume=True).asked == 4, "what was answered is not asked again"
     harness.run("whole")
     assert harness.files("run") == harness.files("whole")
@@ -82,12 +83,27 @@ def test_damaged_files_that_are_kept_are_named_before_anything_is_asked(harness:
     assert model.asked == 0
 
 
+def test_an_older_result_never_stands_beside_newer_samples(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.run("run", prompts="first")
+
+    def killed(path: Path, content: str) -> None:
+        if path.name == "results.json":
+            raise KeyboardInterrupt
+        atomic_write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "atomic_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            harness.run("run", resume=True, prompts="first", limit=3)
+    assert read_run(harness.folder / "run")[1] == {}
+
+
 def test_tasks_of_before_are_kept(harness: Harness) -> None:
     harness.run("run")
     harness.run("run", resume=True, prompts="first", limit=3)
     assert read_info(harness.folder / "run").tasks == ("squares-test", "squares-test@2")
-    results = read_run(harness.folder / "run")[1]
-    assert [result.settings["limit"] for result in results.values()] == [3, None]
+    finished = read_run(harness.folder / "run")[1]
+    assert [result.settings["limit"] for result in finished.values()] == [3, None]
 
 
 def test_a_damaged_cache_is_named(harness: Harness) -> None:

@@ -97,8 +97,12 @@ class RunInfo(Config):
 
 
 def write_task(folder: Path, result: TaskResult, samples: Sequence[Sample]) -> None:
-    """Both files of a task, each atomically, the result last: where it is, the task is whole."""
+    """Both files of a task, each atomically, the result last: where it is, the task is whole.
+
+    An older result goes first, so that a kill between the two does not leave it with samples that are not its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)
     lines = (json.dumps(s.model_dump(mode="json"), ensure_ascii=False) + "\n" for s in samples)
     atomic_write(folder / "samples.jsonl", "".join(lines))
     atomic_write(folder / "results.json", result.model_dump_json(indent=1) + "\n")

@@ -23,7 +23,7 @@ from vlm.evaluation.subject import Subject
 from vlm.evaluation.tasks import Prompts, Task, cards_of, tasks_of
 
 Report = Callable[[str, int, int], None]
-"""Told of a benchmark's name, examples done and examples in all."""
+"""Told of a task's name, examples done and examples in all."""
 
 KINDS = {
     "retrieval": retrieval.run,
