@@ -34,7 +34,7 @@ def commands(language: str) -> list[tuple[str, str]]:
 
 
 SHOWN = commands("bash")
-LONG = ("vlm train", "vlm eval", "vlm export", "vlm compare", "vlm overlap", "vlm score", "vlm bench")
+LONG = tuple(f"vlm {name}" for name in "train eval export compare overlap score bench routing experts".split())
 RUN = [command for document, command in SHOWN if document == "README.md" and command.startswith("vlm ")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,8 @@ def routing(
     if as_json:
         emit({"picture": str(to), "runs": figures})
         return
-    columns = list(dict.fromkeys(key for row in figures.values() for key in row))
-    rows = [[name, *(f"{row[key]:g}" if key in row else "" for key in columns)] for name, row in figures.items()]
-    table(["run", *columns], rows)
+    names = list(dict.fromkeys(name for found in figures.values() for name in found))
+    table(["", *figures], [[name, *(f"{found.get(name, nan):g}" for found in figures.values())] for name in names])
     print(to)
 
 

@@ -136,7 +136,7 @@ def recorded(routers: Iterable[nn.Module]) -> Iterator[list[list[Tensor]]]:
 
 
 def draw(statistics: RoutingStatistics, path: Path) -> None:
-    """A PNG: the load of each layer's experts, and below it what each kind of token prefers.
+    """A PNG: the load of each layer's experts, and beside it what each kind of token prefers.
 
     The middle colour is a fair share (or as often as all tokens), the ends 0 and twice that or more; dead experts are
     black.
@@ -147,8 +147,9 @@ def draw(statistics: RoutingStatistics, path: Path) -> None:
     panels |= {f"{kind} against all tokens": statistics.preference_LE(kind) for kind in statistics.kinds}
     layers, experts = statistics.calls_LE.shape
     wide, high = min(3 + 0.12 * experts, 10), min(1.5 + 0.25 * layers, 10)
-    figure = Figure(figsize=(wide, high * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    rows, columns = (1, len(panels)) if layers > experts else (len(panels), 1)
+    figure = Figure(figsize=(wide * columns, high * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (title, values_LE) in zip(axes, panels.items(), strict=True):
         shown = values_LE.masked_fill(statistics.dead_LE, torch.nan).cpu().numpy()
         axis.set_facecolor("black")
