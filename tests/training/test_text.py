@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,17 @@ def test_a_run_cut_and_resumed_is_the_whole_run(place: Path, tmp_path: Path, cha
     assert_same(resumed, whole)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A forked process has no other, and how many share a sum decides its last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_of_adaptive_routing_resumes_exactly(place: Path, tmp_path: Path) -> None:
     """Its threshold is trained without a gradient, like the bias; no format holds it, so the last step is missed."""
     adaptive = {"scoring": "softmax", "normalise": False, "top_k": 4, "adaptive": {"p": 0.9, "budget": 1.5}}
@@ -171,7 +182,6 @@ def test_a_killed_run_of_adaptive_routing_resumes_exactly(place: Path, tmp_path:
     assert not (whole / "model").exists()
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)
         run(recipe(place, tmp_path / "killed", **options))
         os._exit(0)
     deadline = time.monotonic() + 60
