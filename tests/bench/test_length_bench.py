@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlm.bench import length
-from vlm.bench.length import DESIGNS, Design, Point, draw, measure
+from vlm.bench.length import DESIGNS, Design, Point, Reader, Turn, draw
 from vlm.bench.timing import peak_resident
 from vlm.cli.app import app
 from vlm.errors import VlmError
@@ -22,33 +23,40 @@ SMALL = tuple(
 
 
 def point(tokens: int, design: str = "MLA", expanded: float | None = 0.01) -> Point:
-    return Point(design, tokens, 1e-4, 1e-5, 2e-3, expanded, 1.0, tokens * 100, 10**9)
+    return Point(1e-4, 1e-5, 2e-3, expanded, tokens * 100, 10**9, design, tokens, 1.0)
 
 
 @pytest.mark.parametrize("design", SMALL, ids=lambda design: design.name)
-def test_a_design_is_measured_at_every_doubling(design: Design) -> None:
-    points = list(measure(design, limit=3000, rounds=1))
-    assert [p.tokens for p in points] == [1024, 2048]
-    assert all(p.read_seconds > 0 and p.decode_seconds > 0 for p in points)
-    assert all((p.expanded_seconds is not None) == (design.name == "MLA") for p in points)
-    assert points[1].whole_seconds > points[0].whole_seconds
-    numbers = {"GQA": 2 * 2 * 64, "MLA": 128 + 32, "MLA, indexer": 128 + 32 + 32}
-    expected = numbers.get(design.name, 2 * 2 * 64)
-    assert [p.cache_bytes for p in points] == [1024 * expected * 4, 2048 * expected * 4]
+def test_a_turn_measures_what_a_token_costs(design: Design) -> None:
+    reader = Reader(design, 2048)
+    turns = [reader.turn(tokens) for tokens in (1024, 2048, 2048)]
+    assert all(turn.read_seconds > 0 and turn.decode_seconds > 0 for turn in turns)
+    assert all((turn.expanded_seconds is not None) == (design.name == "MLA") for turn in turns)
+    numbers = {"MLA": 128 + 32, "MLA, indexer": 128 + 32 + 32}.get(design.name, 2 * 2 * 64)
+    assert [turn.cache_bytes for turn in turns] == [tokens * numbers * 4 for tokens in (1024, 2048, 2048)]
 
 
 def test_the_indexers_time_is_counted_where_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm.language.latent_attention.gathering_pays", lambda *_: True)
-    (found,) = measure(SMALL[3], limit=1024, rounds=1)
-    assert 0 < found.choosing_seconds < found.read_seconds
+    turn = Reader(SMALL[3], 1024).turn(1024)
+    assert 0 < turn.choosing_seconds < turn.read_seconds
 
 
-def test_each_design_has_a_process_and_one_that_dies_is_named() -> None:
-    torch.set_num_threads(torch.get_num_threads())
+def test_a_point_is_the_least_of_its_turns_and_sums_up_a_text() -> None:
+    turns = [Turn(3e-4, 1e-4, 5e-3, 0.1, 7, 10), Turn(2e-4, 1.5e-4, 6e-3, 0.05, 7, 20)]
+    first = length._point("MLA", 1024, turns, None)
+    assert (first.read_seconds, first.choosing_seconds, first.decode_seconds) == (2e-4, 1.5e-4, 5e-3)
+    assert (first.expanded_seconds, first.peak_bytes) == (0.05, 20)
+    assert first.whole_seconds == pytest.approx(1024 * 2e-4)
+    second = length._point("MLA", 2048, [replace(turn, read_seconds=4e-4) for turn in turns], first)
+    assert second.whole_seconds == pytest.approx(1024 * (2e-4 + 3e-4))
+
+
+def test_designs_take_turns_and_one_that_dies_is_named() -> None:
     said: list[str] = []
-    points = list(length.length(1024, 1, said.append, SMALL[:1]))
-    assert [(p.design, p.tokens) for p in points] == [("GQA", 1024)]
-    assert said == ["GQA", "GQA, 1024 tokens"]
+    points = list(length.length(1024, 1, said.append, SMALL[:2]))
+    assert [(p.design, p.tokens) for p in points] == [("GQA", 1024), ("GQA, blocks", 1024)]
+    assert said == [f"1024 tokens, round {n}, {name}" for n in (0, 1) for name in ("GQA", "GQA, blocks")]
     broken = Design("broken", SMALL[0].cfg.model_copy(update={"heads": 3}))
     with pytest.raises(VlmError, match="broken: its process ended early, with exit code 1"):
         list(length.length(1024, 1, designs=[broken]))

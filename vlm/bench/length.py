@@ -2,8 +2,8 @@
 
 A small random model reads chunks of random tokens and decodes a few, behind a cache that stands for a text of 1024
 tokens and every doubling. It is filled with random numbers: time and memory are those of a text that was read, in a
-small part of the time that reading takes where its cost is quadratic. Each design runs in a process of its own, so that
-the peak memory is its own: torch, weights, cache and what a chunk needs. Float32, on the threads that torch was given.
+small part of the time that reading takes where its cost is quadratic. Each design has a process of its own, so that the
+peak memory is its own: torch, weights, cache and what a chunk needs. Float32, on the threads that torch was given.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from vlm.bench.timing import peak_resident
 from vlm.errors import VlmError
 from vlm.files import atomic_write
 from vlm.language.config import IndexerConfig, LanguageConfig, LatentConfig
-from vlm.language.decoder import LanguageModel
 from vlm.language.gathered_attention import HeavyBlocks
 from vlm.language.kv_cache import KVCache
 from vlm.language.sparse_attention import LightningIndexer
@@ -69,137 +68,155 @@ DESIGNS = (
 
 
 @dataclass(frozen=True)
-class Point:
-    """A design at one length of text; seconds are medians."""
+class Turn:
+    """One measurement of a design at one length; seconds of one token."""
 
-    design: str
-    tokens: int
     read_seconds: float
-    """Of one token, reading a chunk that ends here."""
+    """Reading a chunk that ends here."""
     choosing_seconds: float
     """Of that, for the indexer's choice; 0 where so little lies before that it is a mask."""
     decode_seconds: float
-    """Of one token, decoded behind the text."""
+    """Decoding behind the text."""
     expanded_seconds: float | None
     """The same in the expanded form of latent attention."""
-    whole_seconds: float
-    """To read the whole text, summed up from what a token costs at this length and the shorter ones."""
     cache_bytes: int
     """That the text takes in the cache."""
     peak_bytes: int | None
     """The process at its largest so far."""
 
 
+@dataclass(frozen=True)
+class Point(Turn):
+    """A design at one length: the least seconds of all turns, since what else a machine does only adds to them."""
+
+    design: str
+    tokens: int
+    whole_seconds: float
+    """To read the whole text, summed up from what a token costs at this length and the shorter ones."""
+
+
 def length(
     limit: int = LIMIT, rounds: int = 5, say: Say = lambda text: None, designs: Sequence[Design] = DESIGNS
 ) -> Iterator[Point]:
-    """The points of each design, at 1024 tokens and every doubling up to `limit`.
+    """The points of all designs at 1024 tokens and every doubling up to `limit`; at each length they take turns.
 
     Raises `VlmError` where a design's process ends early (out of memory).
     """
     context = multiprocessing.get_context("spawn")
-    for design in designs:
-        say(design.name)
-        pipe, far_end = context.Pipe(duplex=False)
-        arguments = (design, limit, rounds, torch.get_num_threads(), far_end)
-        process = context.Process(target=_send, args=arguments, daemon=True)
-        process.start()
-        far_end.close()
-        try:
-            for _ in _lengths(limit):
-                point = pipe.recv()
-                say(f"{design.name}, {point.tokens} tokens")
-                yield point
-        except EOFError:
-            process.join()
-            raise VlmError(f"{design.name}: its process ended early, with exit code {process.exitcode}") from None
-        finally:
+    running, pipes = [], []
+    try:
+        for design in designs:
+            pipe, far_end = context.Pipe()
+            arguments = (design, limit, torch.get_num_threads(), far_end)
+            running.append(context.Process(target=_serve, args=arguments, daemon=True))
+            running[-1].start()
+            far_end.close()
+            pipes.append(pipe)
+        before: dict[str, Point] = {}
+        for tokens in _lengths(limit):
+            turns: list[list[Turn]] = [[] for _ in designs]
+            for number in range(rounds + 1):
+                for own, design, pipe, process in zip(turns, designs, pipes, running, strict=True):
+                    say(f"{tokens} tokens, round {number}, {design.name}")
+                    own.append(_ask(design, tokens, pipe, process))
+            for own, design in zip(turns, designs, strict=True):  # the first round does not count
+                before[design.name] = _point(design.name, tokens, own[1:], before.get(design.name))
+                yield before[design.name]
+    finally:
+        for process in running:
             process.terminate()
             process.join()
 
 
-def _send(design: Design, limit: int, rounds: int, threads: int, pipe: Connection) -> None:
+def _ask(design: Design, tokens: int, pipe: Connection, process: BaseProcess) -> Turn:
+    try:
+        pipe.send(tokens)
+        turn: Turn = pipe.recv()
+    except (EOFError, OSError):
+        process.join()
+        raise VlmError(f"{design.name}: its process ended early, with exit code {process.exitcode}") from None
+    return turn
+
+
+def _point(design: str, tokens: int, turns: list[Turn], shorter: Point | None) -> Point:
+    best = min(turns, key=lambda turn: turn.read_seconds)
+    expanded = [turn.expanded_seconds for turn in turns if turn.expanded_seconds is not None]
+    # From one length to the next a token's cost grows evenly.
+    whole = tokens * best.read_seconds
+    if shorter is not None:
+        whole = shorter.whole_seconds + tokens / 2 * (shorter.read_seconds + best.read_seconds) / 2
+    least = {
+        "decode_seconds": min(turn.decode_seconds for turn in turns),
+        "expanded_seconds": min(expanded) if expanded else None,
+        "peak_bytes": turns[-1].peak_bytes,
+    }
+    return Point(design=design, tokens=tokens, whole_seconds=whole, **{**asdict(best), **least})
+
+
+def _serve(design: Design, limit: int, threads: int, pipe: Connection) -> None:
     torch.set_num_threads(threads)
-    for point in measure(design, limit, rounds):
-        pipe.send(point)
+    reader = Reader(design, limit)
+    while True:
+        pipe.send(reader.turn(pipe.recv()))
 
 
-@torch.inference_mode()
-def measure(design: Design, limit: int, rounds: int) -> Iterator[Point]:
-    """The points of one design, in this process."""
-    torch.manual_seed(0)
-    model = design.cfg.build().eval()
-    attentions: list[Any] = [layer.get_submodule("attention") for layer in model.layers]
-    for attention in attentions:
-        attention.blocks = design.blocks
-    watch = _Watch(module for module in model.modules() if isinstance(module, LightningIndexer))
-    cache = KVCache(model.cfg, 1, limit + STEPS, like=model.embedding.weight)
-    whole, before = 0.0, 0.0
-    for end in _lengths(limit):
-        _fill(cache, end - CHUNK)
-        chunk_1TD = model.embedding(torch.randint(model.cfg.vocab_size, (1, CHUNK)))
-        _read(model, chunk_1TD, cache, end - CHUNK)
-        watch.lap()
-        seconds, choosing = [], []
-        for _ in range(rounds):
-            seconds.append(_read(model, chunk_1TD, cache, end - CHUNK) / CHUNK)
-            choosing.append(watch.lap() / CHUNK)
-        read = statistics.median(seconds)
-        # From one length to the next a token's cost grows evenly.
-        whole += CHUNK * read if end == CHUNK else end / 2 * (before + read) / 2
-        before = read
-        steps = [_decode(model, chunk_1TD, cache, end) for _ in range(rounds + 1)][1:]
-        expanded = None
-        if design.has_forms:
-            with _expanded(attentions):
-                expanded = statistics.median([_decode(model, chunk_1TD, cache, end) for _ in range(rounds + 1)][1:])
-        watch.lap()
-        yield Point(
-            design=design.name,
-            tokens=end,
-            read_seconds=read,
-            choosing_seconds=statistics.median(choosing),
-            decode_seconds=statistics.median(steps),
+class Reader:
+    """A random model of a design and a cache of `limit` tokens."""
+
+    def __init__(self, design: Design, limit: int):
+        torch.manual_seed(0)
+        self.design, self.model = design, design.cfg.build().eval()
+        self.attentions: list[Any] = [layer.get_submodule("attention") for layer in self.model.layers]
+        for attention in self.attentions:
+            attention.blocks = design.blocks
+        self.watch = _Watch(module for module in self.model.modules() if isinstance(module, LightningIndexer))
+        self.cache = KVCache(self.model.cfg, 1, limit + STEPS, like=self.model.embedding.weight)
+
+    @torch.inference_mode()
+    def turn(self, tokens: int) -> Turn:
+        """The figures of one more turn at this length."""
+        self._fill(tokens - CHUNK)
+        chunk_1TD = self.model.embedding(torch.randint(self.model.cfg.vocab_size, (1, CHUNK)))
+        self.watch.lap()
+        read, choosing = self._read(chunk_1TD, tokens - CHUNK), self.watch.lap()
+        decode, expanded = self._decode(chunk_1TD, tokens), None
+        if self.design.has_forms:
+            self._form("expanded")
+            expanded = self._decode(chunk_1TD, tokens)
+            self._form("auto")
+        return Turn(
+            read_seconds=read / CHUNK,
+            choosing_seconds=choosing / CHUNK,
+            decode_seconds=decode,
             expanded_seconds=expanded,
-            whole_seconds=whole,
-            cache_bytes=cache.nbytes * end // cache.capacity,
+            cache_bytes=self.cache.nbytes * tokens // self.cache.capacity,
             peak_bytes=peak_resident(),
         )
+
+    def _form(self, form: str) -> None:
+        for attention in self.attentions:
+            attention.form = form
+
+    def _fill(self, tokens: int) -> None:
+        for parts in self.cache.parts:
+            for part in parts:
+                part[:, :, self.cache.length : tokens].normal_()
+        self.cache.length = max(self.cache.length, tokens)
+
+    def _read(self, x_1TD: Tensor, past: int) -> float:
+        """Seconds to read tokens behind the first `past` of the cache; what stood there is written over."""
+        self.cache.length = past
+        began = time.perf_counter()
+        self.model.prefill(x_1TD, self.cache)
+        return time.perf_counter() - began
+
+    def _decode(self, x_1TD: Tensor, past: int) -> float:
+        """Seconds to read one token behind them, the mean of a few."""
+        return statistics.mean(self._read(x_1TD[:, step : step + 1], past + step) for step in range(STEPS))
 
 
 def _lengths(limit: int) -> list[int]:
     return [FIRST << doubled for doubled in range((limit // FIRST).bit_length())]
-
-
-def _fill(cache: KVCache, tokens: int) -> None:
-    for parts in cache.parts:
-        for part in parts:
-            part[:, :, cache.length : tokens].normal_()
-    cache.length = max(cache.length, tokens)
-
-
-def _read(model: LanguageModel, chunk_1TD: Tensor, cache: KVCache, past: int) -> float:
-    """Seconds to read a chunk behind the first `past` tokens of the cache; what stood there is written over."""
-    cache.length = past
-    began = time.perf_counter()
-    model.prefill(chunk_1TD, cache)
-    return time.perf_counter() - began
-
-
-def _decode(model: LanguageModel, chunk_1TD: Tensor, cache: KVCache, past: int) -> float:
-    """Seconds to read one token behind them, the mean of a few."""
-    return statistics.mean(_read(model, chunk_1TD[:, step : step + 1], cache, past + step) for step in range(STEPS))
-
-
-@contextmanager
-def _expanded(attentions: list[Any]) -> Iterator[None]:
-    for attention in attentions:
-        attention.form = "expanded"
-    try:
-        yield
-    finally:
-        for attention in attentions:
-            attention.form = "auto"
 
 
 class _Watch:
