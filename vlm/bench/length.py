@@ -265,7 +265,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
             memory.plot(tokens, peaks, ":", color=color)
     reading.set(title="reading a prompt", ylabel="microseconds a token, at that length")
     decoding.set(title="decoding", ylabel="milliseconds a token")
-    memory.set(title="memory (dotted: the whole process at its peak)", ylabel="MB")
+    memory.set(title="memory; dotted: the process at its peak", ylabel="MB")
     for axis in (reading, decoding, memory):
         axis.set_xscale("log", base=2)
         axis.set(xlabel="tokens of context", yscale="log")
