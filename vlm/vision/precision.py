@@ -4,7 +4,8 @@ INT8 is static and for inference only. Weights have a scale a row, activations o
 photographs; so a picture's vectors do not depend on what else is in its batch. Before that, channels that are large in
 activations are made smaller and their weights larger (SmoothQuant, arXiv:2211.10438, equation 4, alpha 0.5), which
 changes no product: norms and the values of an attention take the factors up. oneDNN's kernels, those that
-`torch.compile` uses, multiply, add biases and residuals and apply the activation at once. Attention itself is bfloat16.
+`torch.compile` uses, multiply, add biases and residuals and apply the activation at once. Attention itself and the cut
+into patches are bfloat16.
 
 B images, T tokens, D width, E width of a product's output.
 """
@@ -72,6 +73,7 @@ def int8(tower: VisionTower, photographs: Sequence[Image.Image], batch: int = 8)
         _Block(block, own, GELU[tower.cfg.activation]) for block, own in zip(fast.vit.blocks, ranges, strict=True)
     ]
     fast.vit.blocks = _Blocks(*blocks)
+    fast.vit.patch_embed.proj = _Bfloat16Product(fast.vit.patch_embed.proj)
     return fast
 
 
@@ -137,6 +139,15 @@ class _Product:
         """GELU of the product, as bytes of the scale `to`."""
         own = (x, self.scale.step, self.scale.zero, self.weight, self.step_E, self.zero_E)
         return torch.ops.onednn.qlinear_pointwise(*own, self.bias_E, to.step, to.zero, torch.int8, "gelu", [], form)
+
+
+class _Bfloat16Product(nn.Module):
+    def __init__(self, product: nn.Module):
+        super().__init__()
+        self.product = product.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x.to(torch.bfloat16)).float()
 
 
 class _Blocks(nn.Sequential):

@@ -87,7 +87,5 @@ def _find(name: str, offline: bool) -> Path:
     if folder.is_dir():
         return folder
     if not hub.is_repository(name):
-        raise BadInput(
-            f"{name}: expected a folder, or a repository of the hub (owner/name)"
-        )
+        raise BadInput(f"{name}: expected a folder, or a repository of the hub (owner/name)")
     return hub.snapshot(name, offline=offline)
