@@ -31,7 +31,7 @@ from vlm.vision.tower import TowerConfig, VisionTower
 from vlm.vision.towers import load_into
 from vlm.vision.transforms import Framing
 
-PICTURES = 8
+PICTURES = 16
 """In a batch of the tower."""
 LARGE, FEW = 1920, 6
 """The long side of large photographs, made by enlarging the samples, and how many of them are read."""
