@@ -127,13 +127,13 @@ class _Product:
         self.zero_E = torch.zeros(len(weight_ED), dtype=torch.int64)
         self.bias_E, self.scale = bias_E, scale
 
-    def __call__(self, x: Tensor, dtype: torch.dtype, plus: Tensor | None = None) -> Tensor:
-        """`plus` is added."""
+    def __call__(self, x: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:
+        """What it is added `onto` is written over."""
         own = (x, self.scale.step, self.scale.zero, self.weight, self.step_E, self.zero_E)
-        if plus is None:
+        if onto is None:
             return torch.ops.onednn.qlinear_pointwise(*own, self.bias_E, 1.0, 0, dtype, "none", [], "")
         add = torch.ops.onednn.qlinear_pointwise.binary
-        return add(*own, plus, self.bias_E, 1.0, 0, dtype, 1.0, 0, "add", 1.0, "none", [], "")
+        return add(*own, onto, self.bias_E, 1.0, 0, dtype, 1.0, 0, "sum", 1.0, "none", [], "")
 
     def gelu(self, x: Tensor, form: str, to: _Scale) -> Tensor:
         """GELU of the product, as bytes of the scale `to`."""
@@ -154,14 +154,15 @@ class _Blocks(nn.Sequential):
     """Blocks one after another, over tokens padded to a number that suits the kernels."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        tokens = x_BTD.shape[1]
-        padding = -tokens % TOKENS
-        x_BTD = F.pad(x_BTD, (0, 0, 0, padding))
-        mask_T = torch.zeros(tokens + padding, dtype=torch.bfloat16)
+        batch, tokens, width = x_BTD.shape
+        padded = tokens + -tokens % TOKENS
+        own_BTD = x_BTD.new_zeros(batch, padded, width)
+        own_BTD[:, :tokens] = x_BTD
+        mask_T = torch.zeros(padded, dtype=torch.bfloat16)
         mask_T[tokens:] = -torch.inf
         for block in self:
-            x_BTD = block(x_BTD, mask_T[None, None, None])
-        return x_BTD[:, :tokens]
+            own_BTD = block.onto(own_BTD, mask_T[None, None, None])
+        return own_BTD[:, :tokens]
 
 
 class _Block(nn.Module):
@@ -191,16 +192,20 @@ class _Block(nn.Module):
         self.fc1 = _Product(mlp.fc1.weight * inputs_D, mlp.fc1.bias, scale)
         self.fc2 = _Product(*_scaled(mlp.fc2, block.ls2), ranges["mlp.fc2"].scale())
 
-    def forward(self, x_BTD: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.onto(x_BTD.clone())
+
+    def onto(self, x_BTD: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The block's output, written over its input: memory is what takes the time."""
         batch, tokens, width = x_BTD.shape
-        x_ND = x_BTD.reshape(-1, width)
+        x_ND = x_BTD.view(-1, width)
         qkv_NE = self.qkv(_bytes(self.norm1(x_ND)), torch.bfloat16)
         q, k, v = qkv_NE.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         mixed_BHTE = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed_ND = mixed_BHTE.transpose(1, 2).reshape(-1, width).float()
-        x_ND = self.proj(_bytes(mixed_ND), torch.float32, plus=x_ND)
+        x_ND = self.proj(_bytes(mixed_ND), torch.float32, onto=x_ND)
         wide_NE = self.fc1.gelu(_bytes(self.norm2(x_ND)), self.form, self.fc2.scale)
-        return self.fc2(wide_NE, torch.float32, plus=x_ND).view(batch, tokens, width)
+        return self.fc2(wide_NE, torch.float32, onto=x_ND).view(batch, tokens, width)
 
 
 def _is_plain(block: nn.Module) -> bool:
