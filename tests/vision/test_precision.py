@@ -98,9 +98,9 @@ def test_smoothing_and_folding_change_no_product(monkeypatch: pytest.MonkeyPatch
         def __init__(self, weight_ED: Tensor, bias_E: Tensor | None, scale: precision._Scale):
             self.weight_ED, self.bias_E, self.scale = weight_ED, bias_E, scale
 
-        def __call__(self, x: Tensor, dtype: torch.dtype, plus: Tensor | None = None) -> Tensor:
+        def __call__(self, x: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:
             return F.linear((x - self.scale.zero) * self.scale.step, self.weight_ED, self.bias_E) + (
-                0 if plus is None else plus
+                0 if onto is None else onto
             )
 
         def gelu(self, x: Tensor, form: str, to: precision._Scale) -> Tensor:

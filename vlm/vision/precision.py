@@ -160,6 +160,7 @@ class _Blocks(nn.Sequential):
         own_BTD[:, :tokens] = x_BTD
         mask_T = torch.zeros(padded, dtype=torch.bfloat16)
         mask_T[tokens:] = -torch.inf
+        block: Any
         for block in self:
             own_BTD = block.onto(own_BTD, mask_T[None, None, None])
         return own_BTD[:, :tokens]
