@@ -17,21 +17,28 @@ class Suite(str, Enum):
     moe = "moe"
     decode = "decode"
     language = "language"
+    video = "video"
 
 
 def bench(
     suite: Annotated[
         Suite,
-        typer.Argument(metavar="SUITE", help="What to measure: metrics, moe, decode, or language (both of these)."),
+        typer.Argument(metavar="SUITE", help="What to measure: metrics, moe, decode, language (these two), or video."),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed against the peers installed here, in turns: how many times faster, the median of the rounds."""
-    from vlm.bench import language, metrics
+    from vlm.bench import language, metrics, video
     from vlm.bench.timing import Ratio
 
-    suites = {"metrics": metrics.run, "moe": language.moe, "decode": language.decode, "language": language.run}
+    suites = {
+        "metrics": metrics.run,
+        "moe": language.moe,
+        "decode": language.decode,
+        "language": language.run,
+        "video": video.run,
+    }
     with working(f"bench {suite.value}") as advance:
         results = list(suites[suite.value](rounds, lambda text: advance(-1, text)))
     if as_json:

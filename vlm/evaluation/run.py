@@ -117,7 +117,7 @@ def _run(work: _Work, subject: Subject, data: Path | None, options: Options, rep
             if report is not None:
                 report(name, done, len(work.examples))
 
-        job = Job(subject, card, work.examples, data, progress, prompt, work.dataset.classes)
+        job = Job(subject.shown(card.sampling), card, work.examples, data, progress, prompt, work.dataset.classes)
         outcome = KINDS[card.kind](job)
         result = TaskResult(
             task=name,
