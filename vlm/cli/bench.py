@@ -19,6 +19,7 @@ class Suite(str, Enum):
     moe = "moe"
     decode = "decode"
     language = "language"
+    video = "video"
     length = "length"
 
 
@@ -27,7 +28,7 @@ def bench(
         Suite,
         typer.Argument(
             metavar="SUITE",
-            help="What to measure: metrics, moe, decode, language (both of these), or length (the cost of long texts).",
+            help="metrics, moe, decode, language (both of these), video, or length (the cost of long texts).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -46,7 +47,7 @@ def bench(
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
         return
-    from vlm.bench import decode, metrics, moe
+    from vlm.bench import decode, metrics, moe, video
     from vlm.bench.timing import Ratio, Result, Say
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
@@ -54,6 +55,7 @@ def bench(
         "moe": [moe.run],
         "decode": [decode.run],
         "language": [moe.run, decode.run],
+        "video": [video.run],
     }
     with working(f"bench {suite.value}") as advance:
         results = [result for run in suites[suite.value] for result in run(rounds, lambda text: advance(-1, text))]

@@ -30,7 +30,8 @@ def run(job: Job) -> Outcome:
     for number, (example, query) in enumerate(zip(job.examples, queries, strict=True), 1):
         windows, duration = _truth(job, example)
         if example.video not in frames:
-            clip = load_clip(example.video or "", min(MOST_FRAMES, max(1, math.ceil(duration / SECONDS))))
+            every = min(MOST_FRAMES, max(1, math.ceil(duration / SECONDS)))
+            clip = load_clip(example.video or "", every, sampling=job.card.sampling)
             media = [Media((frame,)) for frame in clip.frames]
             frames[example.video or ""] = job.subject.vectors_of(media), clip.times
         vectors_FS, times = frames[example.video or ""]
@@ -56,7 +57,8 @@ def run(job: Job) -> Outcome:
         )
         job.progress(number)
     figures = {key: mean_figure(samples, key, scale=100.0) for key in samples[0].scores}
-    note = f"windows from the similarity of a frame each {SECONDS:g} s; IoU thresholds {THRESHOLDS[0]}-{THRESHOLDS[-1]}"
+    seen = f"a frame each {SECONDS:g} s" if job.card.sampling is None else "the frames that the card samples"
+    note = f"windows from the similarity of {seen}; IoU thresholds {THRESHOLDS[0]}-{THRESHOLDS[-1]}"
     categories = by_category(samples, dict.fromkeys(figures, 100.0))
     return Outcome(samples, "R1@0.5", figures, categories, notes=(note,))
 

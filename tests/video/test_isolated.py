@@ -1,0 +1,188 @@
+"""A decoder that hangs, crashes or grows is one line of error, or nothing at all."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clips import number_seen, write_video
+
+from vlm.errors import BadInput, VlmError
+from vlm.video import isolated, worker
+from vlm.video.isolated import IsolatedDecoder, Process
+from vlm.video.reader import open_video
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "a.mp4", range(12))
+
+
+@pytest.fixture(autouse=True)
+def _own_process() -> Iterator[None]:
+    """Each test begins and ends without a process."""
+    while isolated._idle:
+        isolated._idle.pop().stop()
+    yield
+    while isolated._idle:
+        isolated._idle.pop().stop()
+
+
+def only() -> Process:
+    (process,) = isolated._idle
+    return process
+
+
+def test_one_process_serves_clip_after_clip(clip: Path, tmp_path: Path) -> None:
+    open_video(clip).frames([3])
+    first = only().pid
+    (tmp_path / "b.mp4").write_bytes(b"no video" * 99)
+    with pytest.raises(BadInput, match="expected a video"):
+        open_video(tmp_path / "b.mp4")
+    open_video(clip).frames([3])
+    assert only().pid == first
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP here")
+def test_a_hung_decoder_is_stopped_and_reported(clip: Path) -> None:
+    reader = open_video(clip, deadline=0.5)
+    hung = only().pid
+    os.kill(hung, signal.SIGSTOP)
+    with pytest.raises(BadInput, match=r"a\.mp4: .*no frame for 0\.5 s: its decoder hung and was stopped$"):
+        reader.frames([3])
+    assert isolated._idle == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+    assert number_seen(reader.frames([3])[0]) == 3  # in a new process
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_file_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(BadInput, match="got a device, pipe or socket"):
+        open_video(tmp_path / "a.mp4")
+    began = time.monotonic()
+    with pytest.raises(BadInput, match="hung and was stopped"):  # as if it had been a file when it was looked at
+        IsolatedDecoder(tmp_path / "a.mp4", "pyav", deadline=0.5)
+    assert time.monotonic() - began < 30
+
+
+def test_a_decoder_that_crashes_is_reported(clip: Path) -> None:
+    reader = open_video(clip)
+    os.kill(only().pid, signal.SIGKILL)
+    with pytest.raises(BadInput, match=r"a\.mp4: .*ended the decoder \(signal 9\)"):
+        reader.frames([3])
+    assert number_seen(reader.frames([5])[0]) == 5
+
+
+def test_a_file_that_goes_away_is_reported(clip: Path) -> None:
+    reader = open_video(clip)
+    clip.unlink()
+    with pytest.raises(VlmError, match=r"a\.mp4: FileNotFoundError"):
+        reader.frames([3])
+
+
+def test_slow_is_not_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder whose packets come by says so, however long no frame is wanted."""
+    sent: list[dict[str, object]] = []
+    monkeypatch.setattr(worker, "send", lambda pipe, message, array=None: sent.append(message))
+    monkeypatch.setattr(worker.time, "monotonic", iter([0.0, 0.1, 0.9, 0.9, 1.0]).__next__)
+    busy = worker.Worker(1)
+    busy._alive()  # after 0.1 s: too early to say anything
+    busy._alive()  # after 0.9 s
+    assert sent == [{"alive": True}]
+
+
+def test_a_process_that_grew_is_replaced(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = isolated._START.replace("main()", "from vlm.video import worker; worker.FULL_BYTES = 0; main()")
+    monkeypatch.setattr(isolated, "_START", grown)
+    assert number_seen(open_video(clip).frames([3])[0]) == 3
+    assert isolated._idle == []
+
+
+def test_threads_have_a_process_each(clip: Path) -> None:
+    found: list[int] = []
+
+    def ask() -> None:
+        found.extend(number_seen(frame) for frame in open_video(clip).frames(range(12)))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted([*range(12)] * 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_starts_its_own(clip: Path) -> None:
+    """In a new interpreter: this one has threads, which do not go well with fork."""
+    code = (
+        "import os, sys\n"
+        "from vlm.video import isolated\n"
+        "from vlm.video.reader import open_video\n"
+        "reader = open_video(sys.argv[1]); mine = isolated._idle[0].pid\n"
+        "if os.fork() == 0:\n"
+        "    frames = reader.frames([3])\n"
+        "    os._exit(len(frames) != 1 or isolated._idle[0].pid == mine)\n"
+        "assert os.wait()[1] == 0\n"
+        "assert len(reader.frames([3])) == 1 and isolated._idle[0].pid == mine\n"
+    )
+    subprocess.run([sys.executable, "-c", code, clip], check=True, timeout=60)
+
+
+def test_a_process_ends_with_the_one_that_started_it(clip: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from vlm.video import isolated\n"
+        "from vlm.video.reader import open_video\n"
+        "open_video(sys.argv[1]); print(isolated._idle[0].pid, flush=True); os._exit(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, clip], stdout=subprocess.PIPE, text=True, timeout=60)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(int(done.stdout), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the decoding process is still there")
+
+
+@linux
+def test_memory_stays_flat_over_200_clips(tmp_path: Path) -> None:
+    kinds = [
+        write_video(tmp_path / "a.mp4", range(20), b_frames=2),
+        write_video(tmp_path / "b.mkv", [0, 3, 4, 9, 20, 21], size=(160, 120)),
+        write_video(tmp_path / "c.avi", range(10), codec="mpeg4"),
+    ]
+    sizes = []
+    for number in range(200):
+        path = tmp_path / f"{number}{kinds[number % 3].suffix}"
+        shutil.copy(kinds[number % 3], path)
+        with open_video(path) as reader:
+            count = len(reader.times_N)
+            assert number_seen(reader.frames([0, count // 2, count - 1])[1]) == count // 2
+        path.unlink()
+        if number in (60, 199):
+            gc.collect()
+            sizes.append((resident("self"), resident(only().pid)))
+    (mine_before, theirs_before), (mine, theirs) = sizes
+    assert mine - mine_before < 10
+    assert theirs - theirs_before < 10
+
+
+def resident(process: int | str) -> float:
+    """MB in memory."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
