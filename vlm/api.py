@@ -120,9 +120,9 @@ class Model:
         """float32 `[N, S]`, unit length, in the space that texts and clips share."""
         return self.embedder.embed_media(self._open(inputs, sampling))
 
-    def embed_videos(self, inputs: Sequence[MediaSource]) -> Vectors:
+    def embed_videos(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
         """The same as `embed_images`."""
-        return self.embed_images(inputs)
+        return self.embed_images(inputs, sampling=sampling)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """float32 `[N, S]`, unit length."""
