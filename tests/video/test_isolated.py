@@ -96,7 +96,7 @@ def test_a_file_that_goes_away_is_reported(clip: Path) -> None:
 def test_slow_is_not_hung(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder whose packets come by says so, however long no frame is wanted."""
     sent: list[dict[str, object]] = []
-    monkeypatch.setattr(worker, "send", lambda pipe, message, array=None: sent.append(message))
+    monkeypatch.setattr(worker, "send", lambda pipe, message, array=None, shared=None: sent.append(message))
     monkeypatch.setattr(worker.time, "monotonic", iter([0.0, 0.1, 0.9, 0.9, 1.0]).__next__)
     busy = worker.Worker(1)
     busy._alive()  # after 0.1 s: too early to say anything

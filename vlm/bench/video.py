@@ -122,7 +122,7 @@ PEERS: dict[str, Decode] = {
 
 def _alike(a: Image.Image, b: Image.Image) -> bool:
     """The same frame, up to how libraries round colours."""
-    return a.size == b.size and float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean()) < 2
+    return a.size == b.size and float(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean()) < 0.5
 
 
 def write(path: Path, kind: Kind) -> Path:

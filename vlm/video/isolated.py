@@ -21,7 +21,7 @@ import numpy as np
 
 from vlm.errors import BadInput, VlmError
 from vlm.video.container import Timeline
-from vlm.video.messages import Message, receive, send, widen
+from vlm.video.messages import Message, Shared, receive, send
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from vlm.video.worker import main; main()"
 
@@ -36,17 +36,21 @@ class Process:
     """A running worker."""
 
     def __init__(self) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-        )
+        self._shared = Shared.new()
+        passed = [self._shared.descriptor] if self._shared else []
+        command = [sys.executable, "-c", _START, json.dumps(sys.path), *map(str, passed)]
+        pipe = subprocess.PIPE
+        try:
+            self._child = subprocess.Popen(
+                command, pass_fds=passed, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0
+            )
+        except OSError as error:
+            raise VlmError(f"no process to decode videos in: {error}; isolated=False decodes without one") from None
         self._requests, self._answers = cast(FileIO, self._child.stdin), cast(FileIO, self._child.stdout)
         self.pid, self.healthy = self._child.pid, True
         self._heard, self._patience, self._started = 0.0, START_SECONDS, False
-        widen(self._answers.fileno())
+        if self._shared:
+            os.close(self._shared.descriptor)  # the mapping stays
 
     def ask(self, request: dict[str, Any], deadline: float) -> Iterator[Message]:
         """The messages that answer `request`. Raises `BadInput` or `VlmError` in one line."""
@@ -57,7 +61,7 @@ class Process:
         try:
             send(self._requests.fileno(), {**request, "folder": os.getcwd()})
             while True:
-                message, array = receive(self._answers)
+                message, array = receive(self._answers, self._shared)
                 self._heard, self._patience, self._started = time.monotonic(), deadline, True
                 if "error" in message:
                     self.healthy = True
@@ -100,17 +104,18 @@ class IsolatedDecoder:
         self._about, self._deadline = {"path": str(path), "backend": backend}, deadline
         ((about, times_N),) = self._ask("timeline")
         assert times_N is not None
-        self.timeline = Timeline(times_N, about["duration"], about["keyframes"], about["steady"])
+        self.timeline = Timeline(times_N.copy(), about["duration"], about["keyframes"])
 
     def size(self) -> tuple[int, int]:
         ((about, _),) = self._ask("size")
         return about["size"][0], about["size"][1]
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The pixels are valid until the next request."""
         return self._pictures("frames", wanted)
 
     def thumbnails(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        return self._pictures("thumbnails", wanted)
+        return ((index, pixels.copy()) for index, pixels in self._pictures("thumbnails", wanted))
 
     def close(self) -> None:
         """The process stays for the next file."""

@@ -19,7 +19,7 @@ import numpy as np
 from vlm.errors import BadInput
 from vlm.video.backends import decoder_class
 from vlm.video.backends.pyav import PyavDecoder
-from vlm.video.messages import receive, send
+from vlm.video.messages import Shared, receive, send
 
 ALIVE_SECONDS = 0.5
 """Between two signs of life while packets come by."""
@@ -30,20 +30,21 @@ FULL_BYTES = 2**30
 class Worker:
     """Answers requests; the file of the last one stays open."""
 
-    def __init__(self, out: int) -> None:
-        self._out, self._said = out, time.monotonic()
+    def __init__(self, out: int, shared: Shared | None = None) -> None:
+        self._out, self._shared, self._said = out, shared, time.monotonic()
         self._key: object = None
         self._decoder: PyavDecoder | None = None
 
     def answer(self, request: dict[str, Any]) -> None:
+        if self._shared:
+            self._shared.clear()
         try:
             os.chdir(request["folder"])
             decoder = self._open(Path(request["path"]), request["backend"])
             match request["do"]:
                 case "timeline":
                     found = decoder.timeline
-                    about = {"duration": found.duration, "keyframes": found.keyframes, "steady": found.steady}
-                    self._send(about, found.times_N)
+                    self._send({"duration": found.duration, "keyframes": found.keyframes}, found.times_N)
                 case "size":
                     self._send({"size": decoder.size()})
                 case "frames":
@@ -79,7 +80,7 @@ class Worker:
             self._send({"alive": True})
 
     def _send(self, message: dict[str, Any], array: np.ndarray | None = None) -> None:
-        send(self._out, message, array)
+        send(self._out, message, array, self._shared)
         self._said = time.monotonic()
 
 
@@ -89,7 +90,7 @@ def main() -> None:
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     send(out, {"ready": True})
-    worker = Worker(out)
+    worker = Worker(out, Shared(int(sys.argv[2])) if len(sys.argv) > 2 else None)
     while True:
         worker.answer(requests.get())
 
