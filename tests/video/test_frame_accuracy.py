@@ -110,6 +110,22 @@ def test_each_frame_and_its_time_are_right(clips: Any, name: str) -> None:
         np.testing.assert_array_equal(dict(decoder.frames([index]))[index], expected[index])
 
 
+@pytest.mark.parametrize(("codec", "size"), [("libx264", (64, 48)), ("mpeg4", (64, 48)), ("libx265", (128, 96))])
+def test_a_file_that_calls_every_frame_a_keyframe(tmp_path: Path, codec: str, size: tuple[int, int]) -> None:
+    """Without its table of sync samples (ISO 14496-12, 8.6.2) every frame of an MP4 file is said to be one."""
+    path = write_video(
+        tmp_path / "a.mp4", range(30), codec=codec, gop=12, size=size, options=X265 if codec == "libx265" else None
+    )
+    content = path.read_bytes()
+    assert content.count(b"stss") == 1
+    path.write_bytes(content.replace(b"stss", b"free"))
+    for index in (7, 13, 29):
+        assert [number_seen(pixels) for _, pixels in PyavDecoder(path).frames([index])] == [index]
+        np.testing.assert_array_equal(
+            dict(PyavDecoder(path).frames([index]))[index], dict(SequentialDecoder(path).frames([index]))[index]
+        )
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CLIPS)
 def test_each_backend_is_right_or_says_why_not(clips: Any, name: str, backend: Any) -> None:

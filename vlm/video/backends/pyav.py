@@ -18,6 +18,7 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -32,6 +33,11 @@ THREADED_PIXELS = 200_000
 """Frames smaller than this decode faster in one thread: handing them around takes longer."""
 AT_ONCE = 8
 """Frames that a library is asked for by one call: bounds the memory, and the time between two signs of life."""
+_PREDICTED = (PictureType.P, PictureType.B)
+
+
+class _NoKeyframe(Exception):
+    """What a container calls a keyframe depends on frames before it: some call every frame one."""
 
 
 class PyavDecoder:
@@ -105,13 +111,15 @@ class PyavDecoder:
                     for given in (packet, None) if place == places[-1] else (packet,):
                         for frame in context.decode(given):
                             pts = frame.pts
+                            if pts == packets.pts[start] and frame.pict_type in _PREDICTED:
+                                raise _NoKeyframe
                             if pts is not None and pts in needed and not frame.is_corrupt:
                                 needed.discard(pts)
                                 yield index_of[pts], frame
                     if not needed or place >= places[-1]:
                         break
-            except av.FFmpegError:
-                continue  # decoding in order says what is wrong, or gets by without it
+            except (av.FFmpegError, _NoKeyframe):
+                continue  # decoding in order says what is wrong, or gets by without the keyframe
             finally:
                 context.flush_buffers()
 
