@@ -83,6 +83,9 @@ class Process:
         ended = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise BadInput(f"{path}: expected a video that decodes, got one that ended the decoder ({ended})")
 
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
     def stop(self) -> int:
         """End the process; its exit code, below 0 for a signal."""
         self._child.kill()
@@ -126,14 +129,23 @@ class IsolatedDecoder:
             yield message["index"], pixels
 
     def _ask(self, do: str, **more: Any) -> Iterator[Message]:
-        with _lock:
-            process = _idle.pop() if _idle else Process()
+        process = _idle_process() or Process()
         try:
             yield from process.ask({**self._about, "do": do, **more}, self._deadline)
         finally:
             if process.healthy:
                 with _lock:
                     _idle.append(process)
+
+
+def _idle_process() -> Process | None:
+    """One that waits; those that were ended meanwhile, say for their memory, are no fault of the next file."""
+    with _lock:
+        while _idle:
+            process = _idle.pop()
+            if process.alive():
+                return process
+    return None
 
 
 def _start_afresh() -> None:
