@@ -135,7 +135,7 @@ class Model:
 
         Raises `BadInput` for a picture, which has no time.
         """
-        clip = open_media(video, sampling or WATCHED)
+        clip = open_media(video, self.sampling(sampling or WATCHED))
         return moments_of(clip, texts, self.embed_images, self.embed_texts)
 
     def sampling(self, wanted: Sampler | None = None) -> Sampler:

@@ -57,6 +57,7 @@ def test_spans_are_found_and_scored(tmp_path: Path) -> None:
     assert result.main == "R1@0.5"
     assert result.figures["R1@0.5"].value == 100
     assert result.figures["R1@0.7"].value == 100
+    assert result.figures["tIoU"].value == pytest.approx(100)
     assert "a frame each 2 s" in result.notes[0]
 
 

@@ -127,3 +127,8 @@ def test_a_card_that_cannot_be_is_one_line(card: Path, video: dict[str, Any], me
         load_card(with_video(card, **video))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_moments_are_looked_for_within_a_budget_of_tokens_too(card: Path) -> None:
+    ((best, *_),) = load(str(card)).moments(CLIP, ["a temple"], sampling=Adaptive(tokens=6 * tiny.MODEL.visual_tokens))
+    assert 0 <= best.start < best.end <= 4

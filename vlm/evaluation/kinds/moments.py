@@ -23,7 +23,7 @@ MOST_FRAMES = 150
 
 
 def run(job: Job) -> Outcome:
-    """Recall of the first window at IoU 0.5 and 0.7, and mean average precision over IoU 0.5 to 0.95, in percent."""
+    """Of the first window recall at temporal IoU 0.5 and 0.7 and that IoU, and mean average precision, in percent."""
     queries = job.subject.text_vectors([example.question or "" for example in job.examples])
     frames: dict[str, tuple[np.ndarray, list[float]]] = {}
     samples = []
@@ -48,6 +48,7 @@ def run(job: Job) -> Outcome:
                 scores={
                     "R1@0.5": score.recall_at_1[0.5],
                     "R1@0.7": score.recall_at_1[0.7],
+                    "tIoU": score.mean_iou,
                     "mAP@0.5": score.average_precision[0.5],
                     "mAP": score.mean_average_precision,
                 },
