@@ -132,6 +132,27 @@ def test_truncated_without_an_index(tmp_path: Path, suffix: str) -> None:
     refusal(path)
 
 
+def test_truncated_between_the_parts_of_a_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.gif", range(20), codec="gif", pixels="rgb8")
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(9))
+    assert len(open_video(path).times_N) == 20
+    path.write_bytes(content[: int(len(content) * 0.6)])
+    assert "cut short" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_stream_that_ends_early_has_the_frames_that_are_there(tmp_path: Path, share: float) -> None:
+    """A transport stream promises no end."""
+    path = write_video(tmp_path / "a.ts", range(40), b_frames=2, gop=12)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    reader = open_video(path)
+    times_N = reader.times_N - reader.times_N[0]
+    assert len(times_N) < 40
+    seen = [number_seen(frame) for frame in reader.frames(range(len(times_N)))]
+    assert seen == (times_N * 10).round().astype(int).tolist()
+
+
 @pytest.mark.parametrize("backend", ["pyav", "sequential"])
 def test_damaged_inside(tmp_path: Path, backend: str) -> None:
     path = write_video(tmp_path / "a.mp4", range(40))

@@ -10,15 +10,26 @@ from vlm.errors import BadInput
 
 
 def check_whole(stream: VideoStream, path: Path, packets: int) -> None:
-    """Raise `BadInput` where the container's own sizes point beyond the file's end: the rest was never copied.
+    """Raise `BadInput` where the container's own sizes or marks say that the file goes on: the rest was never copied.
 
     `packets` is how many were read. Where all that are promised came, the index need not be walked.
     """
     length, end = path.stat().st_size, _outer_end(path)
     if packets < stream.frames:
         end = max(end, *(entry.pos + entry.size for entry in stream.index_entries), 0)
+    if _is_open_gif(path):
+        raise BadInput(f"{path}: expected a whole video, got a GIF without its last byte: it is cut short")
     if end > length:
         raise BadInput(f"{path}: expected a whole video of at least {end} bytes, got one cut short at {length}")
+
+
+def _is_open_gif(path: Path) -> bool:
+    """Whether it is a GIF that does not end with the trailer (GIF89a, 27); zeros may follow that."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GIF8":
+            return False
+        file.seek(-min(512, path.stat().st_size), 2)
+        return not file.read().rstrip(b"\0").endswith(b";")
 
 
 def _outer_end(path: Path) -> int:
