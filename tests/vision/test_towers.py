@@ -11,9 +11,11 @@ import timm
 import torch
 import torchvision
 from folders import NAFLEX, OPEN_CLIP, TIMM, TRANSFORMERS, photographs
+from PIL import Image
 from timm.data.naflex_dataset import NaFlexCollator
 from torch import Tensor
 
+from vlm.errors import BadInput
 from vlm.vision.native import Patches
 from vlm.vision.towers import load, read_config
 from vlm.vision.towers.open_clip import Tower as OpenClipTower
@@ -58,6 +60,18 @@ def test_timms_preprocessing(tmp_path: Path, crop: dict[str, str], share: float)
     folders.save_timm(tmp_path, "test_vit", {"img_size": 64}, **data)
     transform = timm.data.create_transform(input_size=64, **data)
     near(load(tmp_path).preprocess(photographs()), torch.stack([transform(image) for image in photographs()]), 1e-5)
+
+
+def test_the_faster_kernel_is_within_two_levels_of_pillows(tmp_path: Path) -> None:
+    tower = folders.save_timm(tmp_path, *TIMM["cls"]) and load(tmp_path)
+    levels = (tower.preprocess(photographs(), kernel="torchvision") - tower.preprocess(photographs())).abs() * 255
+    assert 0 < levels.max() * max(tower.cfg.std) < 2.5
+
+
+def test_a_picture_too_thin_to_resize_is_refused(tmp_path: Path) -> None:
+    folders.save_timm(tmp_path, *TIMM["cls"])
+    with pytest.raises(BadInput, match=r"picture of 1x40000: expected at most \d+ pixels once its short side is \d+"):
+        load(tmp_path).preprocess([Image.new("RGB", (1, 40000))])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -156,8 +157,9 @@ def _point(design: str, tokens: int, turns: list[Turn], shorter: Point | None) -
 def _serve(design: Design, limit: int, threads: int, pipe: Connection) -> None:
     torch.set_num_threads(threads)
     reader = Reader(design, limit)
-    while True:
-        pipe.send(reader.turn(pipe.recv()))
+    with suppress(EOFError, OSError):  # until the process that asks is gone
+        while True:
+            pipe.send(reader.turn(pipe.recv()))
 
 
 class Reader:
@@ -263,7 +265,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
             memory.plot(tokens, peaks, ":", color=color)
     reading.set(title="reading a prompt", ylabel="microseconds a token, at that length")
     decoding.set(title="decoding", ylabel="milliseconds a token")
-    memory.set(title="memory (dotted: the whole process at its peak)", ylabel="MB")
+    memory.set(title="memory; dotted: the process at its peak", ylabel="MB")
     for axis in (reading, decoding, memory):
         axis.set_xscale("log", base=2)
         axis.set(xlabel="tokens of context", yscale="log")

@@ -19,6 +19,7 @@ class Suite(str, Enum):
     moe = "moe"
     decode = "decode"
     language = "language"
+    vision = "vision"
     video = "video"
     length = "length"
 
@@ -28,7 +29,7 @@ def bench(
         Suite,
         typer.Argument(
             metavar="SUITE",
-            help="metrics, moe, decode, language (both of these), video, or length (the cost of long texts).",
+            help="metrics, moe, decode, language (both of these), vision, video, or length (the cost of long texts).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -47,7 +48,7 @@ def bench(
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
         return
-    from vlm.bench import decode, metrics, moe, video
+    from vlm.bench import decode, metrics, moe, video, vision
     from vlm.bench.timing import Ratio, Result, Say
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
@@ -55,6 +56,7 @@ def bench(
         "moe": [moe.run],
         "decode": [decode.run],
         "language": [moe.run, decode.run],
+        "vision": [vision.run],
         "video": [video.run],
     }
     with working(f"bench {suite.value}") as advance:

@@ -6,11 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from vlm import hub
 from vlm.config import parse
-from vlm.errors import BadInput, VlmError
+from vlm.errors import BadInput
+from vlm.files import read_json
 from vlm.vision.tower import TowerConfig, VisionTower
-from vlm.vision.towers.files import read_json, read_weights
-from vlm.weights import network_is_off
+from vlm.vision.towers.weights import read_weights
 
 STATED = ("patch", "width", "activation", "mean", "std", "interpolation")
 """What a card says of a checkpoint must be what the checkpoint says."""
@@ -82,16 +83,9 @@ def layout(folder: Path) -> list[str]:
 
 
 def _find(name: str, offline: bool) -> Path:
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    if name.count("/") != 1 or Path(name).expanduser().is_absolute():
-        raise BadInput(
-            f"{name}: expected a folder, or a repository of the hub such as timm/vit_base_patch16_siglip_224"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline or network_is_off()))
-    except Exception as error:  # the HTTP library below, and so the class, is another from release to release
-        raise VlmError(f"{name}: {' '.join(str(error).split())[:300]}") from None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not hub.is_repository(name):
+        raise BadInput(f"{name}: expected a folder, or a repository of the hub (owner/name)")
+    return hub.snapshot(name, offline=offline)

@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 from vlm import config
 from vlm.errors import BadInput, unknown
+from vlm.files import read_json
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, load_exactly
 from vlm.vision.towers import timm
-from vlm.vision.towers.files import read_json, read_weights
+from vlm.vision.towers.weights import read_weights
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model"
 TEXT_SIDE = (

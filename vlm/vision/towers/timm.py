@@ -19,9 +19,9 @@ from torch import Tensor
 
 from vlm import config
 from vlm.errors import BadInput
+from vlm.files import read_json
 from vlm.vision.native import Patches
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, load_exactly
-from vlm.vision.towers.files import read_json
 
 RESIZE = {"center": "shortest", "squash": "squash", "border": "longest"}
 """timm's crop modes -> `Framing.resize`."""

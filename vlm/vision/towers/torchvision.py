@@ -21,8 +21,8 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from vlm import config
 from vlm.errors import BadInput, unknown
+from vlm.files import read_json
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, load_exactly
-from vlm.vision.towers.files import read_json
 
 
 class Tower(VisionTower):

@@ -17,9 +17,9 @@ from transformers.utils import logging
 
 from vlm import config
 from vlm.errors import BadInput, unknown
+from vlm.files import read_json
 from vlm.vision.native import Patches
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, refuse_keys
-from vlm.vision.towers.files import read_json
 
 PREFIXES: dict[str, Callable[[Any], int]] = {
     "clip_vision_model": lambda cfg: 1,

@@ -1,29 +1,14 @@
-"""What the four layouts of checkpoint folders have in common: JSON beside safetensors, and nothing that can run."""
+"""Weights of a checkpoint's folder: safetensors, and nothing that can run."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vlm.errors import BadInput
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `BadInput` where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not a JSON file: {' '.join(str(error).split())[:120]}") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def read_weights(folder: Path, stem: str = "model") -> dict[str, Tensor]:
