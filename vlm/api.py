@@ -18,11 +18,14 @@ from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
 from vlm.heads.chat import ChatHead
 from vlm.heads.experts import expert_use
-from vlm.heads.media import MediaSource, open_media
+from vlm.heads.media import Media, MediaSource, open_media
+from vlm.heads.moments import WATCHED, Moment, moments_of
 from vlm.heads.retrieval import Embedder, Vectors
 from vlm.heads.vqa import Answerer
 from vlm.inference.generate import greedy_tiled
 from vlm.language.statistics import RoutingStatistics
+from vlm.video.config import VideoConfig
+from vlm.video.sampling.base import Sampler
 
 
 def load(
@@ -59,14 +62,19 @@ def load(
 class Model:
     """What a user asks of a model. An input is a path, a URL, a `PIL.Image`, an array, a video's path, or a `Clip`.
 
+    `sampling` says which frames of a video are looked at; by default what the model's card says (`video.sampling`).
     Raises `BadInput` in one line for an input that cannot be used.
     """
 
     captioner: Captioner | ChatHead
     answerer: Answerer | ChatHead
+    video: VideoConfig = VideoConfig()
+    frame_tokens: int | None = None
+    """Visual tokens of a frame, where it is always as many."""
 
     def __init__(self, assembled: Assembled):
         self.card = assembled.card
+        self.video, self.frame_tokens = assembled.card.video, assembled.card.model.visual_tokens
         self.parts = assembled
         self.captioner = Captioner(assembled)
         self.answerer = Answerer(assembled)
@@ -85,33 +93,58 @@ class Model:
         """What similarities are multiplied by before a softmax over them: the learned inverse temperature."""
         return float(self.parts.model.alignment.scale)
 
-    def caption(self, inputs: Sequence[MediaSource], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
+    def caption(
+        self, inputs: Sequence[MediaSource], *, max_tokens: int = 40, batch: int = 16, sampling: Sampler | None = None
+    ) -> list[str]:
         """One sentence an input; `batch` sentences are written at once and do not depend on it."""
-        return self.captioner.caption([open_media(item) for item in inputs], max_tokens=max_tokens, batch=batch)
+        return self.captioner.caption(self._open(inputs, sampling), max_tokens=max_tokens, batch=batch)
 
     def answer(
-        self, inputs: Sequence[MediaSource], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
+        self,
+        inputs: Sequence[MediaSource],
+        questions: Sequence[str],
+        *,
+        max_tokens: int = 32,
+        batch: int = 16,
+        sampling: Sampler | None = None,
     ) -> list[str]:
         """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
-        media = [open_media(item) for item in inputs]
-        return self.answerer.answer(media, questions, max_tokens=max_tokens, batch=batch)
+        return self.answerer.answer(self._open(inputs, sampling), questions, max_tokens=max_tokens, batch=batch)
 
     def expert_use(self, inputs: Sequence[MediaSource]) -> list[RoutingStatistics]:
         """Which experts each input and its caption call, by kind of token (`image`, `text`)."""
-        media = [open_media(item) for item in inputs]
+        media = self._open(inputs, None)
         return expert_use(self.parts, media, self.captioner.caption(media))
 
-    def embed_images(self, inputs: Sequence[MediaSource]) -> Vectors:
+    def embed_images(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
         """float32 `[N, S]`, unit length, in the space that texts and clips share."""
-        return self.embedder.embed_media([open_media(item) for item in inputs])
+        return self.embedder.embed_media(self._open(inputs, sampling))
 
-    def embed_videos(self, inputs: Sequence[MediaSource]) -> Vectors:
+    def embed_videos(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
         """The same as `embed_images`."""
-        return self.embed_images(inputs)
+        return self.embed_images(inputs, sampling=sampling)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """float32 `[N, S]`, unit length."""
         return self.embedder.embed_texts(texts)
+
+    def moments(
+        self, video: MediaSource, texts: Sequence[str], *, sampling: Sampler | None = None
+    ) -> list[list[Moment]]:
+        """For each text the stretches of the video's time that are nearest to it, best first; two frames a second.
+
+        Raises `BadInput` for a picture, which has no time.
+        """
+        clip = open_media(video, self.sampling(sampling or WATCHED))
+        return moments_of(clip, texts, self.embed_images, self.embed_texts)
+
+    def sampling(self, wanted: Sampler | None = None) -> Sampler:
+        """What picks a video's frames: `wanted`, or what the card says, with a frame's tokens known to it."""
+        chosen = wanted or self.video.sampling
+        return chosen if self.frame_tokens is None else chosen.fitted(self.frame_tokens)
+
+    def _open(self, inputs: Sequence[MediaSource], sampling: Sampler | None) -> list[Media]:
+        return [open_media(item, self.sampling(sampling)) for item in inputs]
 
 
 class PublishedModel(Model):
@@ -152,7 +185,7 @@ class PublishedModel(Model):
             self.model, tokens_BT, pixels, grids, real_BT=real_BT, stop=self._published.stop, max_tokens=max_tokens
         )
 
-    def embed_images(self, inputs: Sequence[MediaSource]) -> Vectors:
+    def embed_images(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
         """Raises `BadInput`: published models of this kind have no space that pictures and texts share."""
         raise BadInput(f"model {self.name} has no space that pictures and texts share; expected one like nano's")
 

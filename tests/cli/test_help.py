@@ -15,9 +15,9 @@ COMMON = ["--help", "--json"]
 OPTIONS = {
     "pull": [*COMMON, "--offline"],
     "models": COMMON,
-    "caption": [*COMMON, "--model", "--offline"],
-    "ask": [*COMMON, "--model", "--offline"],
-    "embed": [*COMMON, "--model", "--offline", "--text", "--to"],
+    "caption": [*COMMON, "--frames", "--model", "--offline", "--sampling"],
+    "ask": [*COMMON, "--frames", "--model", "--offline", "--sampling"],
+    "embed": [*COMMON, "--frames", "--model", "--offline", "--sampling", "--text", "--to"],
     "index": [*COMMON, "--model", "--offline", "--to"],
     "search": [*COMMON, "--model", "--offline", "--top"],
     "train": [*COMMON, "--offline"],

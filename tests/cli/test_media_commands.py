@@ -35,6 +35,35 @@ def test_caption_takes_folders_and_clips(vlm_command: Any, photos: Path) -> None
     assert done.json["results"][-1]["caption"] == "a clip of 4"
 
 
+@pytest.mark.parametrize(
+    ("options", "frames"),
+    [
+        (("--frames", "6"), 6),
+        (("--sampling", "rate:fps=2"), 8),
+        (("--sampling", "rate:fps=2", "--frames", "3"), 3),
+        (("--sampling", "adaptive:tokens=80"), 5),  # of nano's 16 tokens a frame
+    ],
+)
+def test_which_frames_of_a_clip_are_seen(vlm_command: Any, options: tuple[str, ...], frames: int) -> None:
+    assert vlm_command("caption", CLIP, *options).out == f"a clip of {frames}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--frames", "0"), "--frames"),
+        (("--sampling", "scene"), "unknown sampling 'scene'; did you mean 'scenes'?"),
+        (("--sampling", "rate:fps=0"), "sampling 'rate:fps=0'"),
+        (("--sampling", "adaptive:tokens=9"), "9 tokens do not pay for one frame of 16"),
+    ],
+)
+def test_a_sampling_that_cannot_be_is_one_line(vlm_command: Any, options: tuple[str, ...], message: str) -> None:
+    done = vlm_command("ask", CLIP, "What is shown?", *options)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.complaints) == 1
+    assert message in done.err
+
+
 def test_ask(vlm_command: Any, photos: Path) -> None:
     done = vlm_command("ask", photos / "red.png", "Is it red?", "--json")
     expected = {"input": str(photos / "red.png"), "question": "Is it red?", "answer": "yes to Is it red?"}

@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 
 from vlm.heads.media import Media
+from vlm.video.config import VideoConfig
+from vlm.video.sampling.base import Sampler
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 
@@ -19,10 +21,14 @@ class FakeModel:
     """Answers by a rule on (colour of the picture, question); embeds colours and their names; counts its work."""
 
     name = "fake"
+    video = VideoConfig()
     similarity_scale = 20.0
 
     def __init__(self, rule: Callable[[str, str], str] = lambda color, question: color, weights: str = "w1") -> None:
         self.rule, self.weights, self.asked, self.batches = rule, weights, 0, set[int]()
+
+    def sampling(self, wanted: Sampler | None = None) -> Sampler:
+        return wanted or self.video.sampling
 
     def weights_hash(self) -> str:
         return self.weights

@@ -48,6 +48,8 @@ def test_moment_retrieval_by_hand() -> None:
     # in order of score: (0, 9) hits, (20, 29) hits, (0, 10) finds its window taken; at 0.95 only (0, 10) hits
     assert result.average_precision == pytest.approx({0.5: (1 + 0) / 2, 0.95: (1 / 3 / 2 + 0) / 2})
     assert result.recall_at_1 == {0.5: 0.5, 0.95: 0.5}
+    assert result.mean_iou == (1 + 0) / 2
+    assert moment_retrieval([[(5, 15, 0.5)]], relevant[:1]).mean_iou == pytest.approx(1 / 3)
     assert moment_retrieval(predicted, relevant, thresholds=(0.95,), most=1).mean_average_precision == 0.25
 
 

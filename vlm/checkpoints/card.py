@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import model_validator
+
 from vlm import assets, config
 from vlm.config import Config
 from vlm.errors import BadInput
 from vlm.model import ModelConfig
+from vlm.video.config import VideoConfig
 from vlm.weights import Part
 
 
@@ -20,6 +23,15 @@ class ModelCard(Config):
     """`tower`, `language`, and `text` where the text head reads a sentence encoder."""
     trained: str | None = None
     """Folder below `data/checkpoints/`, or any path, with `model.safetensors`."""
+
+    video: VideoConfig = VideoConfig()
+
+    @model_validator(mode="after")
+    def _pays(self) -> ModelCard:
+        stated = getattr(self.video.sampling, "tokens_per_frame", None)
+        if stated not in (None, self.model.visual_tokens):
+            raise ValueError(f"video.sampling.tokens_per_frame {stated}: the model has {self.model.visual_tokens}")
+        return self
 
     def trained_weights(self) -> Path | None:
         """The file of trained weights. Raises `BadInput` where the card names one that is not there."""

@@ -19,8 +19,9 @@ class Suite(str, Enum):
     moe = "moe"
     decode = "decode"
     language = "language"
-    length = "length"
     vision = "vision"
+    video = "video"
+    length = "length"
 
 
 def bench(
@@ -28,7 +29,7 @@ def bench(
         Suite,
         typer.Argument(
             metavar="SUITE",
-            help="What to measure: metrics, moe, decode, language (both of these), vision, or length (of texts).",
+            help="metrics, moe, decode, language (both of these), vision, video, or length (the cost of long texts).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -47,7 +48,7 @@ def bench(
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
         return
-    from vlm.bench import decode, metrics, moe, vision
+    from vlm.bench import decode, metrics, moe, video, vision
     from vlm.bench.timing import Ratio, Result, Say
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
@@ -56,6 +57,7 @@ def bench(
         "decode": [decode.run],
         "language": [moe.run, decode.run],
         "vision": [vision.run],
+        "video": [video.run],
     }
     with working(f"bench {suite.value}") as advance:
         results = [result for run in suites[suite.value] for result in run(rounds, lambda text: advance(-1, text))]

@@ -14,7 +14,7 @@ import typer
 
 from vlm.cli.options import AsJson, ModelName, Offline
 from vlm.cli.output import emit, working
-from vlm.cli.session import lazy_model, map_media, reported
+from vlm.cli.session import lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vlm.api import Model
     from vlm.heads.media import Media
+    from vlm.video.sampling.base import Sampler
 
 QUESTIONS_EACH = 2
 HITS = 5
@@ -102,7 +103,7 @@ def demo(
         raise BadInput(f"{to}: expected a folder, got a file")
     questions = samples() if images is None else own_pictures(images)
     load = lazy_model(model, offline)
-    report, left_out = look(questions, load, own=images is not None)
+    report, left_out = look(questions, load, sampling_of(model), own=images is not None)
     with working("drawing"):
         written = write(report, to)
     figures = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(peak_memory() / 1e9, 2)}
@@ -139,7 +140,7 @@ def own_pictures(folder: Path) -> dict[str, list[str]]:
 
 
 def look(
-    questions: dict[str, list[str]], load: Callable[[], Model], own: bool
+    questions: dict[str, list[str]], load: Callable[[], Model], sampling: Callable[[], Sampler], own: bool
 ) -> tuple[Report, dict[str, list[dict[str, str]]]]:
     """Caption, answer and search; what could not be read is reported. Raises `BadInput` where nothing could."""
 
@@ -161,7 +162,7 @@ def look(
             for item, rows, caption, vector in zip(media, asked, captions, vectors, strict=True)
         ]
 
-    done, unread = map_media(list(questions), describe, label="captions and answers")
+    done, unread = map_media(list(questions), describe, label="captions and answers", sampling=sampling)
     left_out = reported(unread)
     if not done:
         raise BadInput("none of the pictures could be read")

@@ -17,6 +17,7 @@ from vlm.vision.images import list_media
 
 if TYPE_CHECKING:
     from vlm.heads.media import Media, Skipped
+    from vlm.video.sampling.base import Sampler
 
 SAVE_SECONDS = 60.0
 """Between two saves of a long run: what a kill can cost."""
@@ -32,7 +33,13 @@ class Synced:
     skipped: list[Skipped]
 
 
-def sync(directory: Path, to: Path, space: tuple[str, int], embed: Callable[[Sequence[Media]], Vectors]) -> Synced:
+def sync(
+    directory: Path,
+    to: Path,
+    space: tuple[str, int],
+    embed: Callable[[Sequence[Media]], Vectors],
+    sampling: Callable[[], Sampler] | None = None,
+) -> Synced:
     """Bring the index at `to` up to date with the pictures and videos under `directory`.
 
     Ids are absolute paths. A file whose content (sha256) is known is not embedded again, wherever it lay; files of
@@ -60,7 +67,7 @@ def sync(directory: Path, to: Path, space: tuple[str, int], embed: Callable[[Seq
                 try:
                     sha256 = _sha256(path)
                     if sha256 not in same:
-                        media.append(open_input(path))
+                        media.append(open_input(path, sampling=sampling))
                         ids.append(path)
                         hashes.append(sha256)
                     elif path not in index or index.metadata(path)["sha256"] != sha256:

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.options import AsJson, Frames, ModelName, Offline, Sampling
 from vlm.cli.output import emit
-from vlm.cli.session import expand, lazy_model, map_media, reported
+from vlm.cli.session import expand, lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
 
 
 def caption(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, videos, URLs, or folders of them.")],
     model: ModelName = "nano",
+    frames: Frames = None,
+    sampling: Sampling = None,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
@@ -24,9 +26,11 @@ def caption(
 
     Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
     """
-    load = lazy_model(model, offline)
+    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
     inputs, empty = expand(paths)
-    done, unread = map_media(inputs, lambda media: load().caption(media), label="captions", offline=offline)
+    done, unread = map_media(
+        inputs, lambda media: load().caption(media), label="captions", offline=offline, sampling=chosen
+    )
     left_out = reported(empty + unread)
     if as_json:
         emit({"results": [{"input": item, "caption": text} for item, text in done], **left_out})
@@ -41,14 +45,18 @@ def ask(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A picture, a video, or a URL.")],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
     model: ModelName = "nano",
+    frames: Frames = None,
+    sampling: Sampling = None,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
     """Answer a question about a picture or video."""
     if not question.strip():
         raise BadInput("the question is empty; expected some text")
-    load = lazy_model(model, offline)
-    done, left_out = map_media([path], lambda media: load().answer(media, [question]), label="answer", offline=offline)
+    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
+    done, left_out = map_media(
+        [path], lambda media: load().answer(media, [question]), label="answer", offline=offline, sampling=chosen
+    )
     if left_out:
         raise BadInput(left_out[0].reason)
     if as_json:
@@ -66,6 +74,8 @@ def embed(
         Path | None, typer.Option("--to", metavar="FILE", help="Write a safetensors file instead of printing.")
     ] = None,
     model: ModelName = "nano",
+    frames: Frames = None,
+    sampling: Sampling = None,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
@@ -78,9 +88,11 @@ def embed(
         raise BadInput("nothing to embed: give a PATH or --text TEXT")
     if any(not item.strip() for item in texts):
         raise BadInput("a text is empty; expected some words")
-    load = lazy_model(model, offline)
+    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
     inputs, empty = expand(paths or [])
-    done, unread = map_media(inputs, lambda media: load().embed_images(media), label="vectors", offline=offline)
+    done, unread = map_media(
+        inputs, lambda media: load().embed_images(media), label="vectors", offline=offline, sampling=chosen
+    )
     done += zip(texts, load().embed_texts(texts) if texts else [], strict=True)
     left_out = reported(empty + unread)
     if to is not None and done:

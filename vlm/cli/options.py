@@ -13,4 +13,15 @@ ModelName: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+Frames: TypeAlias = Annotated[
+    int | None, typer.Option("--frames", min=1, metavar="N", help="Frames looked at of a video, or at most so many.")
+]
+Sampling: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--sampling",
+        metavar="KIND[:KEY=VALUE,...]",
+        help="Which frames: uniform, rate, segments, keyframes, scenes, adaptive; by default as the model's card says.",
+    ),
+]
 Index: TypeAlias = Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder.", show_default=False)]

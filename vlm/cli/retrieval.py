@@ -9,7 +9,7 @@ import typer
 
 from vlm.cli.options import AsJson, Index, ModelName, Offline
 from vlm.cli.output import emit, say, table
-from vlm.cli.session import lazy_model, open_input, reported, space_of
+from vlm.cli.session import lazy_model, open_input, reported, sampling_of, space_of
 from vlm.errors import BadInput
 
 
@@ -30,7 +30,7 @@ def index(
 
     list_media(directory)
     load = lazy_model(model, offline)
-    synced = sync(directory, to, space_of(model), lambda media: load().embed_images(media))
+    synced = sync(directory, to, space_of(model), lambda media: load().embed_images(media), sampling_of(model))
     left_out = reported(synced.skipped, "path")
     say(f"{synced.indexed} indexed, {synced.embedded} of them embedded now, {synced.removed} removed")
     if as_json:
@@ -57,7 +57,9 @@ def search(
     if not query.strip():
         raise BadInput("the query is empty; expected some words or a picture's path")
     load = lazy_model(model, offline)
-    media = open_input(query, offline) if is_image(query) or is_video(query) or is_url(query) else None
+    media = (
+        open_input(query, offline, sampling_of(model)) if is_image(query) or is_video(query) or is_url(query) else None
+    )
     found = FlatIndex.open(index, model=space_of(model)[0])
     vectors = load().embed_images([media]) if media is not None else load().embed_texts([query])
     hits = [{"path": hit.id, "score": round(hit.score, 6)} for hit in found.search(vectors, top)[0]]

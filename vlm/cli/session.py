@@ -15,6 +15,7 @@ from vlm.errors import BadInput, VlmError
 if TYPE_CHECKING:
     from vlm.api import Model
     from vlm.heads.media import Media, Skipped
+    from vlm.video.sampling.base import Sampler
 
 T = TypeVar("T")
 
@@ -77,15 +78,39 @@ def expand(inputs: Iterable[str]) -> tuple[list[str], list[Skipped]]:
     return found, skipped
 
 
-def open_input(item: str, offline: bool = False) -> Media:
+def sampling_of(model: str, frames: int | None = None, named: str | None = None) -> Callable[[], Sampler]:
+    """What says which frames of a clip are looked at: what was asked for, and else the model's card.
+
+    Raises `BadInput` at once for a way of sampling that is none; a card is read when the first clip is.
+    """
+    from vlm.video.sampling import Uniform, parse_sampling
+
+    asked = parse_sampling(named, frames) if named is not None else None
+
+    @cache
+    def found() -> Sampler:
+        from vlm.checkpoints.card import load_card
+
+        try:
+            card = load_card(model)
+        except BadInput:  # a model without a card says nothing of clips
+            return asked or Uniform().with_frames(frames or Uniform().frames)
+        sampling = (asked or card.video.sampling).fitted(card.model.visual_tokens)
+        return sampling if frames is None else sampling.with_frames(frames)
+
+    return found
+
+
+def open_input(item: str, offline: bool = False, sampling: Callable[[], Sampler] | None = None) -> Media:
     """One input, read; what was done to it to fit is said on stderr. Raises `BadInput`."""
     from vlm.heads.media import open_media
+    from vlm.vision.images import is_video
     from vlm.vision.urls import is_url
     from vlm.weights import network_is_off
 
     if is_url(item) and (offline or network_is_off()):
         raise BadInput(f"{item}: expected a file, got a URL while the network is off")
-    media = open_media(item)
+    media = open_media(item, sampling() if sampling is not None and is_video(item) else None)
     for line in media.notes:
         say(f"note: {line}")
     return media
@@ -97,6 +122,7 @@ def map_media(
     *,
     label: str,
     offline: bool = False,
+    sampling: Callable[[], Sampler] | None = None,
 ) -> tuple[list[tuple[str, T]], list[Skipped]]:
     """`work` on the inputs that can be read, a batch at a time; the others with the reason, said on stderr too."""
     from vlm.heads.media import Skipped
@@ -108,7 +134,7 @@ def map_media(
             names, media = [], []
             for item in inputs[start : start + BATCH]:
                 try:
-                    media.append(open_input(item, offline))
+                    media.append(open_input(item, offline, sampling))
                     names.append(item)
                 except VlmError as error:
                     skipped.append(Skipped(item, str(error)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vlm.datasets.packing import IMAGE_SLOT
 from vlm.text.tokenizer import TextTokenizer
 
@@ -19,9 +21,14 @@ class Template:
         self._user = [self.start, *tokenizer.encode("user\n")]
         self._assistant = [self.end, *self._newline, self.start, *tokenizer.encode("assistant\n")]
 
-    def prefix(self, visual_tokens: int, pictures: int = 1) -> list[int]:
-        """The user turn up to the end of its pictures; one line a picture."""
-        return self._user + ([IMAGE_SLOT] * visual_tokens + self._newline) * pictures
+    def prefix(self, visual_tokens: int, pictures: int = 1, times: Sequence[float] = ()) -> list[int]:
+        """The user turn up to the end of its pictures; one line a picture, begun by its time where `times` has it."""
+        slots = [IMAGE_SLOT] * visual_tokens + self._newline
+        if not times:
+            return self._user + slots * pictures
+        if len(times) != pictures:
+            raise ValueError(f"expected the time of each of {pictures} pictures, got {len(times)}")
+        return self._user + [token for time in times for token in self.tokenizer.encode(stamp(time)) + slots]
 
     def context(self, text: str) -> list[int]:
         """The user's words and the start of the reply."""
@@ -29,3 +36,8 @@ class Template:
 
     def reply(self, text: str) -> list[int]:
         return [*self.tokenizer.encode(text.strip()), self.end]
+
+
+def stamp(seconds: float) -> str:
+    """How a prompt says when a frame is shown."""
+    return f"<{seconds:.1f}s>"

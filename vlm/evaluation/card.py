@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_v
 from vlm import assets, config
 from vlm.config import Config
 from vlm.datasets.names import named_list
+from vlm.video.sampling import Sampling
 
 Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments"]
 Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]
@@ -56,6 +57,8 @@ class BenchmarkCard(Config):
     """How an answer is compared with the annotators' (kind `vqa`)."""
     answer: Literal["as_said", "short"] = "as_said"
     """How an answer is read from a reply: whole, or its first line in lower case without a final period."""
+    sampling: Sampling | None = None
+    """Which frames of a clip the model is shown; None leaves it to the model's card."""
     circular: bool = False
     """Ask every rotation of the options and count a question only if all are right (MMBench; kind `choice`)."""
     category: str | None = None

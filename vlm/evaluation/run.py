@@ -120,7 +120,7 @@ def _run(
             report(task.name, done, len(work.examples))
 
     card = work.card
-    job = Job(subject, card, work.examples, data, progress, task.prompt, work.dataset.classes)
+    job = Job(subject.shown(card.sampling), card, work.examples, data, progress, task.prompt, work.dataset.classes)
     outcome = KINDS[card.kind](job)
     notes = outcome.notes
     if card.category is not None and not outcome.categories:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
 from vlm.heads.media import Media, open_media
 from vlm.heads.retrieval import Vectors
+from vlm.video.sampling.base import Sampler
 
 Progress = Callable[[int], None]
 """Told how many requests are done."""
@@ -40,14 +42,25 @@ class Subject:
         self.model, self.cache, self.batch = model, cache, batch or AUTO_BATCH
         self._shrinks = batch is None
         self.weights = model.weights_hash()
+        self.sampling = model.sampling()
         self._about = {"model": model.name, "weights": self.weights, "version": __version__}
+        if model.video.times:  # they are in the prompts
+            self._about["times"] = "said"
+
+    def shown(self, sampling: Sampler | None) -> Subject:
+        """The same, shown the frames of clips that a benchmark's card wants seen."""
+        if sampling is None:
+            return self
+        other = copy.copy(self)
+        other.sampling = self.model.sampling(sampling)
+        return other
 
     def answers(self, asks: Sequence[Ask], progress: Progress = lambda done: None) -> list[str]:
         """One raw answer each, in order."""
         answers: list[str] = []
         for start in range(0, len(asks), CHUNK):
             chunk = asks[start : start + CHUNK]
-            media = _open_all([ask.example for ask in chunk])
+            media = _open_all([ask.example for ask in chunk], self.sampling)
             keys = [
                 self._key("answer", m, prompt=ask.prompt, max_tokens=ask.max_tokens)
                 for m, ask in zip(media, chunk, strict=True)
@@ -79,7 +92,7 @@ class Subject:
         """Unit vectors `[N, S]` of pictures or clips. Computed one at a time: a batch moves their last bits."""
         rows: list[Vectors] = []
         for start in range(0, len(examples), CHUNK):
-            rows += list(self.vectors_of(_open_all(examples[start : start + CHUNK])))
+            rows += list(self.vectors_of(_open_all(examples[start : start + CHUNK], self.sampling)))
             progress(len(rows))
         return np.stack(rows)
 
@@ -109,25 +122,25 @@ class Subject:
         return key_of({**self._about, "kind": kind, "pixels": pixels_of(media), **settings})
 
 
-def _open_all(examples: Sequence[Example]) -> list[Media]:
+def _open_all(examples: Sequence[Example], sampling: Sampler) -> list[Media]:
     """Each example's picture or clip, opened once where several ask about the same."""
     opened: dict[object, Media] = {}
     media = []
     for example in examples:
         source = (example.image, example.video, example.frames)
         if source not in opened:
-            opened[source] = open_example(example)
+            opened[source] = open_example(example, sampling)
         media.append(opened[source])
     return media
 
 
-def open_example(example: Example) -> Media:
-    """The picture or clip of an example. Raises `BadInput` naming the file."""
+def open_example(example: Example, sampling: Sampler | None = None) -> Media:
+    """The picture or clip of an example, of a clip what `sampling` picks. Raises `BadInput` naming the file."""
     if example.frames:
         frames = tuple(open_media(frame).frames[0] for frame in example.frames)
         # Frames that come as pictures have no times of their own; their order stands in.
-        return Media(frames, tuple(float(i) for i in range(len(frames))), source=str(example.video))
+        return Media(frames, tuple(float(i) for i in range(len(frames))), source=str(example.video), timed=False)
     source = example.image if example.image is not None else example.video
     if source is None:
         raise BadInput(f"example {example.id}: no picture and no video")
-    return open_media(source)
+    return open_media(source, sampling)

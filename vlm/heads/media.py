@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -10,13 +9,10 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from vlm.errors import BadInput
 from vlm.video.sampling import Clip, load_clip
+from vlm.video.sampling.base import Sampler
 from vlm.vision.images import is_video, load_image
 from vlm.vision.urls import fetch_url, is_url
-
-FRAMES = 4
-"""Frames read from a clip."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,8 @@ class Media:
     notes: tuple[str, ...] = ()
     duration: float | None = None
     """Of a clip's whole video in seconds, where it is known."""
+    timed: bool = True
+    """Whether `times` are seconds; frames that come as pictures are only in order."""
 
     @property
     def is_clip(self) -> bool:
@@ -46,8 +44,11 @@ class Skipped:
     reason: str
 
 
-def open_media(source: MediaSource) -> Media:
-    """One input as `Media`. A URL is fetched only from public addresses. Raises `BadInput` in one line."""
+def open_media(source: MediaSource, sampling: Sampler | None = None) -> Media:
+    """One input as `Media`; of a clip the frames that `sampling` picks, 4 spread evenly by default.
+
+    A URL is fetched only from public addresses. Raises `BadInput` in one line.
+    """
     if isinstance(source, Media):
         return source
     if isinstance(source, Clip):
@@ -56,19 +57,8 @@ def open_media(source: MediaSource) -> Media:
     if isinstance(source, str) and is_url(source):
         return Media((load_image(fetch_url(source), notes=notes),), source=source, notes=tuple(notes))
     if isinstance(source, str | Path) and is_video(source):
-        clip = load_clip(source, FRAMES)
+        clip = load_clip(source, sampling=sampling)
         return Media(tuple(clip.frames), tuple(clip.times), str(source), duration=clip.duration)
     image = load_image(source, notes=notes)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     return Media((image,), source=name, notes=tuple(notes))
-
-
-def open_all(sources: Iterable[MediaSource]) -> tuple[list[Media], list[Skipped]]:
-    """The inputs that can be read, in order, and the others with the reason."""
-    good, bad = [], []
-    for source in sources:
-        try:
-            good.append(open_media(source))
-        except BadInput as error:
-            bad.append(Skipped(str(source), str(error)))
-    return good, bad

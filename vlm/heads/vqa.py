@@ -23,6 +23,7 @@ class Answerer:
     def __init__(self, assembled: Assembled):
         self.model = assembled.model
         self.template = Template(assembled.tokenizer)
+        self.says_times = assembled.card.video.times
 
     def answer(
         self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
@@ -31,15 +32,26 @@ class Answerer:
         # Several questions about one picture look at it once.
         unique = {id(item): item for item in media}
         seen = dict(zip(unique, tower_patches(self.model, [*unique.values()]), strict=True))
-        return self.answer_patches([seen[id(item)] for item in media], questions, max_tokens=max_tokens, batch=batch)
+        times = [item.times if item.timed and self.says_times else () for item in media]
+        patches = [seen[id(item)] for item in media]
+        return self.answer_patches(patches, questions, times=times, max_tokens=max_tokens, batch=batch)
 
     def answer_patches(
-        self, patches: Sequence[Tensor], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
+        self,
+        patches: Sequence[Tensor],
+        questions: Sequence[str],
+        *,
+        times: Sequence[Sequence[float]] | None = None,
+        max_tokens: int = 32,
+        batch: int = 16,
     ) -> list[str]:
-        """The same, from patch tokens `[F, N, D]` a picture or clip."""
+        """The same, from patch tokens `[F, N, D]` a picture or clip; `times` are what its prompt says, F or none."""
         if len(patches) != len(questions):
             raise BadInput(f"expected one question an input, got {len(patches)} inputs and {len(questions)} questions")
-        rows = [self.prompt(question, len(frames)) for frames, question in zip(patches, questions, strict=True)]
+        rows = [
+            self.prompt(question, len(frames), seconds)
+            for frames, question, seconds in zip(patches, questions, times or [()] * len(patches), strict=True)
+        ]
         answers: list[str] = []
         for chunk, prompts in zip(batched(patches, batch), batched(rows, batch), strict=True):
             dtype = self.model.language.embedding.weight.dtype
@@ -53,14 +65,14 @@ class Answerer:
             answers += [self.template.tokenizer.decode(reply).strip() for reply in replies]
         return answers
 
-    def prompt(self, question: str, frames: int = 1) -> list[int]:
+    def prompt(self, question: str, frames: int = 1, times: Sequence[float] = ()) -> list[int]:
         """The tokens of one request. Raises `BadInput` for an empty or overlong question."""
         if not question.strip():
             raise BadInput("the question is empty; expected some text")
         context = self.template.context(question)
         if len(context) > MAX_QUESTION_TOKENS:
             raise BadInput(f"the question is {len(context)} tokens long; expected at most {MAX_QUESTION_TOKENS}")
-        return self.template.prefix(self.model.cfg.visual_tokens, frames) + context
+        return self.template.prefix(self.model.cfg.visual_tokens, frames, times) + context
 
 
 @torch.inference_mode()

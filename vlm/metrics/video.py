@@ -26,11 +26,15 @@ def temporal_iou(a: Window, b: Window) -> float:
 
 @dataclass(frozen=True)
 class MomentRetrieval:
-    """Shares by IoU threshold: average precision, its mean over the thresholds, and recall of the first window."""
+    """Shares by IoU threshold: average precision, its mean over the thresholds, and recall of the first window.
+
+    `mean_iou` is the first window's IoU with the true window it meets best, averaged over the queries.
+    """
 
     average_precision: dict[float, float]
     mean_average_precision: float
     recall_at_1: dict[float, float]
+    mean_iou: float
 
 
 def moment_retrieval(
@@ -61,7 +65,7 @@ def moment_retrieval(
         best.append(max(_exact_iou(windows[0], g) for g in true) if windows else 0.0)
     ap = np.mean(precision, axis=0).tolist()
     recall = {t: sum(b >= t for b in best) / len(best) for t in thresholds}
-    return MomentRetrieval(dict(zip(thresholds, ap, strict=True)), sum(ap) / len(ap), recall)
+    return MomentRetrieval(dict(zip(thresholds, ap, strict=True)), sum(ap) / len(ap), recall, sum(best) / len(best))
 
 
 def _exact_iou(a: Window, b: Window) -> float:
