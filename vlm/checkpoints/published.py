@@ -68,6 +68,13 @@ def special_token(folder: Path, key: str) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
+def reply_ends(folder: Path) -> list[int]:
+    """The tokens that end a reply, as `generation_config.json` has them."""
+    path = folder / "generation_config.json"
+    ends = read_json(path).get("eos_token_id") if path.is_file() else None
+    return [] if ends is None else ends if isinstance(ends, list) else [ends]
+
+
 def fill(
     model: TiledModel,
     source: Callable[[str, tuple[int, ...]], dict[str, tuple[int, ...]]],
