@@ -52,9 +52,14 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
 
     Raises `BadInput` for a family that is not here, and where the folder's files do not fit together.
     """
-    from vlm.checkpoints import deepseek_vl2, smolvlm
+    from vlm.checkpoints import deepseek_vl2, llava_onevision, smolvlm
 
-    families = {"deepseek_vl_v2": deepseek_vl2.load, "idefics3": smolvlm.load, "smolvlm": smolvlm.load}
+    families = {
+        "deepseek_vl_v2": deepseek_vl2.load,
+        "idefics3": smolvlm.load,
+        "llava_onevision": llava_onevision.load,
+        "smolvlm": smolvlm.load,
+    }
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in families:
         raise BadInput(f"{folder / 'config.json'}: {unknown('vision-language model family', str(kind), families)}")
