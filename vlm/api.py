@@ -151,7 +151,7 @@ class PublishedModel(Model):
     """A vision-language model as its authors publish it: captions, answers, and the model itself underneath.
 
     `processor(messages, images)` gives `input_ids [1, T]`, `pixels [tiles, 3, H, W]` and `grids [images, 2]` (tiles
-    wide, tiles high), which are the arguments of `logits` and `generate`.
+    wide, tiles high, or what the family's processor says), which are the arguments of `logits` and `generate`.
     """
 
     def __init__(self, published: Published, name: str):

@@ -52,9 +52,14 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
 
     Raises `BadInput` for a family that is not here, and where the folder's files do not fit together.
     """
-    from vlm.checkpoints import deepseek_vl2, smolvlm
+    from vlm.checkpoints import deepseek_vl2, llava_onevision, smolvlm
 
-    families = {"deepseek_vl_v2": deepseek_vl2.load, "idefics3": smolvlm.load, "smolvlm": smolvlm.load}
+    families = {
+        "deepseek_vl_v2": deepseek_vl2.load,
+        "idefics3": smolvlm.load,
+        "llava_onevision": llava_onevision.load,
+        "smolvlm": smolvlm.load,
+    }
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in families:
         raise BadInput(f"{folder / 'config.json'}: {unknown('vision-language model family', str(kind), families)}")
@@ -66,6 +71,13 @@ def special_token(folder: Path, key: str) -> str | None:
     path = folder / "tokenizer_config.json"
     token = read_json(path).get(key) if path.is_file() else None
     return token.get("content") if isinstance(token, dict) else token
+
+
+def reply_ends(folder: Path) -> list[int]:
+    """The tokens that end a reply, as `generation_config.json` has them."""
+    path = folder / "generation_config.json"
+    ends = read_json(path).get("eos_token_id") if path.is_file() else None
+    return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 def fill(

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vlm.checkpoints.messages import IMAGE
+from vlm.checkpoints.pixels import normalised
 from vlm.checkpoints.smolvlm import pictures, prompt
 from vlm.checkpoints.smolvlm.config import ProcessorFields
 from vlm.errors import BadInput
@@ -25,7 +27,7 @@ class Processor:
 
     def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer):
         self.fields, self.tokenizer = fields, tokenizer
-        self.image_token = tokenizer.control(prompt.IMAGE)
+        self.image_token = tokenizer.control(IMAGE)
         self.end = tokenizer.control(prompt.END)
 
     def __call__(
@@ -47,12 +49,12 @@ class Processor:
                 if not image.frames:
                     raise BadInput(f"{image.source}: expected a clip of at least one frame, got none")
                 seen = [pictures.frame(frame.convert("RGB"), self.fields.clips) for frame in image.frames]
-                tiles.append(pictures.normalised(torch.cat(seen), self.fields.clips))
+                tiles.append(normalised(torch.cat(seen), self.fields.clips))
                 grids += [(0, 0)] * len(seen)
                 texts.append(prompt.clip(image.times, image.duration, slots))
             else:
                 pixels_NCHW, grid = pictures.split(load_image(image), self.fields.images)
-                tiles.append(pictures.normalised(pixels_NCHW, self.fields.images))
+                tiles.append(normalised(pixels_NCHW, self.fields.images))
                 grids.append(grid)
                 texts.append(prompt.picture(grid, slots))
         ids = torch.tensor([self.tokenizer.encode(prompt.conversation(messages, texts))])
