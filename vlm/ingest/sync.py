@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlm.errors import BadInput
 from vlm.heads.media import Media, Skipped
 from vlm.index.base import Index, Vectors
 from vlm.ingest import reading
@@ -81,23 +82,29 @@ def sync(
     run = _Run(index, source, embed, duplicates, threshold, partial(reading.read, sampling=sampling, offline=offline))
     seen: set[str] = set()
     coming: deque[Future[Read]] = deque()
+    broken: BadInput | None = None
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            for done, item in enumerate(_once(source.items, seen), 1):
-                stamp = stamp_of(item)
-                if run.is_unchanged(item, stamp):
-                    run.synced.unchanged += 1
-                else:
-                    coming.append(pool.submit(run.read, item, stamp, run.known))
-                while coming and (len(coming) > BATCH * AHEAD or coming[0].done()):
-                    run.take(coming.popleft().result())
-                advance(done, f"{run.synced.embedded} embedded")
+            try:
+                for done, item in enumerate(_once(source.items, seen), 1):
+                    stamp = stamp_of(item)
+                    if run.is_unchanged(item, stamp):
+                        run.synced.unchanged += 1
+                    else:
+                        coming.append(pool.submit(run.read, item, stamp, run.known))
+                    while coming and (len(coming) > BATCH * AHEAD or coming[0].done()):
+                        run.take(coming.popleft().result())
+                    advance(done, f"{run.synced.embedded} embedded")
+            except BadInput as error:  # what comes before the bad row is done all the same
+                broken = error
             while coming:
                 run.take(coming.popleft().result())
         run.write()
+        if broken is not None:
+            raise broken
         run.clear(seen, prune)
     finally:
-        index.commit()
+        run.commit()
     return run.synced
 
 
@@ -113,7 +120,7 @@ class _Run:
     ):
         self.index, self.source, self.embed, self.read = index, source, embed, read
         self.duplicates, self.threshold = duplicates, threshold
-        self.synced, self._committed = Synced(), time.monotonic()
+        self.synced, self._committed, self._changed = Synced(), time.monotonic(), False
         self._batch: list[Read] = []
         self.known: dict[str, str] = {}
         """sha256 -> the id of an entry with that content."""
@@ -156,15 +163,19 @@ class _Run:
                 self._repeat(read)
         self._batch = []
         if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        if self._changed:
             self.index.commit()
-            self._committed = time.monotonic()
+        self._committed, self._changed = time.monotonic(), False
 
     def clear(self, seen: set[str], prune: bool) -> None:
         """Entries of this source whose item is not there, or cannot be read."""
         unread = {skip.input for skip in self.synced.skipped}
         own = [id for id in self.index if self.source.owns(id, _file(self.index, id).get("from", ""))]
         if prune:
-            self.synced.removed = self.index.delete([id for id in own if id not in seen or id in unread])
+            self.synced.removed = self._delete([id for id in own if id not in seen or id in unread])
         else:
             self.synced.vanished = sum(id not in seen for id in own)
 
@@ -193,13 +204,19 @@ class _Run:
         self.synced.duplicates.append((read.item.id, kept))
         self._left[read.sha256] = kept
         self._forget(read.item.id)
-        self.index.delete([read.item.id])
+        self._delete([read.item.id])
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        count = self.index.delete(ids)
+        self._changed |= count > 0
+        return count
 
     def _upsert(self, read: Read, vector_D: Vectors) -> None:
         self._forget(read.item.id)
         metadata = _metadata(read.item, read.sha256, read.stamp, self.source.name)
         self.index.upsert([read.item.id], np.asarray(vector_D)[None], [metadata])
         self.known.setdefault(read.sha256, read.item.id)
+        self._changed = True
 
     def _forget(self, id: str) -> None:
         """The content that an entry had so far."""
