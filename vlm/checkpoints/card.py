@@ -20,7 +20,8 @@ class ModelCard(Config):
     licence: str
     model: ModelConfig
     parts: dict[str, Part]
-    """`tower`, `language`, and `text` where the text head reads a sentence encoder."""
+    """`tower`, `language`, `text` where the text head reads a sentence encoder, and `projector` where it is a published
+    one."""
     trained: str | None = None
     """Folder below `data/checkpoints/`, or any path, with `model.safetensors`."""
 
