@@ -59,6 +59,7 @@ class Answerer:
                 self.model,
                 list(prompts),
                 torch.cat(list(chunk)).to(dtype),
+                frames=[[len(frames)] for frames in chunk],
                 stop=self.template.end,
                 max_tokens=max_tokens,
             )
@@ -72,7 +73,7 @@ class Answerer:
         context = self.template.context(question)
         if len(context) > MAX_QUESTION_TOKENS:
             raise BadInput(f"the question is {len(context)} tokens long; expected at most {MAX_QUESTION_TOKENS}")
-        return self.template.prefix(self.model.cfg.visual_tokens, frames, times) + context
+        return self.template.prefix(*self.model.cfg.lines(frames), times) + context
 
 
 @torch.inference_mode()
