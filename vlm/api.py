@@ -12,7 +12,7 @@ from torch import Tensor
 from vlm import hub
 from vlm.checkpoints.assemble import Assembled, assemble
 from vlm.checkpoints.card import load_card
-from vlm.checkpoints.published import Published, load_folder
+from vlm.checkpoints.published import Published, TilesByContent, load_folder
 from vlm.checkpoints.trained import weights_hash
 from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
@@ -26,6 +26,8 @@ from vlm.inference.generate import greedy_tiled
 from vlm.language.statistics import RoutingStatistics
 from vlm.video.config import VideoConfig
 from vlm.video.sampling.base import Sampler
+from vlm.vision.detail import TilingConfig
+from vlm.vision.merging import MergeConfig
 
 
 def load(
@@ -33,6 +35,8 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    tiling: TilingConfig | None = None,
+    merge: MergeConfig | None = None,
     offline: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> Model:
@@ -41,6 +45,7 @@ def load(
 
     What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
     words. `device` and `dtype` (the CPU and float32) are for published models; a card's stays where it was trained.
+    `tiling` says how a published model's pictures become tiles, `merge` how many of a card's visual tokens are left.
     Raises `BadInput` for an unknown name (with the nearest one) and a folder that cannot be used, `VlmError` where no
     source answers.
     """
@@ -52,10 +57,20 @@ def load(
     if folder.is_dir():
         published = load_folder(folder, dtype or torch.float32)
         published.model.to(device or "cpu")
+        if tiling is not None:
+            if not isinstance(published.processor, TilesByContent):
+                raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
+            published.processor.tiling = tiling
+        if merge is not None:
+            raise BadInput(f"model {name}: a published model's tokens are not merged; expected a card's name")
         return PublishedModel(published, name if in_hub else folder.resolve().name)
     card = load_card(name)
     if device is not None or dtype is not None:
         raise BadInput(f"model {card.name}: a card's model runs in float32 on the CPU; expected no device and no dtype")
+    if tiling is not None:
+        raise BadInput(f"model {card.name}: its pictures are not seen in tiles, so it takes no tiling")
+    if merge is not None:
+        card = card.model_copy(update={"model": card.model.model_copy(update={"merge": merge})})
     return Model(assemble(card, offline=offline, report=report))
 
 

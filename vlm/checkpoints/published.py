@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -17,6 +17,7 @@ from vlm.files import read_json
 from vlm.language.checkpoints.tensors import Stored, check_shapes
 from vlm.tiled_model import Inputs, TiledModel
 from vlm.video.sampling import Clip
+from vlm.vision.detail import TilingConfig
 
 
 class Theirs(Config):
@@ -36,6 +37,13 @@ class Processor(Protocol):
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply."""
+
+
+@runtime_checkable
+class TilesByContent(Processor, Protocol):
+    """A processor that can choose a picture's tiles by what is in it."""
+
+    tiling: TilingConfig
 
 
 @dataclass(frozen=True)
