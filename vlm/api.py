@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from vlm.video.config import VideoConfig
 from vlm.video.sampling.base import Sampler
 from vlm.vision.detail import TilingConfig
 from vlm.vision.merging import MergeConfig
+from vlm.vision.tokens import TokenBudget
 
 
 def load(
@@ -70,7 +72,7 @@ def load(
     if tiling is not None:
         raise BadInput(f"model {card.name}: its pictures are not seen in tiles, so it takes no tiling")
     if merge is not None:
-        card = card.model_copy(update={"model": card.model.model_copy(update={"merge": merge})})
+        card = card.merging(merge)
     return Model(assemble(card, offline=offline, report=report))
 
 
@@ -84,12 +86,16 @@ class Model:
     captioner: Captioner | ChatHead
     answerer: Answerer | ChatHead
     video: VideoConfig = VideoConfig()
+    settings: Mapping[str, str] = MappingProxyType({})
+    """What else answers depend on beside the weights, where it is not as usual: `merge`, `tiling`."""
     frame_tokens: int | None = None
     """Visual tokens of a frame, where it is always as many."""
 
     def __init__(self, assembled: Assembled):
         self.card = assembled.card
         self.video, self.frame_tokens = assembled.card.video, assembled.card.model.visual_tokens
+        if not self.card.model.merge.idle:
+            self.settings = {"merge": self.card.model.merge.model_dump_json()}
         self.parts = assembled
         self.captioner = Captioner(assembled)
         self.answerer = Answerer(assembled)
@@ -125,6 +131,23 @@ class Model:
     ) -> list[str]:
         """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
         return self.answerer.answer(self._open(inputs, sampling), questions, max_tokens=max_tokens, batch=batch)
+
+    def budget(
+        self,
+        inputs: Sequence[MediaSource],
+        questions: Sequence[str] | None = None,
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampler | None = None,
+    ) -> list[TokenBudget]:
+        """What each answer costs, or each caption without `questions`, in tokens; no weights are used.
+
+        `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
+        """
+        media = self._open(inputs, sampling)
+        if questions is None:
+            return self.captioner.budget(media, max_tokens=max_tokens or 40)
+        return self.answerer.budget(media, questions, max_tokens=max_tokens or 32)
 
     def expert_use(self, inputs: Sequence[MediaSource]) -> list[RoutingStatistics]:
         """Which experts each input and its caption call, by kind of token (`image`, `text`)."""
@@ -172,7 +195,9 @@ class PublishedModel(Model):
     def __init__(self, published: Published, name: str):
         self._published, self._name = published, name
         self.model, self.processor = published.model, published.processor
-        self.captioner = self.answerer = ChatHead(published)
+        if isinstance(self.processor, TilesByContent) and self.processor.tiling.by == "content":
+            self.settings = {"tiling": self.processor.tiling.model_dump_json()}
+        self.captioner = self.answerer = self._head = ChatHead(published)
 
     @property
     def name(self) -> str:
@@ -180,6 +205,12 @@ class PublishedModel(Model):
 
     def weights_hash(self) -> str:
         return weights_hash([self.model])
+
+    def count(
+        self, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] | None = None, *, max_tokens: int = 64
+    ) -> TokenBudget:
+        """What a conversation costs in tokens: what `processor(messages, images)` makes of it, and a reply."""
+        return self._head.count(self.processor(messages, images), max_tokens)
 
     @torch.inference_mode()
     def logits(self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None) -> Tensor:

@@ -22,6 +22,7 @@ from vlm.video.sampling import Clip
 from vlm.vision.detail import View, chosen
 from vlm.vision.images import ImageSource, load_image
 from vlm.vision.tiling import Size, best_resolution, fitted, fitted_size, tiles, within
+from vlm.vision.tokens import PictureTokens
 
 MOST_TILED = 2
 """With more pictures in a conversation each is one tile."""
@@ -86,9 +87,14 @@ class Processor:
 
     def visual_tokens(self, grid: Grid) -> int:
         """Image slots of a picture with this grid: known before the model runs."""
+        return self.picture_tokens(grid).tokens
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The same with what it is made of: a newline a row of both views, a separator between them."""
         wide, high = grid
         side = self.fields.side
-        return side * (side + 1) + 1 + high * side * (wide * side + 1)
+        separators = side + 1 + high * side
+        return PictureTokens(side**2 * (1 + wide * high) + separators, grid, separators)
 
     def decode(self, ids: list[int]) -> str:
         """With control tokens, of which some say what was found where."""

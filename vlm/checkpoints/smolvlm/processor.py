@@ -21,6 +21,7 @@ from vlm.tiled_model import Grid, Inputs
 from vlm.video.sampling import Clip
 from vlm.vision.detail import View, chosen
 from vlm.vision.images import ImageSource, load_image
+from vlm.vision.tokens import PictureTokens
 
 
 class Processor:
@@ -71,7 +72,11 @@ class Processor:
 
     def visual_tokens(self, grid: Grid) -> int:
         """Image slots of a picture with this grid: known before the model runs."""
-        return (grid[0] * grid[1] + 1) * self.fields.image_seq_len
+        return self.picture_tokens(grid).tokens
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The same with what it is made of; tiles are told apart by words."""
+        return PictureTokens((grid[0] * grid[1] + 1) * self.fields.image_seq_len, grid)
 
     def _edges(self, images: Sequence[Image.Image]) -> list[int]:
         """How long each picture's longer side is made, as `tiling` says: what the authors make it, or by content."""
