@@ -15,8 +15,8 @@ COMMON = ["--help", "--json"]
 OPTIONS = {
     "pull": [*COMMON, "--offline"],
     "models": COMMON,
-    "caption": [*COMMON, "--frames", "--model", "--offline", "--sampling"],
-    "ask": [*COMMON, "--frames", "--model", "--offline", "--sampling"],
+    "caption": [*COMMON, "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
+    "ask": [*COMMON, "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
     "embed": [*COMMON, "--frames", "--model", "--offline", "--sampling", "--text", "--to"],
     "index": [*COMMON, "--below", "--column", "--duplicates", "--model", "--offline", "--prune", "--threshold", "--to"],
     "search": [*COMMON, "--model", "--offline", "--top"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -15,8 +15,10 @@ from vlm.config import Config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
 from vlm.language.checkpoints.tensors import Stored, check_shapes
-from vlm.tiled_model import Inputs, TiledModel
+from vlm.tiled_model import Grid, Inputs, TiledModel
 from vlm.video.sampling import Clip
+from vlm.vision.detail import TilingConfig
+from vlm.vision.tokens import PictureTokens
 
 
 class Theirs(Config):
@@ -34,8 +36,18 @@ class Processor(Protocol):
     def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
         """A question about a picture or a clip."""
 
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The image slots of a picture with this grid."""
+
     def decode(self, ids: list[int]) -> str:
         """The text of a reply."""
+
+
+@runtime_checkable
+class TilesByContent(Processor, Protocol):
+    """A processor that can choose a picture's tiles by what is in it."""
+
+    tiling: TilingConfig
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from vlm.checkpoints.published import Theirs
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.projector import PixelShuffleLinearConfig
+from vlm.vision.detail import TilingConfig
 
 
 class VisionFields(siglip.VisionFields):
@@ -53,6 +54,8 @@ class ProcessorFields(Theirs):
     clips: PictureFields
     image_seq_len: PositiveInt = 169
     """Image slots a tile."""
+    tiling: TilingConfig = TilingConfig()
+    """Ours, not the authors'."""
 
 
 def read_configs(folder: Path) -> tuple[ModelFields, ProcessorFields]:
@@ -84,6 +87,5 @@ def _read_processor(folder: Path) -> ProcessorFields:
     if "size" not in clips and "video_size" in sampling:
         clips["size"] = sampling["video_size"]
     parts = {"images": keys["image_processor"], "clips": clips}
-    if "image_seq_len" in keys:
-        parts["image_seq_len"] = keys["image_seq_len"]
+    parts |= {key: keys[key] for key in ("image_seq_len", "tiling") if key in keys}
     return config.parse(ProcessorFields, parts, str(where))

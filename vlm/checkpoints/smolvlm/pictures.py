@@ -34,6 +34,19 @@ def split(image: Image.Image, fields: PictureFields) -> tuple[Tensor, Grid]:
     return torch.cat([cut(pixels_CHW, tile), resized(pixels_CHW, (tile, tile), fields)[None]]), (wide, high)
 
 
+def edges(fields: PictureFields) -> list[int]:
+    """What the longer side may be: whole tiles, up to what the authors make it."""
+    tile, most = fields.max_image_size.longest_edge, fields.size.longest_edge
+    return [*range(tile, most, tile), most] if fields.do_image_splitting else [most]
+
+
+def seen(size: Size, edge: int, fields: PictureFields) -> tuple[Size, Grid]:
+    """The (width, height) a picture of this size is shrunk to with this longer side, and the grid of its tiles."""
+    small = longest(size, edge)
+    grid = whole_tiles(small, fields.max_image_size.longest_edge) if fields.do_image_splitting else (0, 0)
+    return small, (0, 0) if grid == (1, 1) else grid
+
+
 def frame(image: Image.Image, fields: PictureFields) -> Tensor:
     """A clip's frame as one tile, `[1, C, H, W]` uint8."""
     side = min(fields.size.longest_edge, LARGEST)
