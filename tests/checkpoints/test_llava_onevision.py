@@ -187,3 +187,13 @@ def test_the_files_of_the_published_models(tmp_path: Path) -> None:
     for one, other in zip(again.processor(messages, seen), inputs, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(again.logits(*inputs), logits)
+
+
+def test_what_is_seen_has_its_cost_beforehand(three: tuple[Any, Any, Any]) -> None:
+    model = three[2]
+    for media in (picture(90, 40), clip(3)):
+        (budget,) = model.budget([media], ["What is it?"])
+        ids = model.processor.question("What is it?", media).input_ids
+        slots = (ids == model.processor.image_token) | (ids == model.processor.video_token)
+        assert (budget.visual, budget.prompt) == (int(slots.sum()), int((~slots).sum()))
+    assert str(model.budget([clip(3)])[0]).startswith("3 frames, ")

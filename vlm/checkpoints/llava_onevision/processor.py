@@ -23,6 +23,7 @@ from vlm.text.tokenizer import TextTokenizer
 from vlm.tiled_model import Grid, Inputs
 from vlm.video.sampling import Clip
 from vlm.vision.images import ImageSource, load_image
+from vlm.vision.tokens import PictureTokens
 
 MARKS = {IMAGE: "image", VIDEO: "video"}
 
@@ -80,6 +81,14 @@ class Processor:
     def visual_tokens(self, grid: Grid) -> int:
         """Image slots of a picture or clip with this grid: known before the model runs."""
         return self.layout.tokens(grid)
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The same with what it is made of: the rows of tiles end in a newline, as does all else as a whole."""
+        width, height = grid
+        if not height:
+            return PictureTokens(self.layout.tokens(grid), separators=1, frames=max(1, width))
+        rows, _ = self.layout.shown(grid)
+        return PictureTokens(self.layout.tokens(grid), self.layout.tiles(grid), rows)
 
     def decode(self, ids: list[int]) -> str:
         """Without control tokens."""
