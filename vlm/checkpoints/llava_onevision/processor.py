@@ -23,6 +23,7 @@ from vlm.text.tokenizer import TextTokenizer
 from vlm.tiled_model import Grid, Inputs
 from vlm.video.sampling import Clip
 from vlm.vision.images import ImageSource, load_image
+from vlm.vision.tokens import PictureTokens
 
 MARKS = {IMAGE: "image", VIDEO: "video"}
 
@@ -80,6 +81,10 @@ class Processor:
     def visual_tokens(self, grid: Grid) -> int:
         """Image slots of a picture or clip with this grid: known before the model runs."""
         return self.layout.tokens(grid)
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The same with what it is made of."""
+        return self.layout.counted(grid)
 
     def decode(self, ids: list[int]) -> str:
         """Without control tokens."""
