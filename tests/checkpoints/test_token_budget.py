@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import random_llava_onevision as onevision
 import random_smolvlm as smolvlm
 import random_vl2 as vl2
 import tiny
@@ -49,10 +50,10 @@ def test_a_request_that_is_too_long() -> None:
         TokenBudget((PictureTokens(60),), 31, 9, 99, "a.png").check()
 
 
-@pytest.fixture(scope="module", params=["deepseek_vl2", "smolvlm"])
+@pytest.fixture(scope="module", params=[vl2, smolvlm, onevision], ids=lambda family: family.__name__)
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(request.param)
-    (vl2 if request.param == "deepseek_vl2" else smolvlm).write_folder(folder)
+    folder = tmp_path_factory.mktemp("published")
+    request.param.write_folder(folder)
     return vlm.load(folder)
 
 
@@ -72,7 +73,8 @@ def test_of_a_published_model(published: Any, monkeypatch: pytest.MonkeyPatch) -
     without_weights(published.model, monkeypatch)
     budget = published.count(messages, pictures, max_tokens=7)
     assert [picture.tokens for picture in budget.pictures] == seen
-    assert [list(picture.tiles) for picture in budget.pictures] == inputs.grids.tolist()
+    views = [published.model.arrangement.views(grid) for grid in inputs.grids.tolist()]
+    assert [1 + wide * high for wide, high in (picture.tiles for picture in budget.pictures)] == views
     assert budget.total == inputs.input_ids.shape[1] + 7
     assert budget.context == published.model.language.cfg.context
     for media in (pictures[0], CLIP):
@@ -80,7 +82,7 @@ def test_of_a_published_model(published: Any, monkeypatch: pytest.MonkeyPatch) -
         row = published.processor.question("What is it?", media)
         assert (asked.visual + asked.prompt, asked.reply) == (row.input_ids.shape[1], 32)
     (caption,) = published.budget([CLIP])
-    assert (caption.reply, len(caption.pictures), caption.source) == (40, 3, "a clip")
+    assert (caption.reply, sum(picture.frames for picture in caption.pictures), caption.source) == (40, 3, "a clip")
 
 
 def test_a_published_model_refuses_what_is_too_long_before_it_runs(
@@ -90,6 +92,13 @@ def test_a_published_model_refuses_what_is_too_long_before_it_runs(
     room = published.model.language.cfg.context
     with pytest.raises(BadInput, match=f"a clip: .* the language model reads at most {room}"):
         published.answer([CLIP], ["why " * room])
+
+
+def test_pictures_alone_are_seen_in_tiles(published: Any) -> None:
+    (budget,) = published.budget([picture(200, 70)])
+    (seen,) = budget.pictures
+    inputs = published.processor.question("Describe the picture.", picture(200, 70))
+    assert 1 + seen.tiles[0] * seen.tiles[1] == len(inputs.pixels) > 2
 
 
 def test_separators_are_counted(tmp_path: Path) -> None:

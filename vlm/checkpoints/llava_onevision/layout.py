@@ -19,6 +19,7 @@ from vlm.checkpoints.rows import joined, lines
 from vlm.errors import BadInput
 from vlm.tiled_model import Arrangement, Grid
 from vlm.vision.tiling import Size, best_resolution
+from vlm.vision.tokens import PictureTokens
 
 WHOLE: Grid = (0, 0)
 
@@ -72,11 +73,16 @@ class Layout:
 
     def tokens(self, grid: Grid) -> int:
         """Visual tokens of a picture or clip: known before the model runs."""
+        return self.counted(grid).tokens
+
+    def counted(self, grid: Grid) -> PictureTokens:
+        """The same with what they are: the vector that ends a row is a separator."""
         width, height = grid
         if not height:
-            return width * self.pooled**2 + 1 if width else self.side**2 + 1
+            shown = width * self.pooled**2 if width else self.side**2
+            return PictureTokens(shown + 1, separators=1, frames=max(1, width))
         rows, columns = self.shown(grid)
-        return self.side**2 + rows * (columns + 1)
+        return PictureTokens(self.side**2 + rows * (columns + 1), self.tiles(grid), separators=rows)
 
 
 class AnyResolution(Arrangement):

@@ -83,12 +83,8 @@ class Processor:
         return self.layout.tokens(grid)
 
     def picture_tokens(self, grid: Grid) -> PictureTokens:
-        """The same with what it is made of: the rows of tiles end in a newline, as does all else as a whole."""
-        width, height = grid
-        if not height:
-            return PictureTokens(self.layout.tokens(grid), separators=1, frames=max(1, width))
-        rows, _ = self.layout.shown(grid)
-        return PictureTokens(self.layout.tokens(grid), self.layout.tiles(grid), rows)
+        """The same with what it is made of."""
+        return self.layout.counted(grid)
 
     def decode(self, ids: list[int]) -> str:
         """Without control tokens."""
