@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vlm.checkpoints.card import ModelCard
 from vlm.checkpoints.parts import pull
@@ -33,6 +34,13 @@ class Assembled:
     text_encoder: TextEncoder | None
     """The sentence encoder whose states the text head reads; `None` where the language model's are read."""
 
+    def named(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by the name that trained weights have: the text encoder's follow its name."""
+        found: dict[str, Tensor] = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        if self.text_encoder is not None:
+            found |= {f"text_encoder.{name}": p for name, p in self.text_encoder.named_parameters()}
+        return found
+
 
 def assemble(
     card: ModelCard,
@@ -46,9 +54,6 @@ def assemble(
     tower = load_into(card.model.tower, folders["tower"])
     language = load_language(card.model.language, folders["language"])
     model = VisionLanguageModel(card.model, tower, language)
-    weights = card.trained_weights() if trained else None
-    if weights is not None:
-        apply_trained(model, read_trained(weights), str(weights))
     text_encoder = None
     if card.model.alignment.text == "encoder":
         text_encoder = TextEncoder(folders["text"]).eval()
@@ -56,8 +61,12 @@ def assemble(
             raise BadInput(
                 f"model {card.name}: text_width {card.model.text_width}, the encoder has {text_encoder.width}"
             )
+    parts = Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+    weights = card.trained_weights() if trained else None
+    if weights is not None:
+        apply_trained(parts.named(), read_trained(weights), str(weights))
     gc.collect()
-    return Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+    return parts
 
 
 def load_language(cfg: LanguageConfig, folder: Path) -> LanguageModel:
