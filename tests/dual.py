@@ -1,4 +1,4 @@
-"""A random CLIP or SigLIP of transformers with a tokenizer of a few words, saved as the library saves its own."""
+"""Random dual encoders, saved as their libraries save their own; those of transformers know a few words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
@@ -52,4 +54,24 @@ def save_dual(folder: Path, kind: str = "clip") -> Any:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", bos_token="[BOS]", eos_token="[EOS]", unk_token="[UNK]"
     ).save_pretrained(folder)
+    return model
+
+
+OPEN_CLIP: dict[str, Any] = {
+    "embed_dim": 24,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def save_open_clip_dual(folder: Path) -> Any:
+    """open_clip's model, saved in `folder`."""
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**json.loads(json.dumps(OPEN_CLIP))).eval()
+    folder.mkdir(exist_ok=True)
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    content = {"model_cfg": OPEN_CLIP, "preprocess_cfg": {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
     return model

@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.vision import towers
-from vlm.vision.towers import open_clip
+from vlm.vision.towers import open_clip, transformers
 from vlm.vision.towers.weights import read_weights
 from vlm.weights import remembered_sha256
 
 FAMILIES = ("clip", "siglip", "siglip2")
 """`model_type` of transformers' dual encoders."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
 class TransformersPair(nn.Module):
@@ -35,18 +36,17 @@ class TransformersPair(nn.Module):
 
     def __init__(self, folder: Path):
         super().__init__()
+        if not any((folder / name).is_file() for name in VOCABULARIES):  # the library would make up an empty one
+            raise BadInput(f"{folder}: expected a tokenizer ({', '.join(VOCABULARIES)}), got none")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
             raise BadInput(f"{folder}: not a tokenizer: {' '.join(str(error).split())[:200]}") from None
         state = read_weights(folder)
         self.tower = towers.load(folder, library="transformers")
-        self.both: Any = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
-        missing = sorted(name for name, _ in self.both.named_parameters() if name not in state)
-        if missing:
-            raise BadInput(f"{folder}: {len(missing)} tensors of the text side are missing, such as {missing[0]}")
+        state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self.both: Any = transformers.loaded(AutoModel.from_config(config), state, folder.name).eval()
         self.both.vision_model = nn.Identity()  # the tower is it
         self.projection: Any = getattr(self.both, "visual_projection", nn.Identity())
         limit = self.both.config.text_config.max_position_embeddings
