@@ -24,4 +24,8 @@ Sampling: TypeAlias = Annotated[
         help="Which frames: uniform, rate, segments, keyframes, scenes, adaptive; by default as the model's card says.",
     ),
 ]
+Width: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--width", min=1, metavar="N", help="Keep the first N numbers of each vector, of unit length again."),
+]
 Index: TypeAlias = Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder.", show_default=False)]
