@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -13,15 +13,19 @@ from torch import Tensor
 from vlm import hub
 from vlm.checkpoints.assemble import Assembled, assemble
 from vlm.checkpoints.card import load_card
+from vlm.checkpoints.dual_encoders import Pair, is_dual_encoder, load_pair
 from vlm.checkpoints.published import Published, TilesByContent, load_folder
 from vlm.checkpoints.trained import weights_hash
 from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
 from vlm.heads.chat import ChatHead
+from vlm.heads.classification import TEMPLATES, Chance, classified
 from vlm.heads.experts import expert_use
+from vlm.heads.matching import Matcher
 from vlm.heads.media import Media, MediaSource, open_media
 from vlm.heads.moments import WATCHED, Moment, moments_of
-from vlm.heads.retrieval import Embedder, Vectors
+from vlm.heads.retrieval import Embedder, PairEmbedder, Vectors
+from vlm.heads.vectors import composed, shortened
 from vlm.heads.vqa import Answerer
 from vlm.inference.generate import greedy_tiled
 from vlm.language.statistics import RoutingStatistics
@@ -43,7 +47,8 @@ def load(
     report: Callable[[str], None] | None = None,
 ) -> Model:
     """A model by the name of a card in `configs/models/` or the path of a card; or, as its authors publish it, by its
-    folder or the name of its repository on the hub (`owner/name`), which gives a `PublishedModel`.
+    folder or the name of its repository on the hub (`owner/name`), which gives a `PublishedModel`, or a `DualEncoder`
+    where the folder is open_clip's, or CLIP or SigLIP of transformers.
 
     What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
     words. `device` and `dtype` (the CPU and float32) are for published models; a card's stays where it was trained.
@@ -57,6 +62,10 @@ def load(
     if in_hub:
         folder = hub.snapshot(name, offline=offline, report=report)
     if folder.is_dir():
+        if is_dual_encoder(folder):
+            if device is not None or dtype is not None:
+                raise BadInput(f"{name}: a dual encoder runs in float32 on the CPU; expected no device and no dtype")
+            return DualEncoder(load_pair(folder), name if in_hub else folder.resolve().name)
         published = load_folder(folder, dtype or torch.float32)
         published.model.to(device or "cpu")
         if tiling is not None:
@@ -83,6 +92,7 @@ class Model:
     Raises `BadInput` in one line for an input that cannot be used.
     """
 
+    embedder: Embedder | PairEmbedder
     captioner: Captioner | ChatHead
     answerer: Answerer | ChatHead
     video: VideoConfig = VideoConfig()
@@ -154,17 +164,43 @@ class Model:
         media = self._open(inputs, None)
         return expert_use(self.parts, media, self.captioner.caption(media))
 
-    def embed_images(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
-        """float32 `[N, S]`, unit length, in the space that texts and clips share."""
-        return self.embedder.embed_media(self._open(inputs, sampling))
+    def embed_images(
+        self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None
+    ) -> Vectors:
+        """float32 `[N, S]`, unit length, in the space that texts and clips share; `width` keeps their first numbers."""
+        return shortened(self.embedder.embed_media(self._open(inputs, sampling)), width)
 
-    def embed_videos(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
+    def embed_videos(
+        self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None
+    ) -> Vectors:
         """The same as `embed_images`."""
-        return self.embed_images(inputs, sampling=sampling)
+        return self.embed_images(inputs, sampling=sampling, width=width)
 
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+    def embed_texts(self, texts: Sequence[str], *, width: int | None = None) -> Vectors:
         """float32 `[N, S]`, unit length."""
-        return self.embedder.embed_texts(texts)
+        return shortened(self.embedder.embed_texts(texts), width)
+
+    def compose(self, image: MediaSource, text: str, *, weight: float = 0.5) -> Vectors:
+        """float32 `[S]`: a query of a picture and words, the words weighing `weight` and the picture the rest."""
+        return composed([self.embed_images([image])[0], self.embed_texts([text])[0]], [1 - weight, weight])
+
+    def classify(
+        self,
+        inputs: Sequence[MediaSource],
+        names: Sequence[str],
+        *,
+        templates: Sequence[str] = TEMPLATES,
+        sampling: Sampler | None = None,
+    ) -> list[list[Chance]]:
+        """For each input every class of `names`, likeliest first; a class is all `templates` with its name in them."""
+        vectors = self.embed_images(inputs, sampling=sampling)
+        return classified(vectors, names, templates, self.embed_texts, self.similarity_scale)
+
+    def match(
+        self, inputs: Sequence[MediaSource], texts: Sequence[str], *, sampling: Sampler | None = None
+    ) -> list[float]:
+        """For each pair how likely the text is as the input's caption, in nats a token: slower than a similarity."""
+        return Matcher(self.parts).match(self._open(inputs, sampling), texts)
 
     def moments(
         self, video: MediaSource, texts: Sequence[str], *, sampling: Sampler | None = None
@@ -183,6 +219,40 @@ class Model:
 
     def _open(self, inputs: Sequence[MediaSource], sampling: Sampler | None) -> list[Media]:
         return [open_media(item, self.sampling(sampling)) for item in inputs]
+
+
+class DualEncoder(Model):
+    """A contrastive checkpoint as its authors publish it: vectors of pictures, clips and texts; it writes nothing."""
+
+    def __init__(self, pair: Pair, name: str):
+        self._name, self.pair, self.embedder = name, pair, PairEmbedder(pair)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def weights_hash(self) -> str:
+        return weights_hash([self.pair])
+
+    @property
+    def similarity_scale(self) -> float:
+        return self.pair.scale
+
+    def caption(self, inputs: Sequence[MediaSource], **options: Any) -> NoReturn:
+        """Raises `BadInput`: there is no language model."""
+        raise BadInput(f"model {self.name} only compares pictures and texts; expected one that writes, like nano")
+
+    def answer(self, inputs: Sequence[MediaSource], questions: Sequence[str], **options: Any) -> NoReturn:
+        """Raises `BadInput`, as `caption`."""
+        self.caption(inputs)
+
+    def match(self, inputs: Sequence[MediaSource], texts: Sequence[str], **options: Any) -> NoReturn:
+        """Raises `BadInput`, as `caption`."""
+        self.caption(inputs)
+
+    def expert_use(self, inputs: Sequence[MediaSource]) -> NoReturn:
+        """Raises `BadInput`, as `caption`."""
+        self.caption(inputs)
 
 
 class PublishedModel(Model):
@@ -231,11 +301,13 @@ class PublishedModel(Model):
             self.model, tokens_BT, pixels, grids, real_BT=real_BT, stop=self._published.stop, max_tokens=max_tokens
         )
 
-    def embed_images(self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None) -> Vectors:
+    def embed_images(
+        self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None
+    ) -> Vectors:
         """Raises `BadInput`: published models of this kind have no space that pictures and texts share."""
         raise BadInput(f"model {self.name} has no space that pictures and texts share; expected one like nano's")
 
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+    def embed_texts(self, texts: Sequence[str], *, width: int | None = None) -> Vectors:
         """Raises `BadInput`, as `embed_images`."""
         return self.embed_images([])
 

@@ -206,12 +206,12 @@ def _in_folder(source: Source) -> Fetched:
         files[name] = (folder / spec.path).resolve()
         if not files[name].is_file():
             raise VlmError(f"{folder / spec.path}: no such file")
-        hashes[name] = _remembered_sha256(files[name])
+        hashes[name] = remembered_sha256(files[name])
         _check(files[name], hashes[name], spec.sha256)
     return Fetched(files, source.format, _key(source.format, hashes))
 
 
-def _remembered_sha256(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
     """The sha256 of a file, read through again only where its size or its time of change is another."""
     memo = cache_dir() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     status = path.stat()

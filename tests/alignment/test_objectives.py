@@ -16,7 +16,7 @@ from vlm.alignment.chunked import chunked_clip_loss, chunked_siglip_loss
 from vlm.alignment.losses import clip_loss, distillation_loss, frame_order_loss, siglip_loss
 from vlm.alignment.matryoshka import matryoshka_loss, truncated
 from vlm.alignment.negatives import hardest, swapped_words
-from vlm.alignment.temporal import TemporalPool, shuffled_frames
+from vlm.alignment.temporal import TemporalPool, shuffled_orders
 from vlm.errors import BadInput
 
 OWNERS = {
@@ -161,7 +161,8 @@ def test_temporal_pool_begins_as_the_mean_and_can_learn_the_order() -> None:
     pool = TemporalPool(8, 5)
     frames = F.normalize(torch.randn(16, 5, 8), dim=-1)
     torch.testing.assert_close(pool(frames), F.normalize(frames.mean(dim=1), dim=-1))
-    shuffled = shuffled_frames(frames, torch.Generator().manual_seed(0))
+    orders = shuffled_orders(16, 5, torch.Generator().manual_seed(0))
+    shuffled = frames.gather(1, orders[..., None].expand_as(frames))
     assert (frames.sum(1) - shuffled.sum(1)).abs().max() < 1e-5
     assert not (frames == shuffled).all(dim=-1).any()
     texts = F.normalize(torch.randn(16, 8), dim=-1)
@@ -185,3 +186,24 @@ def test_truncated_vectors_have_unit_length_and_a_loss_over_widths_is_their_mean
     assert both.item() == pytest.approx(sum(v.item() for v in one) / 2)
     with pytest.raises(BadInput, match="width 9: expected 1 to 8"):
         truncated(image_ID, 9)
+
+
+def test_temperature_and_bias_are_clamped_and_can_come_back() -> None:
+    from vlm.alignment.dual_encoder import AlignmentConfig
+
+    heads = AlignmentConfig(width=4, text="encoder", image_queries=1, text_queries=1, hidden=4).build(4, 4)
+    with torch.no_grad():
+        heads.log_scale.fill_(9.0)
+        heads.bias.fill_(-50.0)
+    assert heads.scale.item() == pytest.approx(100.0)
+    assert heads.shift.item() == -30.0
+    (-heads.scale).backward()  # wants a larger scale still
+    assert heads.log_scale.grad is not None
+    assert heads.log_scale.grad.item() == 0
+    heads.scale.backward()
+    assert heads.log_scale.grad.item() == pytest.approx(100.0)
+    heads.shift.backward()  # a step against this gradient leads further out
+    assert heads.bias.grad is not None
+    assert heads.bias.grad.item() == 0
+    (-heads.shift).backward()
+    assert heads.bias.grad.item() == -1

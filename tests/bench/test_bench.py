@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from vlm.bench import metrics, timing
+from vlm.bench import alignment, metrics, timing
 from vlm.bench.timing import Missing, Ratio
 
 
@@ -41,6 +41,13 @@ def test_small_benchmarks_agree_with_their_references(monkeypatch: pytest.Monkey
     results = [benchmark(1) for benchmark in metrics.BENCHMARKS]
     assert all(isinstance(r, Ratio) or (isinstance(r, Missing) and r.why) for r in results)
     assert isinstance(results[-1], Ratio)  # needs nothing installed
+
+
+def test_alignment_losses_agree_with_their_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "BATCH", 16)
+    monkeypatch.setattr(alignment, "WIDTH", 8)
+    results = [benchmark(1) for benchmark in (alignment._clip, alignment._siglip)]
+    assert all(isinstance(r, Ratio) or (isinstance(r, Missing) and r.why) for r in results)
 
 
 def _own_process(rounds: int) -> Ratio:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlm.heads.classification import Chance, classified
 from vlm.heads.media import Media
+from vlm.heads.moments import Moment
 from vlm.vision.tokens import PictureTokens, TokenBudget
 
 WIDTH = 8
@@ -41,6 +43,19 @@ class FakeModel:
             TokenBudget((PictureTokens(16),) * len(m.frames), number, 10, 200, m.source)
             for m, number in zip(media, words, strict=True)
         ]
+
+    def match(self, media: Sequence[Media], texts: Sequence[str]) -> list[float]:
+        """Likes wide pictures."""
+        return [float(m.frames[0].width) - 100 for m in media]
+
+    def classify(self, media: Sequence[Media], names: Sequence[str], *, templates: Sequence[str]) -> list[list[Chance]]:
+        return classified(self.embed_images(media), names, templates, self._named, 10.0)
+
+    def _named(self, sentences: Sequence[str]) -> np.ndarray:
+        return self.embed_texts([sentence.split()[-1].strip(".") for sentence in sentences])
+
+    def moments(self, video: str, texts: Sequence[str]) -> list[list[Moment]]:
+        return [[Moment(0.5, 1.25, 0.3)] for _ in texts]
 
     def embed_images(self, media: Sequence[Media]) -> np.ndarray:
         self.embedded += [m.source for m in media]

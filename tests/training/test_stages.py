@@ -14,10 +14,10 @@ from vlm.checkpoints.assemble import assemble
 from vlm.checkpoints.card import load_card
 from vlm.checkpoints.trained import apply_trained, read_trained
 from vlm.datasets.packing import pack
-from vlm.datasets.prompts import CAPTION_PROMPT, Template
+from vlm.datasets.prompts import CAPTION_PROMPT, Template, tidy
 from vlm.errors import BadInput
 from vlm.inference.generate import greedy
-from vlm.training.instruct import InstructTask, by_picture, tidy
+from vlm.training.instruct import InstructTask, by_picture
 from vlm.training.loop import train
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage

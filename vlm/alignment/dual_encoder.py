@@ -6,13 +6,14 @@ B rows, N tokens of one row (patches or words), D width of the source, Q learned
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.alignment.temporal import TemporalPool
 from vlm.config import Config
 
 
@@ -27,6 +28,8 @@ class AlignmentConfig(Config):
     text_queries: PositiveInt
     hidden: PositiveInt
     dropout: float = 0.0
+    frames: PositiveInt | None = None
+    """Frames of a clip whose order counts (`temporal.TemporalPool`); `None` takes the mean of any number."""
 
     def build(self, tower_width: int, text_width: int) -> DualHeads:
         return DualHeads(self, tower_width, text_width)
@@ -65,10 +68,17 @@ class DualHeads(nn.Module):
         # CLIP's start and ceiling of the temperature (arXiv:2103.00020, section 2.5); SigLIP's start of the bias.
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.bias = nn.Parameter(torch.tensor(-10.0))
+        self.temporal = None if cfg.frames is None else TemporalPool(cfg.width, cfg.frames)
 
     @property
     def scale(self) -> Tensor:
-        return self.log_scale.clamp(max=math.log(100.0)).exp()
+        """What similarities are multiplied by, 1 to 100: the inverse temperature."""
+        return _within(self.log_scale, 0.0, math.log(100.0)).exp()
+
+    @property
+    def shift(self) -> Tensor:
+        """What SigLIP adds to a pair's logit, -30 to 10."""
+        return _within(self.bias, -30.0, 10.0)
 
     def embed_images(self, tokens_BND: Tensor, pooled_BD: Tensor) -> Tensor:
         """Unit vectors `[B, S]` of pictures."""
@@ -77,8 +87,37 @@ class DualHeads(nn.Module):
         coarse_BND = grid.mean(dim=(2, 4)).flatten(1, 2).to(self.image.norm.weight.dtype)
         return F.normalize(self.image(coarse_BND, pooled_BD.to(coarse_BND.dtype)), dim=-1)
 
+    def embed_frames(self, frames_BFS: Tensor) -> Tensor:
+        """Unit vectors `[B, S]` of clips from those of their frames; too many frames are thinned out evenly."""
+        if self.temporal is None:
+            return F.normalize(frames_BFS.mean(dim=1), dim=-1)
+        frames, places = frames_BFS.shape[1], len(self.temporal.place_FD)
+        if frames > places:
+            frames_BFS = frames_BFS[:, torch.linspace(0, frames - 1, places).round().long()]
+        return self.temporal(frames_BFS)
+
     def embed_texts(self, tokens_BND: Tensor, mask_BN: Tensor) -> Tensor:
         """Unit vectors `[B, S]` of texts; the pooled vector is the mean of the tokens."""
         weights = mask_BN[..., None].to(tokens_BND.dtype)
         mean_BD = (tokens_BND * weights).sum(1) / weights.sum(1)
         return F.normalize(self.text(tokens_BND, mean_BD, mask_BN), dim=-1)
+
+
+def _within(value: Tensor, low: float, high: float) -> Tensor:
+    """The value clamped; unlike torch's clamp, one that is outside can learn its way back."""
+    clamped: Tensor = _Within.apply(value, low, high)
+    return clamped
+
+
+class _Within(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.bounds = low, high
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (value,), (low, high) = ctx.saved_tensors, ctx.bounds
+        outward = ((value <= low) & (grad > 0)) | ((value >= high) & (grad < 0))  # a step goes against the gradient
+        return grad.masked_fill(outward, 0.0), None, None

@@ -32,12 +32,10 @@ class TemporalPool(nn.Module):
         return F.normalize((frames_BFD + self.out(states_BFD)).mean(dim=1), dim=-1)
 
 
-def shuffled_frames(frames_BFD: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The frames of each clip in another order: every frame moves.
+def shuffled_orders(clips: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
+    """For each clip another order of its frames, `[B, F]`: every frame moves.
 
     A turn of the circle of a random order: no frame stays where it was, as long as there are two.
     """
-    batch, frames = frames_BFD.shape[:2]
-    order_BF = torch.rand(batch, frames, generator=generator).argsort(dim=1)
-    moved_BF = torch.empty_like(order_BF).scatter_(1, order_BF, order_BF.roll(1, dims=1))
-    return frames_BFD.gather(1, moved_BF[..., None].expand_as(frames_BFD))
+    order_BF = torch.rand(clips, frames, generator=generator).argsort(dim=1)
+    return torch.empty_like(order_BF).scatter_(1, order_BF, order_BF.roll(1, dims=1))

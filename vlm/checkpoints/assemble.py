@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from vlm.checkpoints.card import ModelCard
 from vlm.checkpoints.parts import pull
@@ -35,6 +35,13 @@ class Assembled:
     text_encoder: TextEncoder | None
     """The sentence encoder whose states the text head reads; `None` where the language model's are read."""
 
+    def named(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by the name that trained weights have: the text encoder's follow its name."""
+        found: dict[str, Tensor] = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        if self.text_encoder is not None:
+            found |= {f"text_encoder.{name}": p for name, p in self.text_encoder.named_parameters()}
+        return found
+
 
 def assemble(
     card: ModelCard,
@@ -50,9 +57,6 @@ def assemble(
     model = VisionLanguageModel(card.model, tower, language)
     if "projector" in folders:
         load_projector(model.projector, folders["projector"], card.model.projector.kind)
-    weights = card.trained_weights() if trained else None
-    if weights is not None:
-        apply_trained(model, read_trained(weights), str(weights))
     text_encoder = None
     if card.model.alignment.text == "encoder":
         text_encoder = TextEncoder(folders["text"]).eval()
@@ -60,8 +64,12 @@ def assemble(
             raise BadInput(
                 f"model {card.name}: text_width {card.model.text_width}, the encoder has {text_encoder.width}"
             )
+    parts = Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+    weights = card.trained_weights() if trained else None
+    if weights is not None:
+        apply_trained(parts.named(), read_trained(weights), str(weights))
     gc.collect()
-    return Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+    return parts
 
 
 def load_projector(projector: nn.Module, folder: Path, kind: str) -> None:

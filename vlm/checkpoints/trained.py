@@ -39,12 +39,13 @@ def read_trained(path: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def apply_trained(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Copy trained weights into `model`, then add low-rank pairs, whatever the order of `state`.
+def apply_trained(model: nn.Module | dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
+    """Copy trained weights into `model` (or into tensors by name), then add low-rank pairs, whatever the order.
 
     Raises `BadInput` naming the tensor where a name or a shape does not fit; the model then is as it was.
     """
-    targets = dict(model.named_parameters()) | dict(model.named_buffers())
+    targets: dict[str, Tensor] = {}
+    targets |= model if isinstance(model, dict) else {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
     def target(name: str, update: Tensor) -> Tensor:
         if name not in targets:

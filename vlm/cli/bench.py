@@ -21,6 +21,7 @@ class Suite(str, Enum):
     language = "language"
     vision = "vision"
     video = "video"
+    alignment = "alignment"
     length = "length"
 
 
@@ -29,7 +30,8 @@ def bench(
         Suite,
         typer.Argument(
             metavar="SUITE",
-            help="metrics, moe, decode, language (both of these), vision, video, or length (the cost of long texts).",
+            help="metrics, moe, decode, language (both of these), vision, video, alignment (contrastive losses), "
+            "or length (the cost of long texts).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -48,7 +50,7 @@ def bench(
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
         return
-    from vlm.bench import decode, metrics, moe, video, vision
+    from vlm.bench import alignment, decode, metrics, moe, video, vision
     from vlm.bench.timing import Ratio, Result, Say
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
@@ -58,6 +60,7 @@ def bench(
         "language": [moe.run, decode.run],
         "vision": [vision.run],
         "video": [video.run],
+        "alignment": [alignment.run],
     }
     with working(f"bench {suite.value}") as advance:
         results = [result for run in suites[suite.value] for result in run(rounds, lambda text: advance(-1, text))]

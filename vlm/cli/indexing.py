@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.options import AsJson, ModelName, Offline, Width
 from vlm.cli.output import emit, say, working
 from vlm.cli.session import lazy_model, reported, sampling_of, space_of
+from vlm.errors import BadInput
 
 if TYPE_CHECKING:
-    from vlm.index.base import Index
+    from vlm.heads.media import Media
+    from vlm.index.base import Index, Vectors
 
 
 class Duplicates(str, Enum):
@@ -47,6 +50,7 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove entries whose file has gone or cannot be read any more.")
     ] = False,
+    width: Width = None,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
@@ -55,18 +59,26 @@ def index(
     Files whose content is known are not embedded again. Other columns of a table, and captions, are kept as metadata.
     After a kill the same command goes on where it was.
     """
+    from vlm.heads.vectors import shortened
     from vlm.ingest.sources import open_source
     from vlm.ingest.sync import sync
     from vlm.weights import network_is_off
 
     read = open_source(source, column, below)
     load = lazy_model(model, offline)
-    entries = _open(to, *space_of(model))
+    name, full = space_of(model)
+    if width is not None and width > full:
+        raise BadInput(f"--width {width}: expected at most {full}, the width of model {model}'s vectors")
+
+    def embed(media: Sequence[Media]) -> Vectors:
+        return shortened(load().embed_images(media), width)
+
+    entries = _open(to, name, width or full)
     with working("index", read.total) as advance:
         done = sync(
             entries,
             read,
-            lambda media: load().embed_images(media),
+            embed,
             sampling=sampling_of(model),
             duplicates=duplicates.value,
             threshold=threshold,

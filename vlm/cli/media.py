@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, Frames, Merge, ModelName, Offline, Sampling, Tiling
+from vlm.cli.options import AsJson, Frames, Merge, ModelName, Offline, Sampling, Tiling, Width
 from vlm.cli.output import emit
 from vlm.cli.session import budget_teller, expand, lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
@@ -87,6 +87,7 @@ def embed(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FILE", help="Write a safetensors file instead of printing.")
     ] = None,
+    width: Width = None,
     model: ModelName = "nano",
     frames: Frames = None,
     sampling: Sampling = None,
@@ -104,10 +105,16 @@ def embed(
         raise BadInput("a text is empty; expected some words")
     load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
     inputs, empty = expand(paths or [])
+    from vlm.heads.vectors import shortened
+
     done, unread = map_media(
-        inputs, lambda media: load().embed_images(media), label="vectors", offline=offline, sampling=chosen
+        inputs,
+        lambda media: shortened(load().embed_images(media), width),
+        label="vectors",
+        offline=offline,
+        sampling=chosen,
     )
-    done += zip(texts, load().embed_texts(texts) if texts else [], strict=True)
+    done += zip(texts, shortened(load().embed_texts(texts), width) if texts else [], strict=True)
     left_out = reported(empty + unread)
     if to is not None and done:
         import numpy as np

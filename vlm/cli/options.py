@@ -40,4 +40,8 @@ Merge: TypeAlias = Annotated[
         help="Shares of a card's visual tokens that are left: spatial=0.5 of a frame's, temporal=0.5 of a clip's.",
     ),
 ]
+Width: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--width", min=1, metavar="N", help="Keep the first N numbers of each vector, of unit length again."),
+]
 Index: TypeAlias = Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder.", show_default=False)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 LINE_SECONDS = 10.0
@@ -91,6 +92,12 @@ def _lines(label: str, total: int | None) -> Advance:
         say(f"{text or label}: {reached} of {total}{left}" if total else text or label)
 
     return advance
+
+
+def shown_path(path: str) -> str:
+    """A path below the working folder as the user would write it."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:

@@ -2,46 +2,109 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlm.cli.options import AsJson, Index, ModelName, Offline
-from vlm.cli.output import emit, table
-from vlm.cli.session import lazy_model, open_input, sampling_of, space_of
-from vlm.errors import BadInput
+from vlm.cli.output import emit, say, shown_path, table, working
+from vlm.cli.session import lazy_model, map_media, open_input, reported, sampling_of, space_of
+from vlm.errors import BadInput, VlmError
+
+if TYPE_CHECKING:
+    from vlm.api import Model
+    from vlm.video.sampling.base import Sampler
 
 
 def search(
     index: Index,
     query: Annotated[str, typer.Argument(metavar="QUERY|IMAGE", help="Some words, or a picture's or video's path.")],
+    also: Annotated[
+        str | None, typer.Option("--with", metavar="TEXT", help='Words beside a picture: photo.jpg --with "at night".')
+    ] = None,
+    weight: Annotated[
+        float, typer.Option("--weight", min=0.0, max=1.0, metavar="W", help="How much the words of --with count.")
+    ] = 0.5,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many hits.")] = 5,
+    rerank: Annotated[
+        int,
+        typer.Option("--rerank", min=0, metavar="K", help="Order the best K by how well the model's words fit them."),
+    ] = 0,
+    moments: Annotated[bool, typer.Option("--moments", help="Tell when in a video the words are shown.")] = False,
     model: ModelName = "nano",
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
-    """Search an index by words or by a picture."""
+    """Search an index by words, by a picture, or by both."""
+    from vlm.heads.vectors import composed, shortened
     from vlm.index.flat import FlatIndex
     from vlm.vision.images import is_image, is_video
     from vlm.vision.urls import is_url
 
     if not query.strip():
         raise BadInput("the query is empty; expected some words or a picture's path")
+    by_media = is_image(query) or is_video(query) or is_url(query)
+    if also is not None and (not by_media or not also.strip()):
+        raise BadInput("--with: expected words beside a picture or video as the query")
+    if (rerank or moments) and (by_media and (also is None or rerank)):
+        raise BadInput(f"{'--rerank' if rerank else '--moments'}: expected words as the query")
     load = lazy_model(model, offline)
-    media = (
-        open_input(query, offline, sampling_of(model)) if is_image(query) or is_video(query) or is_url(query) else None
-    )
+    media = open_input(query, offline, sampling_of(model)) if by_media else None
     found = FlatIndex.open(index, model=space_of(model)[0])
-    vectors = load().embed_images([media]) if media is not None else load().embed_texts([query])
-    hits = [{"path": hit.id, "score": round(hit.score, 6)} for hit in found.search(vectors, top)[0]]
+    words = query if media is None else also
+    vectors = [load().embed_images([media])[0]] if media is not None else []
+    vectors += [load().embed_texts([words])[0]] if words is not None else []
+    asked = composed(vectors, [1 - weight, weight]) if len(vectors) == 2 else vectors[0]
+    hits: list[dict[str, Any]] = [
+        {"path": hit.id, "score": round(hit.score, 6)}
+        for hit in found.search(shortened(asked, found.width)[None], max(top, rerank))[0]
+    ]
+    if rerank and words is not None:
+        hits = _reranked(hits, rerank, words, load, sampling_of(model))
+    hits = hits[:top]
+    if moments and words is not None:
+        _tell_moments(hits, words, load)
     if as_json:
         emit({"results": hits})
-    else:
-        table(["score", "path"], [[f"{hit['score']:.3f}", _short(str(hit["path"]))] for hit in hits])
+        return
+    columns = ["score", *(["match"] if rerank else []), *(["moment"] if moments else []), "path"]
+    table(columns, [[_cell(hit, column) for column in columns] for hit in hits])
 
 
-def _short(path: str) -> str:
-    """A path below the working folder as the user would write it."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+def _reranked(
+    hits: list[dict[str, Any]], best: int, words: str, load: Callable[[], Model], sampling: Callable[[], Sampler]
+) -> list[dict[str, Any]]:
+    """The `best` first hits by the language model's score of the words; those that cannot be read any more follow."""
+    first, rest = hits[:best], hits[best:]
+    rows = {hit["path"]: hit for hit in first}
+    scores, unread = map_media(
+        list(rows), lambda media: load().match(media, [words] * len(media)), label="rerank", sampling=sampling
+    )
+    reported(unread)
+    for path, score in scores:
+        rows[path]["match"] = round(score, 6)
+    return sorted(first, key=lambda hit: -hit.get("match", -inf)) + rest
+
+
+def _tell_moments(hits: list[dict[str, Any]], words: str, load: Callable[[], Model]) -> None:
+    """Of each hit that is a video the seconds from and to which the words fit best."""
+    from vlm.vision.images import is_video
+
+    with working("moments", len(hits)) as advance:
+        for number, hit in enumerate(hits):
+            if is_video(hit["path"]):
+                try:
+                    moment = load().moments(hit["path"], [words])[0][0]
+                    hit["moment"] = [round(moment.start, 3), round(moment.end, 3)]
+                except VlmError as error:
+                    say(str(error))
+            advance(number + 1, "")
+
+
+def _cell(hit: dict[str, Any], column: str) -> str:
+    value = hit.get(column)
+    if column == "path" or value is None:
+        return shown_path(value) if value else ""
+    return f"{value[0]:.1f} to {value[1]:.1f} s" if column == "moment" else f"{value:.3f}"

@@ -59,9 +59,18 @@ def check_model(name: str) -> None:
 
 
 def space_of(name: str) -> tuple[str, int]:
-    """What tells the shared space of a model from others (its name and a hash of its weights), and its width."""
+    """What tells the shared space of a model from others (its name and a hash of its weights), and its width.
+
+    `name` is a card's, or the folder or hub repository of a dual encoder. Raises `BadInput` for a model without one.
+    """
+    from vlm import hub
     from vlm.checkpoints.card import load_card
 
+    folder = Path(name).expanduser()
+    if folder.is_dir() or hub.is_repository(name):
+        from vlm.checkpoints.dual_encoders import identity
+
+        return identity(folder if folder.is_dir() else hub.snapshot(name))
     card = load_card(name)
     digest = hashlib.sha256(card.model.model_dump_json().encode())
     for part in card.parts.values():

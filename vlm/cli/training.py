@@ -22,18 +22,24 @@ def train(
 ) -> None:
     """Train a stage by its recipe.
 
-    A run that was cut off goes on from its last checkpoint.
+    A run that was cut off goes on from its last checkpoint. A contrastive stage takes several processes, each with a
+    share of the batch: torchrun --no-python --nproc-per-node 2 vlm train CONFIG.
     """
     from vlm.training.recipe import Recipe
 
     recipe = config.load(Recipe, assets.find_card("configs/train", recipe_name, "recipe"), overrides)
     run = Path(recipe.output)
     with working(f"training {run.name}", recipe.steps) as advance:
+        from vlm.training import parallel
         from vlm.training.loop import train as train_stage
         from vlm.training.stages import build_stage
 
-        stage = build_stage(recipe, say, offline)
+        parallel.join()
+        with parallel.first_alone():
+            stage = build_stage(recipe, say, offline)
         figures = train_stage(recipe, stage, run, lambda done, total, text: advance(done, f"{run.name}: {text}"))
+    if parallel.place()[0] > 0:
+        return
     written = {"weights": "weights.safetensors", "curve": "curve.png", "log": "log.jsonl"}
     places = {kind: str(run / file) for kind, file in written.items()}
     if as_json:

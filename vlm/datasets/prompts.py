@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from vlm.datasets.packing import IMAGE_SLOT
@@ -36,6 +37,12 @@ class Template:
 
     def reply(self, text: str) -> list[int]:
         return [*self.tokenizer.encode(text.strip()), self.end]
+
+
+def tidy(caption: str) -> str:
+    """A caption as a sentence: no space before punctuation, a capital, a full stop."""
+    text = re.sub(r"\s+([.,;!?'])", r"\1", " ".join(caption.split())).rstrip(" .")
+    return f"{text[:1].upper()}{text[1:]}." if text else text
 
 
 def stamp(seconds: float) -> str:

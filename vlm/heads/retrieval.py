@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlm.checkpoints.assemble import Assembled
+from vlm.checkpoints.dual_encoders import Pair
 from vlm.errors import BadInput
 from vlm.heads.media import Media
 from vlm.heads.vqa import batched
@@ -34,21 +35,23 @@ class Embedder:
 
     @torch.inference_mode()
     def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
-        """Unit vectors `[B, S]`; a clip's is the mean of its frames'."""
-        rows = []
+        """Unit vectors `[B, S]`; a clip's is the mean of its frames', or what a model of clips makes of them."""
+        rows: list[Tensor] = []
         for chunk in batched(media, batch):
             output = self.model.tower(self.model.tower.preprocess([f for item in chunk for f in item.frames]))
             vectors = self.model.alignment.embed_images(output.tokens_BND, output.pooled_BD)
             frames = vectors.split([len(item.frames) for item in chunk])
-            rows += [torch.nn.functional.normalize(v.mean(dim=0), dim=-1) for v in frames]
+            for item, vectors_FS in zip(chunk, frames, strict=True):
+                if item.is_clip and self.model.alignment.temporal is not None:
+                    rows.append(self.model.alignment.embed_frames(vectors_FS[None])[0])
+                else:
+                    rows.append(torch.nn.functional.normalize(vectors_FS.mean(dim=0), dim=-1))
         return _array(rows, self.width)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
         """Unit vectors `[B, S]`. Raises `BadInput` for an empty text."""
-        for number, text in enumerate(texts):
-            if not text.strip():
-                raise BadInput(f"text {number + 1} is empty; expected some words")
+        refuse_empty(texts)
         rows: list[Tensor] = []
         for chunk in batched(texts, batch):
             rows += self.model.alignment.embed_texts(*self.text_states(list(chunk)))
@@ -59,6 +62,34 @@ class Embedder:
         if self.text_encoder is not None:
             return tuple(self.text_encoder(texts))
         return language_states(self.model.language, self.tokenizer.encode_batch(texts))
+
+
+class PairEmbedder:
+    """A published dual encoder; it was made for pictures, and a clip's vector is the mean of its frames'."""
+
+    def __init__(self, pair: Pair):
+        self.pair = pair
+
+    def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
+        """Unit vectors `[B, S]`."""
+        rows: list[Tensor] = []
+        for chunk in batched(media, batch):
+            vectors = self.pair.embed_images([frame for item in chunk for frame in item.frames])
+            frames = vectors.split([len(item.frames) for item in chunk])
+            rows += [torch.nn.functional.normalize(v.mean(dim=0), dim=-1) for v in frames]
+        return _array(rows, 0)
+
+    def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
+        """Unit vectors `[B, S]`. Raises `BadInput` for an empty text."""
+        refuse_empty(texts)
+        return _array([row for chunk in batched(texts, batch) for row in self.pair.embed_texts(chunk)], 0)
+
+
+def refuse_empty(texts: Sequence[str]) -> None:
+    """Raise `BadInput` that says which of the texts has no words."""
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise BadInput(f"text {number + 1} is empty; expected some words")
 
 
 def language_states(language: LanguageModel, rows: list[list[int]], max_tokens: int = 64) -> tuple[Tensor, Tensor]:

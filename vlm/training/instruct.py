@@ -18,7 +18,7 @@ from vlm.datasets.caption_questions import questions
 from vlm.datasets.examples import Example
 from vlm.datasets.features import Features
 from vlm.datasets.packing import IGNORE, Branch, Packed, pack
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
 from vlm.language.lora import portable
 from vlm.language.statistics import step_statistics
 from vlm.model import VisionLanguageModel
@@ -161,12 +161,6 @@ class InstructTask(Task):
 
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-
-
-def tidy(caption: str) -> str:
-    """A caption as a sentence: no space before punctuation, a capital, a full stop."""
-    text = re.sub(r"\s+([.,;!?'])", r"\1", " ".join(caption.split())).rstrip(" .")
-    return f"{text[:1].upper()}{text[1:]}." if text else text
 
 
 def by_picture(examples: list[Example]) -> list[Example]:

@@ -19,6 +19,7 @@ from vlm.checkpoints.trained import combine
 from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, atomic_write
 from vlm.training.optimizer import MasterAdamW
+from vlm.training.parallel import average_gradients, place
 from vlm.training.recipe import Recipe
 from vlm.training.stages import Stage
 from vlm.training.tasks import Task
@@ -31,9 +32,10 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
 
     In `run`: `log.jsonl` (a line a report), `curve.png`, `checkpoint/` (newest, for resuming), `weights.safetensors`
     (what the stage trained, at the end). A step's randomness depends on the seed and the step alone, so a resumed
-    run gives the same weights as an unbroken one.
+    run gives the same weights as an unbroken one. Of several processes the first writes.
     """
     run.mkdir(parents=True, exist_ok=True)
+    leads = place()[0] == 0
     task = stage.task
     parameters = task.trainable()
     optimizer = MasterAdamW(recipe.optimizer, parameters, recipe.steps)
@@ -45,8 +47,8 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
     figures: dict[str, Any] = {}
     for step in range(start, recipe.steps):
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        loss = task.loss(step)
-        loss.backward()
+        loss = task.backward(step)
+        average_gradients(parameters.values())
         norm = optimizer.step(step)
         task.after_step()
         value = loss.item()
@@ -64,16 +66,18 @@ def train(recipe: Recipe, stage: Stage, run: Path, report: Report | None = None)
                 figures |= {key: _rounded(value) for key, value in task.validate().items()}
             last, counted = time.monotonic(), done
             rows.append(figures)
-            atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows))
+            if leads:
+                atomic_write(log, "".join(json.dumps(row) + "\n" for row in rows))
         if report is not None:
             seconds = (time.monotonic() - began) / (done - start) * (recipe.steps - done)
             report(done, recipe.steps, f"loss {value:.3f}, {_clock(seconds)} left")
-        if done % recipe.save_every == 0 or done == recipe.steps:
+        if leads and (done % recipe.save_every == 0 or done == recipe.steps):
             _save(recipe, stage, optimizer, run, done)
             draw_curve(rows, run / "curve.png")
-    shutil.copyfile(run / "checkpoint" / "weights.safetensors", run / "weights.safetensors.part")
-    os.replace(run / "weights.safetensors.part", run / "weights.safetensors")
-    task.finish(run)
+    if leads:
+        shutil.copyfile(run / "checkpoint" / "weights.safetensors", run / "weights.safetensors.part")
+        os.replace(run / "weights.safetensors.part", run / "weights.safetensors")
+        task.finish(run)
     return rows[-1] if rows else figures
 
 

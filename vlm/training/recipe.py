@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from vlm.config import Config
 from vlm.language.config import LanguageConfig
+from vlm.training.contrastive.config import ContrastiveObjective
 
 
 class OptimizerConfig(Config):
@@ -40,18 +41,6 @@ class LoRAConfig(Config):
     rank: PositiveInt
     alpha: PositiveFloat
     targets: tuple[str, ...]
-
-
-class ContrastiveObjective(Config):
-    """Match pictures with their captions in the shared space."""
-
-    kind: Literal["contrastive"]
-    dataset: str
-    loss: Literal["clip", "siglip"] = "clip"
-    captions: PositiveInt = 5
-    """Captions of a picture in one batch, at most."""
-    text: Literal["encoder", "language"] | None = None
-    """Whose states the text head reads, where it is not what the model card says."""
 
 
 class WordsObjective(Config):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from vlm.checkpoints.assemble import Assembled, assemble
-from vlm.checkpoints.card import ModelCard, load_card
+from vlm.checkpoints.card import load_card
 from vlm.checkpoints.trained import apply_trained, read_trained, weights_of
 from vlm.datasets import examples as data
 from vlm.datasets.examples import Example
@@ -23,9 +22,10 @@ from vlm.language import LanguageModel
 from vlm.language.lora import add_lora
 from vlm.language.moe import SwiGLU
 from vlm.model import VisionLanguageModel, cast_parameters
-from vlm.training.contrastive import ContrastiveTask
+from vlm.training.contrastive.build import contrastive_task, fitted_card
+from vlm.training.contrastive.config import ContrastiveObjective
 from vlm.training.instruct import InstructTask, Source, by_picture
-from vlm.training.recipe import ContrastiveObjective, InstructObjective, Recipe, TextObjective, WordsObjective
+from vlm.training.recipe import InstructObjective, Recipe, TextObjective, WordsObjective
 from vlm.training.tasks import Say, Task
 from vlm.training.text import text_task
 from vlm.training.words import WordsTask
@@ -53,18 +53,17 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
         return Stage(text, {})
     assert recipe.model is not None
     card = load_card(recipe.model)
-    if isinstance(objective, ContrastiveObjective) and objective.text is not None:
-        card = with_text_side(card, objective.text)
+    if isinstance(objective, ContrastiveObjective):
+        card = fitted_card(card, objective)
     assembled = assemble(card, trained=False, offline=offline, report=say)
-    model = assembled.model
     earlier: dict[str, Tensor] = {}
     if recipe.start_from is not None:
         weights = weights_of(Path(recipe.start_from))
         earlier = read_trained(weights)
-        apply_trained(model, earlier, str(weights))
+        apply_trained(assembled.named(), earlier, str(weights))
     folder = data.data_folder(recipe.data)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    for tensor in assembled.named().values():
+        tensor.requires_grad_(False)
     task: Task
     if isinstance(objective, ContrastiveObjective):
         task = _contrastive(recipe, objective, assembled, folder, say)
@@ -73,18 +72,9 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     else:
         task = _instruct(recipe, objective, assembled, folder, say)
     trained = sum(p.numel() for p in task.trainable().values())
-    everything = sum(p.numel() for p in model.parameters())
+    everything = sum(p.numel() for p in assembled.named().values() if isinstance(p, torch.nn.Parameter))
     say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters: {_summary(task)}")
     return Stage(task, earlier)
-
-
-def with_text_side(card: ModelCard, text: Literal["encoder", "language"]) -> ModelCard:
-    """The card with its text head reading the sentence encoder's states, or the language model's."""
-    alignment = card.model.alignment.model_copy(update={"text": text})
-    width = card.model.language.width if text == "language" else card.model.text_width
-    return card.model_copy(
-        update={"model": card.model.model_copy(update={"alignment": alignment, "text_width": width})}
-    )
 
 
 def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, say: Say) -> Features:
@@ -118,10 +108,11 @@ def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror
 def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembled, folder: Path, say: Say) -> Task:
     card = data.load_card(objective.dataset)
     train, validation = card.read(folder, "train"), card.read(folder, "val")
-    parts.model.alignment.requires_grad_(True)
-    parts.model.alignment.train()
-    features = _features_of(parts.model, train, validation, recipe.mirror, say)
-    return ContrastiveTask(parts, objective, train, validation, features, recipe, say)
+
+    def features_of(pictures: Sequence[Path], mirror: bool) -> Features:
+        return visual_features(parts.model, pictures, mirror, say)
+
+    return contrastive_task(recipe, objective, parts, train, validation, features_of, say)
 
 
 def _words(recipe: Recipe, objective: WordsObjective, parts: Assembled, folder: Path, say: Say) -> Task:

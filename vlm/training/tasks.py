@@ -23,6 +23,12 @@ class Task(ABC):
     def loss(self, step: int) -> Tensor:
         """The loss of 0-based `step`; the batch is a function of the step and the recipe's seed alone."""
 
+    def backward(self, step: int) -> Tensor:
+        """Add the gradients of the step's loss to the parameters; returns the loss."""
+        loss = self.loss(step)
+        loss.backward()
+        return loss.detach()
+
     def after_step(self) -> None:
         """Called after the optimizer's step."""
         return

@@ -8,6 +8,7 @@ from vlm.errors import BadInput
 from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
+from vlm.heads.classification import TEMPLATES, class_vectors, probabilities
 from vlm.metrics.classification import mean_class_recall, top_k_accuracy
 
 TOP = 5
@@ -16,10 +17,9 @@ TOP = 5
 def run(job: Job) -> Outcome:
     """Accuracy of the first and of the best five, and the mean over classes of their recall, in percent.
 
-    A class's vector is the mean of its unit vectors over the card's prompts, made unit length again (Radford et al.
-    2021, section 3.1.4). `confidence` is the softmax over the classes at the model's own temperature.
+    Classes are compared as `model.classify` compares them; `confidence` is the likeliest one's probability.
     """
-    classes, templates = job.classes, job.card.prompts or ("a photo of a {label}.",)
+    classes, templates = job.classes, job.card.prompts or TEMPLATES
     if len(classes) < 2:
         raise BadInput(
             f"benchmark {job.card.name}: dataset {job.card.dataset} names {len(classes)} classes, expected 2+"
@@ -31,13 +31,8 @@ def run(job: Job) -> Outcome:
         )
     texts = [job.fill(template, label=name) for name in classes for template in templates]
     vectors_CPD = job.subject.text_vectors(texts).reshape(len(classes), len(templates), -1)
-    class_CD = vectors_CPD.mean(axis=1, dtype=np.float64)
-    class_CD /= np.linalg.norm(class_CD, axis=1, keepdims=True)
-    logits_IC = job.subject.model.similarity_scale * (
-        job.subject.media_vectors(job.examples, job.progress) @ class_CD.T
-    )
-    chance_IC = np.exp(logits_IC - logits_IC.max(axis=1, keepdims=True))
-    chance_IC /= chance_IC.sum(axis=1, keepdims=True)
+    media_ID = job.subject.media_vectors(job.examples, job.progress)
+    chance_IC = probabilities(media_ID, class_vectors(vectors_CPD), job.subject.model.similarity_scale)
     labels = np.array([number[example.answers[0]] for example in job.examples])
     accuracy = {k: top_k_accuracy(chance_IC, labels, (k,))[k].per_item for k in (1, TOP) if k < len(classes)}
     samples = []

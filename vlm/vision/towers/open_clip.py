@@ -94,7 +94,7 @@ class Pair(nn.Module):
     @property
     def scale(self) -> float:
         """What similarities are multiplied by: the learned inverse temperature."""
-        return float(self.text.logit_scale.exp())
+        return self.text.logit_scale.exp().item()
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:

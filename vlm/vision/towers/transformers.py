@@ -72,22 +72,7 @@ class Tower(VisionTower):
         if any(key.startswith("vision_model.") for key in state):
             state = {key: value for key, value in state.items() if not key.startswith(TEXT_SIDE)}
         state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}
-        said = logging.get_verbosity()
-        logging.set_verbosity(logging.CRITICAL)  # it reports in a table what is raised below in a line
-        try:
-            self.vit, info = type(self.vit).from_pretrained(
-                None,
-                config=self.vit.config,
-                state_dict=dict(state),
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-        finally:
-            logging.set_verbosity(said)
-        shapes = [f"{key} {list(got)} for {list(own)}" for key, got, own in info["mismatched_keys"]]
-        wrong = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"], "of another shape": shapes}
-        refuse_keys({what: sorted(keys) for what, keys in wrong.items()}, self.cfg.name)
+        self.vit = loaded(self.vit, state, self.cfg.name)
 
     def forward(self, pixels: TowerInput) -> TowerOutput:
         valid_BN = None
@@ -106,6 +91,33 @@ class Tower(VisionTower):
             )
             pooled_BD = (patches_BND * weight_BN1).sum(1) / weight_BN1.sum(1)
         return TowerOutput(states[:, self.prefix :], pooled_BD)
+
+
+def loaded(model: Any, state: Mapping[str, Tensor], name: str) -> Any:
+    """A model of transformers with these weights, which the library may know by older names.
+
+    Raises `BadInput` naming the tensors that are missing, unexpected or of another shape.
+    """
+    said, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)  # it reports in a table what is raised below in a line
+    logging.disable_progress_bar()
+    try:
+        model, info = type(model).from_pretrained(
+            None,
+            config=model.config,
+            state_dict=dict(state),
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    finally:
+        logging.set_verbosity(said)
+        if bars:
+            logging.enable_progress_bar()
+    shapes = [f"{key} {list(got)} for {list(own)}" for key, got, own in info["mismatched_keys"]]
+    wrong = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"], "of another shape": shapes}
+    refuse_keys({what: sorted(keys) for what, keys in wrong.items()}, name)
+    return model
 
 
 def read(folder: Path) -> TowerConfig:

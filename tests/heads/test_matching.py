@@ -1,0 +1,66 @@
+"""The language model's score of a text for a picture: the plain sum of log-probabilities, a token."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from vlm.checkpoints.assemble import Assembled, assemble
+from vlm.checkpoints.card import load_card
+from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.errors import BadInput
+from vlm.heads.captioning import Captioner
+from vlm.heads.matching import Matcher
+from vlm.heads.media import Media
+
+TEXTS = ["a red square on the wall", "Is there a dog in the picture ?"]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Assembled:
+    folder = tmp_path_factory.mktemp("matching")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLM_CACHE", str(folder / "cache"))
+        return assemble(load_card(str(tiny.write_card(folder / "model"))), offline=True)
+
+
+def pictures() -> list[Media]:
+    frames = [Image.effect_noise((70 + i, 64), 60).convert("RGB") for i in range(4)]
+    return [Media((frames[0],)), Media((frames[1],)), Media(tuple(frames), (0.0, 1.0, 2.0, 3.0))]
+
+
+@torch.inference_mode()
+def plain(parts: Assembled, item: Media, sentence: str) -> float:
+    """One sequence, one forward pass, no packing."""
+    template = Template(parts.tokenizer)
+    prompt = template.prefix(4, len(item.frames)) + template.context(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT)
+    reply = template.reply(sentence)
+    seen = parts.model.tower(parts.model.tower.preprocess(list(item.frames))).tokens_BND
+    chances = parts.model(torch.tensor([prompt + reply]), seen)[0].log_softmax(dim=-1)
+    return sum(float(chances[len(prompt) + i - 1, token]) for i, token in enumerate(reply)) / len(reply)
+
+
+def test_a_match_is_the_mean_log_probability_of_its_tokens(parts: Assembled) -> None:
+    media, matcher = pictures(), Matcher(parts)
+    asked = [TEXTS[0], TEXTS[1], TEXTS[0]]
+    tidied = ["A red square on the wall.", "Is there a dog in the picture?.", "A red square on the wall."]
+    found = matcher.match(media, asked)
+    assert found == pytest.approx([plain(parts, m, t) for m, t in zip(media, tidied, strict=True)], abs=1e-4)
+    assert all(score < 0 for score in found)
+    assert matcher.match(media, asked, batch=1) == pytest.approx(found, abs=1e-4)
+
+
+def test_a_models_own_caption_fits_better_than_others(parts: Assembled) -> None:
+    media = pictures()[:1]
+    own = Captioner(parts).caption(media, max_tokens=8)[0]
+    scores = Matcher(parts).match(media * 3, [own, *TEXTS])
+    assert scores[0] > max(scores[1:])
+
+
+def test_counts_and_empty_texts_are_refused(parts: Assembled) -> None:
+    with pytest.raises(BadInput, match="one text an input"):
+        Matcher(parts).match(pictures(), ["one"])
+    with pytest.raises(BadInput, match="a text is empty"):
+        Matcher(parts).match(pictures()[:1], [" "])

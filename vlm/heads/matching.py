@@ -1,0 +1,47 @@
+"""How well a text fits a picture, by the language model: how likely it is as the picture's caption.
+
+N pairs, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vlm.checkpoints.assemble import Assembled
+from vlm.datasets.packing import Branch, Packed
+from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
+from vlm.errors import BadInput
+from vlm.heads.media import Media
+from vlm.heads.vqa import batched, tower_patches
+from vlm.inference.likelihood import log_likelihoods
+
+
+class Matcher:
+    """Slower than a similarity and reads every word, so it is for the best few of a search."""
+
+    def __init__(self, assembled: Assembled):
+        self.model, self.template = assembled.model, Template(assembled.tokenizer)
+
+    @torch.inference_mode()
+    def match(self, media: Sequence[Media], texts: Sequence[str], *, batch: int = 8) -> list[float]:
+        """For each pair the mean log-probability of the text's tokens, in nats: at most 0, higher fits better.
+
+        The mean, since a longer text is less likely for its length alone. Raises `BadInput` for an empty text.
+        """
+        if len(media) != len(texts):
+            raise BadInput(f"expected one text an input, got {len(media)} inputs and {len(texts)} texts")
+        if any(not text.strip() for text in texts):
+            raise BadInput("a text is empty; expected some words")
+        scores: list[float] = []
+        for items, said in zip(batched(media, batch), batched(texts, batch), strict=True):
+            sequences = [self._sequence(item, text) for item, text in zip(items, said, strict=True)]
+            found = log_likelihoods(self.model, sequences, torch.cat(tower_patches(self.model, items)))
+            scores += [float(chances_R.mean()) for chances_R in found]
+        return scores
+
+    def _sequence(self, item: Media, text: str) -> Packed:
+        prefix = self.template.prefix(self.model.cfg.visual_tokens, len(item.frames))
+        context = self.template.context(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT)
+        return Packed(prefix, [Branch(context, self.template.reply(tidy(text)))])
