@@ -80,6 +80,7 @@ def test_it_grows_out_of_memory_without_missing_anything(tmp_path: Path) -> None
     for start in range(0, 4000, 1000):
         ids = [str(i) for i in range(start, start + 1000)]
         index.upsert(ids, vectors[start : start + 1000], [{"half": i % 2} for i in range(1000)])
+        index.commit()
     index.wait()
     assert index._memory is None
     index.upsert(["late"], -vectors[:1], [{"half": 0}])
@@ -126,10 +127,12 @@ def test_one_process_writes(tmp_path: Path) -> None:
     first.upsert(["a"], unit(1))
     second = LanceIndex.open(tmp_path / "i")
     first.upsert(["b"], unit(1))
+    first.commit()
     with pytest.raises(VlmError, match="another process is writing"):
         second.upsert(["c"], unit(1))
     first.close()
     second.upsert(["c"], unit(1))
+    second.commit()
     assert sorted(second) == ["a", "b", "c"]
     assert sorted(LanceIndex.open(tmp_path / "i")) == ["a", "b", "c"]
 
@@ -156,6 +159,7 @@ def test_places_are_checked(tmp_path: Path) -> None:
 def test_damage_is_one_line(tmp_path: Path, damaged: str, damage: str) -> None:
     index = LanceIndex.create(tmp_path / "i", 16, "m")
     index.upsert([str(i) for i in range(50)], unit(50))
+    index.commit()
     index.close()
     for path in (tmp_path / "i" / "entries.lance").glob(damaged):
         path.unlink() if damage == "removed" else path.write_bytes(path.read_bytes()[:40])
@@ -173,6 +177,7 @@ def test_many_writes_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     name = index.snapshot()
     for i in range(35):
         index.upsert([str(i)], unit(1, seed=i), [{"n": i}])
+        index.commit()
     index.wait()
     index.compact()
     assert len(list((tmp_path / "i" / "entries.lance" / "data").glob("*"))) < 5

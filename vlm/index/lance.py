@@ -4,9 +4,10 @@ Up to `exact_limit` entries, searches are exact scans of memory. Beyond, an inde
 built in the background; memory answers until it is there and is given back then. Entries that came later are scanned
 beside it until maintenance takes them in, so that a search sees every entry at once.
 
-Every upsert and every delete is one version of the table: it is there as a whole, or not at all, and it outlives the
-process as soon as the call returns. (LanceDB does not force the disk: what a power cut takes is the system's affair.)
-Any thread may read while another writes. One process writes at a time; others see what was there when they opened.
+While memory answers, `commit` writes changes: one version of the table for what was upserted, one for what was deleted,
+each there as a whole or not at all. Beyond, every call writes its own. What was written outlives the process; LanceDB
+does not force the disk, so a power cut is the system's affair. Any thread may read while another writes. One process
+writes at a time; others see what was there when they opened.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.index.exact import plain
 from vlm.index.filters import compiled
 from vlm.index.fusion import fused
-from vlm.index.lance_upkeep import Upkeep, patient
+from vlm.index.lance_changes import Changes
+from vlm.index.lance_upkeep import Upkeep
 from vlm.index.lock import WriterLock
 from vlm.index.memory import Entries
 
@@ -41,13 +43,14 @@ Answer = TypeVar("Answer")
 
 
 class LanceIndex(Index):
-    """Opened by `open` or `create`. `place` is a folder, or `s3://bucket/prefix` with LanceDB's storage options."""
+    """Of a folder, or of `s3://bucket/prefix` with LanceDB's storage options."""
 
     def __init__(self, place: str, table: Any, width: int, model: str, exact_limit: int, snapshot: str | None = None):
         self.place, self.width, self.model, self.exact_limit = place, width, model, exact_limit
         self._table, self._frozen = table, snapshot
         self._writing = threading.RLock()
         self._lock = WriterLock(None if tables.remote(place) else Path(place) / "writer.lock")
+        self._changes = Changes(table, model)
         self._upkeep = Upkeep(table, exact_limit, self._outgrown)
         self._memory: Entries | None = None
         self._load()
@@ -105,31 +108,21 @@ class LanceIndex(Index):
         return memory.vector(id) if (memory := self._memory) is not None else self._entry(id)[0]
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
-        """One version of the table for all of them: many at a time is much quicker than one by one."""
         vectors, texts = checks.entries(self.place, self.width, ids, vectors, metadata)
-        if not len(ids):
-            return
         with self._changing():
-            rows = tables.rows(ids, vectors, texts, self.model)
-            if self._memory is not None and not any(id in self._memory for id in ids):
-                patient(partial(self._table.add, rows))
-            else:
-                merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-                patient(partial(merge.execute, rows))
+            self._changes.upsert(ids, vectors, texts)
             if self._memory is not None:
                 self._memory.upsert(ids, vectors, [json.loads(text) for text in texts])
-            self._upkeep.written(len(ids))
+            else:
+                self._write()
 
     def delete(self, ids: Sequence[str]) -> int:
         with self._changing():
-            known = [id for id in dict.fromkeys(ids) if id in self._memory] if self._memory is not None else ids
-            if not known:
-                return 0
-            gone = patient(partial(self._table.delete, tables.any_of(known))).num_deleted_rows
-            if self._memory is not None:
-                self._memory.delete(known)
-            self._upkeep.written(0)
-            return int(gone)
+            if self._memory is None:
+                self._changes.delete(ids)
+                return self._write()
+            self._changes.delete([id for id in ids if id in self._memory])
+            return self._memory.delete(ids)
 
     def search(
         self, vectors: Vectors, top: int, *, where: Where | None = None, min_score: float | None = None
@@ -142,6 +135,8 @@ class LanceIndex(Index):
         probes = max(LEAST_PROBES, int(PROBED * partitions)) * (1 if where is None else 3)
 
         def ask(count: int) -> list[list[Hit]]:
+            if not len(queries):
+                return []
             asked = self._table.search(list(queries)).distance_type("dot").limit(count)
             asked = asked.minimum_nprobes(min(probes, partitions + 1)).maximum_nprobes(0)
             asked = asked.select(["id", "vector", "metadata", "_distance"])
@@ -149,15 +144,13 @@ class LanceIndex(Index):
             of = found["query_index"].to_numpy() if "query_index" in found.column_names else np.zeros(len(found))
             return [_scored(query, found.filter(of == q)) for q, query in enumerate(queries)]
 
-        if not len(queries):
-            return []
-        hits = self._enough(ask, top, lambda hit: fits(hit.metadata), filtered=where is not None)
-        return [[hit for hit in some if min_score is None or hit.score >= min_score] for some in hits]
+        found = self._enough(ask, top, lambda hit: fits(hit.metadata), filtered=where is not None)
+        return [[hit for hit in hits if min_score is None or hit.score >= min_score] for hits in found]
 
     def search_text(self, query: str, top: int, *, where: Where | None = None) -> list[Hit]:
         """The entries whose metadata's `text` has the query's words, best first by BM25, which is their score."""
         fits, sql = compiled(where), tables.at_least(where)
-        self._ensure_words()
+        self._index_words()
 
         def ask(count: int) -> list[list[Hit]]:
             asked = self._table.search(query, query_type="fts", fts_columns="text").limit(count)
@@ -182,10 +175,12 @@ class LanceIndex(Index):
         return sum(fits(json.loads(text)) for text in self._read(asked.to_arrow)["metadata"].to_pylist())
 
     def commit(self) -> None:
-        """Nothing is left to do: an upsert or delete that has returned is durable."""
+        with self._changing():
+            self._write()
 
     def snapshot(self) -> str:
         with self._changing():
+            self._write()
             name = f"s{self._table.version}"
             if name not in self._table.tags.list():
                 self._table.tags.create(name, self._table.version)
@@ -195,6 +190,7 @@ class LanceIndex(Index):
         """Searches of other processes that have this index open fail after this; no other process may be writing."""
         self.wait()
         with self._changing():
+            self._write()
             for name in self._table.tags.list():
                 self._table.tags.delete(name)
             # Just over nothing: of nothing itself LanceDB warns, of what the docstring says.
@@ -205,7 +201,7 @@ class LanceIndex(Index):
         self._upkeep.wait()
 
     def close(self) -> None:
-        """Waits for background work; another process may write afterwards."""
+        """Waits for background work; another process may write afterwards. What was not committed is dropped."""
         self.wait()
         self._lock.release()
         self._memory = Entries(self.width)
@@ -225,6 +221,12 @@ class LanceIndex(Index):
         checks.changeable(self.place, self._frozen)
         return _Change(self)
 
+    def _write(self) -> int:
+        written, gone = self._changes.write()
+        if written or gone:
+            self._upkeep.written(written)
+        return gone
+
     def _entry(self, id: str) -> tuple[Vectors, Metadata]:
         found = self._read(lambda: self._table.search().where(tables.any_of([id])).limit(1).to_arrow())
         _, vectors, metadata = tables.content(found)
@@ -233,7 +235,7 @@ class LanceIndex(Index):
         return vectors[0], metadata[0]
 
     def _read(self, ask: Callable[[], Answer]) -> Answer:
-        """Asked once more where a compaction took away the files that were being read."""
+        """Once more where a compaction took the files that were being read."""
         try:
             return ask()
         except Exception:
@@ -255,10 +257,13 @@ class LanceIndex(Index):
     def _outgrown(self) -> None:
         """The index of partitions is there: memory is given back."""
         with self._writing:
+            self._changes.write()
             self._memory = None
 
-    def _ensure_words(self) -> None:
+    def _index_words(self) -> None:
+        """Full text search reads the table: what is not written yet is written first."""
         with self._writing, tables.told(self.place):
+            self._write()
             if not tables.indexed(self._table, "text"):
                 if self._frozen is not None:
                     raise BadInput(f"{self.place}: snapshot {self._frozen} was taken before its words were indexed")
