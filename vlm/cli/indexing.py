@@ -22,6 +22,11 @@ class Duplicates(str, Enum):
     near = "near"
 
 
+class Engine(str, Enum):
+    flat = "flat"
+    lance = "lance"
+
+
 def index(
     source: Annotated[
         str,
@@ -47,6 +52,9 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove entries whose file has gone or cannot be read any more.")
     ] = False,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Of a new index: flat (in memory) or lance (LanceDB, of any size).")
+    ] = Engine.flat,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
@@ -61,7 +69,7 @@ def index(
 
     read = open_source(source, column, below)
     load = lazy_model(model, offline)
-    entries = _open(to, *space_of(model))
+    entries = _open(to, *space_of(model), engine)
     with working("index", read.total) as advance:
         done = sync(
             entries,
@@ -89,8 +97,7 @@ def index(
         raise typer.Exit(2)
 
 
-def _open(to: Path, name: str, width: int) -> Index:
-    from vlm.index.flat import MANIFEST, FlatIndex
+def _open(to: Path, name: str, width: int, engine: Engine) -> Index:
+    from vlm.index import create_index, open_index, there
 
-    known = (to / MANIFEST).is_file()
-    return FlatIndex.open(to, model=name, width=width) if known else FlatIndex.create(to, width, name)
+    return open_index(to, model=name, width=width) if there(to) else create_index(to, width, name, engine=engine.value)

@@ -22,7 +22,7 @@ def search(
     offline: Offline = False,
 ) -> None:
     """Search an index by words or by a picture."""
-    from vlm.index.flat import FlatIndex
+    from vlm.index import open_index
     from vlm.vision.images import is_image, is_video
     from vlm.vision.urls import is_url
 
@@ -32,7 +32,7 @@ def search(
     media = (
         open_input(query, offline, sampling_of(model)) if is_image(query) or is_video(query) or is_url(query) else None
     )
-    found = FlatIndex.open(index, model=space_of(model)[0])
+    found = open_index(index, model=space_of(model)[0])
     vectors = load().embed_images([media]) if media is not None else load().embed_texts([query])
     hits = [{"path": hit.id, "score": round(hit.score, 6)} for hit in found.search(vectors, top)[0]]
     if as_json:
