@@ -24,6 +24,7 @@ OPTIONS = {
         "--below",
         "--column",
         "--duplicates",
+        "--engine",
         "--model",
         "--offline",
         "--prune",

@@ -40,6 +40,19 @@ def test_search_by_words_and_by_a_picture(vlm_command: Any, index: Path, photos:
     assert "red.png" in vlm_command("search", index, "red").out
 
 
+def test_an_index_of_lancedb_is_found_and_kept_up_to_date(
+    vlm_command: Any, model: FakeModel, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    to = tmp_path / "lance"
+    assert vlm_command("index", photos, "--to", to, "--engine", "lance", "--json").json["embedded"] == 3
+    assert found(vlm_command, to, "red", "--top", "1") == ["red.png"]
+    (photos / "lime.png").unlink()
+    again = vlm_command("index", photos, "--to", to, "--prune", "--json").json
+    assert (again["embedded"], again["removed"]) == (0, 1)
+    assert found(vlm_command, to, "red") == ["red.png", "blue.png"]
+
+
 def test_only_what_changed_is_embedded(vlm_command: Any, index: Path, photos: Path, model: FakeModel) -> None:
     before = state(index)
     assert vlm_command("index", photos, "--to", index, "--json").json == NOTHING | {"indexed": 3}

@@ -26,9 +26,9 @@ def duplicates(
     import numpy as np
 
     from vlm.heads.vectors import near_groups
-    from vlm.index.flat import FlatIndex
+    from vlm.index import open_index
 
-    found = FlatIndex.open(index)
+    found = open_index(index)
     ids = list(found)
     vectors = np.stack([found.vector(id) for id in ids]) if ids else np.zeros((0, found.width), np.float32)
     groups = [[ids[row] for row in group] for group in near_groups(vectors, threshold)]

@@ -25,6 +25,11 @@ class Duplicates(str, Enum):
     near = "near"
 
 
+class Engine(str, Enum):
+    flat = "flat"
+    lance = "lance"
+
+
 def index(
     source: Annotated[
         str,
@@ -51,6 +56,9 @@ def index(
         bool, typer.Option("--prune", help="Remove entries whose file has gone or cannot be read any more.")
     ] = False,
     width: Width = None,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Of a new index: flat (in memory) or lance (LanceDB, of any size).")
+    ] = Engine.flat,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
@@ -73,7 +81,7 @@ def index(
     def embed(media: Sequence[Media]) -> Vectors:
         return shortened(load().embed_images(media), width)
 
-    entries = _open(to, name, width or full)
+    entries = _open(to, name, width or full, engine)
     with working("index", read.total) as advance:
         done = sync(
             entries,
@@ -101,8 +109,7 @@ def index(
         raise typer.Exit(2)
 
 
-def _open(to: Path, name: str, width: int) -> Index:
-    from vlm.index.flat import MANIFEST, FlatIndex
+def _open(to: Path, name: str, width: int, engine: Engine) -> Index:
+    from vlm.index import create_index, open_index, there
 
-    known = (to / MANIFEST).is_file()
-    return FlatIndex.open(to, model=name, width=width) if known else FlatIndex.create(to, width, name)
+    return open_index(to, model=name, width=width) if there(to) else create_index(to, width, name, engine=engine.value)

@@ -39,7 +39,7 @@ def search(
 ) -> None:
     """Search an index by words, by a picture, or by both."""
     from vlm.heads.vectors import composed, shortened
-    from vlm.index.flat import FlatIndex
+    from vlm.index import open_index
     from vlm.vision.images import is_image, is_video
     from vlm.vision.urls import is_url
 
@@ -52,7 +52,7 @@ def search(
         raise BadInput(f"{'--rerank' if rerank else '--moments'}: expected words as the query")
     load = lazy_model(model, offline)
     media = open_input(query, offline, sampling_of(model)) if by_media else None
-    found = FlatIndex.open(index, model=space_of(model)[0])
+    found = open_index(index, model=space_of(model)[0])
     words = query if media is None else also
     vectors = [load().embed_images([media])[0]] if media is not None else []
     vectors += [load().embed_texts([words])[0]] if words is not None else []
