@@ -10,6 +10,7 @@ import typer
 from vlm import assets, config
 from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, working
+from vlm.errors import BadInput
 
 
 def train(
@@ -35,6 +36,10 @@ def train(
         from vlm.training.stages import build_stage
 
         parallel.join()
+        if parallel.place()[1] > 1 and recipe.objective.kind != "contrastive":
+            raise BadInput(
+                f"{recipe_name}: expected one process, since objective {recipe.objective.kind} shares no batch"
+            )
         with parallel.first_alone():
             stage = build_stage(recipe, say, offline)
         figures = train_stage(recipe, stage, run, lambda done, total, text: advance(done, f"{run.name}: {text}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from torch import distributed as dist
 from torch import nn
@@ -13,7 +14,8 @@ from torch import nn
 def join() -> None:
     """Meet the other processes that torchrun has started, if it has."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo")
+        # The others wait while the first computes features, which may take long.
+        dist.init_process_group("gloo", timeout=timedelta(days=1))
 
 
 def place() -> tuple[int, int]:
