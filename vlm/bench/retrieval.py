@@ -126,7 +126,7 @@ def exact(vectors: Vectors, asked: Vectors) -> Ids:
         rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
-    return rows.tolist()  # type: ignore[no-any-return]
+    return rows.tolist()
 
 
 def ours(vectors: Vectors, folder: Path) -> Search:
@@ -169,7 +169,7 @@ def _lance(partitioned: bool, vectors: Vectors, folder: Path) -> Search:
     import pyarrow as pa
 
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    table = lancedb.connect(folder).create_table("t", pa.table({"id": np.arange(len(vectors)), "vector": flat}))
+    table: Any = lancedb.connect(folder).create_table("t", pa.table({"id": np.arange(len(vectors)), "vector": flat}))
     if partitioned:
         table.create_index("vector", config=lancedb.index.IvfPq(distance_type="dot"))
 
