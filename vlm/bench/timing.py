@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 MEMORY_SECONDS = 300.0
 """A call whose memory is measured is given up after this."""
@@ -42,6 +43,7 @@ class Missing:
 
 Result = Ratio | Missing
 Say = Callable[[str], None]
+Measured = TypeVar("Measured")
 
 
 def alternate(
@@ -70,7 +72,7 @@ def alternate(
     return Ratio(what, peer, median(mine[1:]), median(other[1:]), median(ratios), min(ratios), max(ratios), note)
 
 
-def in_new_process(function: Callable[[int], Result], rounds: int) -> Result:
+def in_new_process(function: Callable[[int], Measured], rounds: int) -> Measured:
     """`function(rounds)` where no earlier benchmark has left threads running or memory taken."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, rounds).result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ class Suite(str, Enum):
     video = "video"
     alignment = "alignment"
     length = "length"
+    retrieval = "retrieval"
 
 
 def bench(
@@ -31,12 +33,13 @@ def bench(
         typer.Argument(
             metavar="SUITE",
             help="metrics, moe, decode, language (both of these), vision, video, alignment (contrastive losses), "
-            "or length (the cost of long texts).",
+            "retrieval (search), or length (the cost of long texts).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
     limit: Annotated[
-        int, typer.Option("--limit", min=1024, metavar="N", help="length: tokens of the longest text.")
+        int,
+        typer.Option("--limit", min=1024, metavar="N", help="length: tokens of the longest text; retrieval: vectors."),
     ] = 131072,
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FILE", help="length: draw the picture here, a PNG.")
@@ -50,7 +53,7 @@ def bench(
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
         return
-    from vlm.bench import alignment, decode, metrics, moe, video, vision
+    from vlm.bench import alignment, decode, metrics, moe, retrieval, video, vision
     from vlm.bench.timing import Ratio, Result, Say
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
@@ -61,6 +64,7 @@ def bench(
         "vision": [vision.run],
         "video": [video.run],
         "alignment": [alignment.run],
+        "retrieval": [partial(retrieval.run, limit=limit)],
     }
     with working(f"bench {suite.value}") as advance:
         results = [result for run in suites[suite.value] for result in run(rounds, lambda text: advance(-1, text))]
