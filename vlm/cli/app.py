@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm import __version__
-from vlm.cli import bench, compare, demo, evaluation, media, models, retrieval, routing, score, training
+from vlm.cli import bench, compare, demo, evaluation, media, models, retrieval, routing, score, serve, training
 
 app = typer.Typer(
     add_completion=False,
@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "overlap": (compare.overlap, "vlm overlap flickr8k:train flickr8k-caption --data ../data --sheet pairs.png"),
     "bench": (bench.bench, "vlm bench metrics"),
     "demo": (demo.demo, "vlm demo --to demo"),
+    "serve": (serve.app, "vlm serve retrieval --model nano --root service"),
     "score": (score.app, "vlm score vqa --predictions answers.json --answers annotations.json --protocol vqav2"),
 }
 for _name, (_function, _example) in COMMANDS.items():
