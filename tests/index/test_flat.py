@@ -23,7 +23,7 @@ def unit(count: int, width: int = 8, seed: int = 0) -> np.ndarray:
 def saved(folder: Path, count: int = 5) -> FlatIndex:
     index = FlatIndex.create(folder, 8, "m")
     index.upsert([f"id{i}" for i in range(count)], unit(count), [{"n": i} for i in range(count)])
-    index.save()
+    index.commit()
     return index
 
 
@@ -47,7 +47,7 @@ def test_ties_keep_the_order_of_insertion_and_top_may_exceed_the_size(tmp_path: 
 
 def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
     index = FlatIndex.create(tmp_path / "i", 8, "m")
-    index.save()
+    index.commit()
     assert FlatIndex.open(tmp_path / "i").search(unit(2), 5) == [[], []]
 
 
@@ -151,7 +151,7 @@ def test_create_never_takes_a_folder_that_holds_something(tmp_path: Path) -> Non
         FlatIndex.create(tmp_path / "photos" / "a.jpg", 8, "m")
 
 
-def test_a_save_that_fails_before_its_manifest_leaves_the_old_index(
+def test_a_commit_that_fails_before_its_manifest_leaves_the_old_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = saved(tmp_path)
@@ -167,10 +167,10 @@ def test_a_save_that_fails_before_its_manifest_leaves_the_old_index(
 
     monkeypatch.setattr(flat, "atomic_write", failing)
     with pytest.raises(OSError, match="disk full"):
-        index.save()
+        index.commit()
     assert len(FlatIndex.open(tmp_path)) == 5
     monkeypatch.undo()
-    index.save()
+    index.commit()
     assert len(FlatIndex.open(tmp_path)) == 4
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -185,12 +185,12 @@ turn = 0
 while True:
     turn += 1
     index.upsert([str(i) for i in range(4000)], vectors, [{"turn": turn}] * 4000)
-    index.save()
+    index.commit()
 """
 
 
 def test_kill_at_any_time_leaves_a_whole_index(tmp_path: Path) -> None:
-    FlatIndex.create(tmp_path, 8, "m").save()
+    FlatIndex.create(tmp_path, 8, "m").commit()
     for pause in (0.0, 0.013, 0.04, 0.07):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
         assert writer.stdout is not None

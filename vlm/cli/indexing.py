@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 from vlm.cli.output import working
 from vlm.cli.session import BATCH, open_input
 from vlm.errors import BadInput
-from vlm.index.flat import MANIFEST, FlatIndex, Vectors
+from vlm.index.base import Vectors
+from vlm.index.flat import MANIFEST, FlatIndex
 from vlm.vision.images import list_media
 
 if TYPE_CHECKING:
     from vlm.heads.media import Media, Skipped
     from vlm.video.sampling.base import Sampler
 
-SAVE_SECONDS = 60.0
-"""Between two saves of a long run: what a kill can cost."""
+COMMIT_SECONDS = 60.0
+"""Between two commits of a long run: what a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def sync(
     skipped: list[Skipped] = []
     indexed = embedded = 0
     changed = removed > 0
-    saved = time.monotonic()
+    committed = time.monotonic()
     with working("index", len(files)) as advance:
         for start in range(0, len(files), BATCH):
             ids, hashes, media = [], [], []
@@ -83,12 +84,12 @@ def sync(
                 same |= zip(hashes, vectors, strict=True)
                 embedded += len(media)
                 changed = True
-            if changed and time.monotonic() - saved > SAVE_SECONDS:
-                index.save()
-                saved = time.monotonic()
+            if changed and time.monotonic() - committed > COMMIT_SECONDS:
+                index.commit()
+                committed = time.monotonic()
             advance(min(start + BATCH, len(files)), "")
     if changed:
-        index.save()
+        index.commit()
     return Synced(indexed, embedded, removed, skipped)
 
 
