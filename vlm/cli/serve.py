@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +12,6 @@ from vlm.cli.output import say
 from vlm.errors import VlmError
 
 app = typer.Typer(no_args_is_help=True, help="Serve a model over HTTP.", rich_markup_mode=None)
-
-
-class Engine(str, Enum):
-    lance = "lance"
-    flat = "flat"
 
 
 @app.callback()
@@ -41,7 +35,7 @@ def retrieval(
     ] = None,
     urls: Annotated[bool, typer.Option("--urls", help="Fetch URLs, from public addresses alone.")] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a page to search on.")] = True,
-    engine: Annotated[Engine, typer.Option("--engine", help="What keeps new collections.")] = Engine.lance,
+    engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="What keeps new collections: flat.")] = "flat",
     body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
     offline: Offline = False,
 ) -> None:
@@ -57,7 +51,9 @@ def retrieval(
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
     from vlm.cli.session import check_model, space_of
+    from vlm.server.engines import engine as check_engine
 
+    check_engine(engine)
     if model not in EMBEDDERS:
         check_model(model)
 
@@ -68,7 +64,7 @@ def retrieval(
         root=root.resolve(),
         media=tuple(path.resolve() for path in media or ()),
         urls=urls and not offline,
-        engine=engine.value,
+        engine=engine,
         page=page,
         limits=Limits(body_bytes=body_mb * MB),
     )

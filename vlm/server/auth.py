@@ -114,8 +114,8 @@ class Guarded:
     def _check(self, scope: Scope) -> None:
         path, headers = scope["path"], Headers(scope=scope)
         if self.keys is None:
-            origin = urlsplit(headers.get("origin", "")).netloc
-            if not all(is_loopback(_host(name)) for name in (headers.get("host", ""), origin) if name):
+            names = [headers.get("host", "localhost"), urlsplit(headers.get("origin", "http://localhost")).netloc]
+            if not all(is_loopback(_host(name)) for name in names):
                 raise ApiError(403, "forbidden", "without keys, requests are taken from this machine's own pages alone")
             return
         role = needed(scope["method"], path)

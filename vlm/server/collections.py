@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm.config import Config, parse
-from vlm.errors import BadInput
 from vlm.files import atomic_folder, read_json
 from vlm.index.base import Hit, Index, Vectors, Where
-from vlm.server.engines import ENGINES
+from vlm.server.engines import engine
 from vlm.server.errors import ApiError, log
 from vlm.server.media import Media
 from vlm.server.settings import Settings
@@ -172,7 +171,7 @@ class Collections:
     def _created(self, name: str, loop: asyncio.AbstractEventLoop) -> Collection:
         about = About(engine=self._settings.engine, model=self._space, width=self._width)
         with atomic_folder(self._folder / name) as folder:
-            index = ENGINES[about.engine].create(folder / "index", about.width, about.model)
+            index = engine(about.engine).create(folder / "index", about.width, about.model)
             index.commit()
             index.close()
             (folder / "collection.json").write_text(about.model_dump_json(indent=1))
@@ -181,11 +180,9 @@ class Collections:
     def _opened(self, folder: Path, loop: asyncio.AbstractEventLoop) -> Collection:
         path = folder / "collection.json"
         about = parse(About, read_json(path), str(path))
-        if about.engine not in ENGINES:
-            raise BadInput(f"{path}: expected an engine of {', '.join(ENGINES)}, got {about.engine!r}")
 
         def reopen() -> Index:
-            return ENGINES[about.engine].open(folder / "index", model=self._space, width=self._width)
+            return engine(about.engine).open(folder / "index", model=self._space, width=self._width)
 
         async def made(index: Index) -> Collection:  # a writer belongs to the event loop
             return Collection(folder, index, reopen, self._readers, self._committed)

@@ -45,7 +45,8 @@ def of_input(error: BadInput) -> ApiError:
 
 
 def response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    text = json.dumps({"error": {"code": code, "message": message[:1000]}})  # ASCII: whatever a caller's text holds
+    line = " ".join(message.split())[:1000]
+    text = json.dumps({"error": {"code": code, "message": line}})  # ASCII: whatever a caller's text holds
     return Response(text, status, dict(headers or {}), "application/json")
 
 
@@ -73,8 +74,8 @@ def install(app: FastAPI) -> None:
         return await known(request, of_input(error)) if isinstance(error, BadInput) else await failed(request, error)
 
     async def failed(request: Request, error: Exception) -> Response:
-        log.error("%s %s", request.method, request.url.path, exc_info=error)
-        return response(500, "internal", "the server failed; its log says why")
+        # The framework raises it again for uvicorn, which logs it and ends the connection.
+        return response(500, "internal", "the server failed; its log says why", {"Connection": "close"})
 
     app.add_exception_handler(HTTPException, known)
     app.add_exception_handler(RequestValidationError, invalid)

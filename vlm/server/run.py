@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from vlm.errors import BadInput, VlmError
 from vlm.server.app import create_app
 from vlm.server.auth import Keys, is_loopback
 from vlm.server.connections import protocol
 from vlm.server.embedder import Embedder
-from vlm.server.settings import Settings
+from vlm.server.settings import Limits, Settings
 
 GRACE_SECONDS = 60
 """What a shutdown waits for requests that were accepted."""
@@ -52,23 +54,7 @@ def serve(
             troubles.append(error)
             server.should_exit = True
 
-        limits = settings.limits
-        config = uvicorn.Config(
-            create_app(settings, load, keys, failed),
-            host=host,
-            port=port,
-            http=protocol(limits.header_seconds, limits.connections),
-            ws="none",
-            loop="asyncio",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=int(limits.header_seconds),
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        server = _Server(config, say)
+        server = Server(configured(create_app(settings, load, keys, failed), settings.limits, host, port), say)
         try:
             asyncio.run(server.serve())
         except SystemExit:  # uvicorn has logged why
@@ -77,22 +63,46 @@ def serve(
         raise troubles[0]
 
 
-class _Server(uvicorn.Server):
+def configured(app: ASGIApp, limits: Limits, host: str, port: int) -> uvicorn.Config:
+    """uvicorn's side of `limits`."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=protocol(limits.header_seconds, limits.connections),
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=max(1, int(limits.header_seconds)),
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+class Server(uvicorn.Server):
     """Says where it listens, and ends as a command that is done."""
 
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None] = lambda line: None) -> None:
         super().__init__(config)
         self._say = say
+        self.address = ""
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
             for sock in server.sockets:
                 host, port = sock.getsockname()[:2]
-                self._say(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+                self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+                self._say(f"serving on {self.address}")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # nobody else hears of signals
+            yield
+            return
         wanted = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in wanted}
         try:

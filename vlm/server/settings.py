@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -62,7 +61,7 @@ class Settings(Config):
     """Folders whose files can be named by path."""
     urls: bool = False
     """Whether URLs are fetched."""
-    engine: Literal["lance", "flat"] = "lance"
+    engine: str = "flat"
     page: bool = False
     decoders: PositiveInt = 2
     """Processes that decode pictures."""
