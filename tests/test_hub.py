@@ -35,7 +35,8 @@ def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert hub.snapshot("deepseek-ai/deepseek-vl2-tiny@abc", report=lines.append) == tmp_path
     repository, options = asked[0]
     assert (repository, options["revision"]) == ("deepseek-ai/deepseek-vl2-tiny", "abc")
-    assert options["allow_patterns"] == ["*.json", "*.safetensors"], "nothing that could carry code is fetched"
+    allowed = ["*.json", "*.safetensors", "chat_template.jinja"]
+    assert options["allow_patterns"] == allowed, "no code is fetched, and templates are filled in a sandbox"
     assert not options["local_files_only"]
     assert lines == ["deepseek-ai/deepseek-vl2-tiny: asking the hub"]
     with pytest.raises(BadInput, match=r"config\.json: no such file"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from vlm import hub
 from vlm.checkpoints.assemble import Assembled, assemble
 from vlm.checkpoints.card import load_card
-from vlm.checkpoints.published import Published, load_folder
+from vlm.checkpoints.published import Published, TilesByContent, load_folder
 from vlm.checkpoints.trained import weights_hash
 from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
@@ -26,6 +27,9 @@ from vlm.inference.generate import greedy_tiled
 from vlm.language.statistics import RoutingStatistics
 from vlm.video.config import VideoConfig
 from vlm.video.sampling.base import Sampler
+from vlm.vision.detail import TilingConfig
+from vlm.vision.merging import MergeConfig
+from vlm.vision.tokens import TokenBudget
 
 
 def load(
@@ -33,6 +37,8 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    tiling: TilingConfig | None = None,
+    merge: MergeConfig | None = None,
     offline: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> Model:
@@ -41,6 +47,7 @@ def load(
 
     What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
     words. `device` and `dtype` (the CPU and float32) are for published models; a card's stays where it was trained.
+    `tiling` says how a published model's pictures become tiles, `merge` how many of a card's visual tokens are left.
     Raises `BadInput` for an unknown name (with the nearest one) and a folder that cannot be used, `VlmError` where no
     source answers.
     """
@@ -52,10 +59,20 @@ def load(
     if folder.is_dir():
         published = load_folder(folder, dtype or torch.float32)
         published.model.to(device or "cpu")
+        if tiling is not None:
+            if not isinstance(published.processor, TilesByContent):
+                raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
+            published.processor.tiling = tiling
+        if merge is not None:
+            raise BadInput(f"model {name}: a published model's tokens are not merged; expected a card's name")
         return PublishedModel(published, name if in_hub else folder.resolve().name)
     card = load_card(name)
     if device is not None or dtype is not None:
         raise BadInput(f"model {card.name}: a card's model runs in float32 on the CPU; expected no device and no dtype")
+    if tiling is not None:
+        raise BadInput(f"model {card.name}: its pictures are not seen in tiles, so it takes no tiling")
+    if merge is not None:
+        card = card.merging(merge)
     return Model(assemble(card, offline=offline, report=report))
 
 
@@ -69,12 +86,16 @@ class Model:
     captioner: Captioner | ChatHead
     answerer: Answerer | ChatHead
     video: VideoConfig = VideoConfig()
+    settings: Mapping[str, str] = MappingProxyType({})
+    """What else answers depend on beside the weights, where it is not as usual: `merge`, `tiling`."""
     frame_tokens: int | None = None
     """Visual tokens of a frame, where it is always as many."""
 
     def __init__(self, assembled: Assembled):
         self.card = assembled.card
         self.video, self.frame_tokens = assembled.card.video, assembled.card.model.visual_tokens
+        if not self.card.model.merge.idle:
+            self.settings = {"merge": self.card.model.merge.model_dump_json()}
         self.parts = assembled
         self.captioner = Captioner(assembled)
         self.answerer = Answerer(assembled)
@@ -110,6 +131,23 @@ class Model:
     ) -> list[str]:
         """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
         return self.answerer.answer(self._open(inputs, sampling), questions, max_tokens=max_tokens, batch=batch)
+
+    def budget(
+        self,
+        inputs: Sequence[MediaSource],
+        questions: Sequence[str] | None = None,
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampler | None = None,
+    ) -> list[TokenBudget]:
+        """What each answer costs, or each caption without `questions`, in tokens; no weights are used.
+
+        `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
+        """
+        media = self._open(inputs, sampling)
+        if questions is None:
+            return self.captioner.budget(media, max_tokens=max_tokens or 40)
+        return self.answerer.budget(media, questions, max_tokens=max_tokens or 32)
 
     def expert_use(self, inputs: Sequence[MediaSource]) -> list[RoutingStatistics]:
         """Which experts each input and its caption call, by kind of token (`image`, `text`)."""
@@ -151,13 +189,15 @@ class PublishedModel(Model):
     """A vision-language model as its authors publish it: captions, answers, and the model itself underneath.
 
     `processor(messages, images)` gives `input_ids [1, T]`, `pixels [tiles, 3, H, W]` and `grids [images, 2]` (tiles
-    wide, tiles high), which are the arguments of `logits` and `generate`.
+    wide, tiles high, or what the family's processor says), which are the arguments of `logits` and `generate`.
     """
 
     def __init__(self, published: Published, name: str):
         self._published, self._name = published, name
         self.model, self.processor = published.model, published.processor
-        self.captioner = self.answerer = ChatHead(published)
+        if isinstance(self.processor, TilesByContent) and self.processor.tiling.by == "content":
+            self.settings = {"tiling": self.processor.tiling.model_dump_json()}
+        self.captioner = self.answerer = self._head = ChatHead(published)
 
     @property
     def name(self) -> str:
@@ -165,6 +205,12 @@ class PublishedModel(Model):
 
     def weights_hash(self) -> str:
         return weights_hash([self.model])
+
+    def count(
+        self, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] | None = None, *, max_tokens: int = 64
+    ) -> TokenBudget:
+        """What a conversation costs in tokens: what `processor(messages, images)` makes of it, and a reply."""
+        return self._head.count(self.processor(messages, images), max_tokens)
 
     @torch.inference_mode()
     def logits(self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None) -> Tensor:

@@ -32,6 +32,20 @@ def parse(cls: type[C], data: Any, where: str) -> C:
         raise BadInput(f"{where}: key {key}: {first['msg'].removeprefix('Value error, ')}{got}") from None
 
 
+def parse_pairs(cls: type[C], text: str, where: str) -> C:
+    """`key=value,key=value`, values in YAML, as a `cls`. Raises `BadInput` as `parse`."""
+    data: dict[str, Any] = {}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"{where}: expected key=value,key=value, got {item!r}")
+        try:
+            data[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise BadInput(f"{where}: expected a number or a word, got {value!r}") from None
+    return parse(cls, data, where)
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file (safe loader). Raises `BadInput` where it is missing or malformed."""
     try:

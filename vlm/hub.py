@@ -1,5 +1,5 @@
-"""Whole repositories of the hub, by name. What is fetched is configuration, vocabulary and safetensors: nothing that
-could run.
+"""Whole repositories of the hub, by name. What is fetched is configuration, vocabulary, chat template (filled in a
+sandbox) and safetensors: nothing that could run.
 
 They are kept in the hub's own cache (`$HF_HOME`), which other programs share. Cards pin every file by sha256 instead
 (`vlm.weights`).
@@ -15,7 +15,7 @@ from vlm.errors import VlmError
 from vlm.weights import network_is_off
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?")
-PATTERNS = ["*.json", "*.safetensors"]
+PATTERNS = ["*.json", "*.safetensors", "chat_template.jinja"]
 
 
 def is_repository(name: str) -> bool:

@@ -30,7 +30,7 @@ class Inputs(NamedTuple):
     pixels: Tensor | None
     """`[N, C, H, W]` float32, the pictures of all sequences in reading order; `None` where there are none."""
     grids: Tensor | None
-    """`[I, 2]`, each picture's tiles wide and tiles high."""
+    """`[I, 2]`, each picture's tiles wide and tiles high, or what the family's arrangement knows them by."""
 
 
 class Arrangement(nn.Module):
@@ -57,13 +57,14 @@ class TiledModel(nn.Module):
         *,
         image_token: int,
         pad_token: int,
+        video_token: int | None = None,
     ):
         super().__init__()
         self.tower = tower
         self.projector = projector
         self.arrangement = arrangement
         self.language = language
-        self.image_token, self.pad_token = image_token, pad_token
+        self.image_token, self.video_token, self.pad_token = image_token, video_token, pad_token
 
     def visual(self, pixels_NCHW: Tensor | None, grids: Grids | None) -> list[Tensor]:
         """Visual tokens `[tokens, W]` of each picture.
@@ -90,13 +91,18 @@ class TiledModel(nn.Module):
 
         Raises `BadInput` where the number of slots is not the number of visual tokens.
         """
-        slots_BT = tokens_BT == self.image_token
+        slots_BT = self.slots(tokens_BT)
         x_BTW = self.language.embedding(tokens_BT)
         seen = self.visual(pixels_NCHW, grids)
         if int(slots_BT.sum()) != sum(map(len, seen)):
             needed = " + ".join(str(len(tokens)) for tokens in seen) or "0"
             raise BadInput(f"input_ids: expected {needed} image slots for {len(seen)} pictures, got {slots_BT.sum()}")
         return x_BTW.masked_scatter(slots_BT[..., None], torch.cat(seen).to(x_BTW.dtype)) if seen else x_BTW
+
+    def slots(self, tokens_BT: Tensor) -> Tensor:
+        """True `[B, T]` where visual tokens stand: of pictures, and of clips where the family tells them apart."""
+        at_image = tokens_BT == self.image_token
+        return at_image if self.video_token is None else at_image | (tokens_BT == self.video_token)
 
     def real(self, tokens_BT: Tensor) -> Tensor:
         """False `[B, T]` at the padding a sequence begins with."""

@@ -28,7 +28,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     api.load = lambda name, **options: fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vlm.api", api)
     monkeypatch.setattr(vlm, "api", api, raising=False)
-    for place in ("vlm.cli.session.space_of", "vlm.cli.retrieval.space_of"):
+    for place in ("vlm.cli.session.space_of", "vlm.cli.retrieval.space_of", "vlm.cli.indexing.space_of"):
         monkeypatch.setattr(place, lambda name: ("nano-1", WIDTH))
     return fake
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.heads.media import Media
+from vlm.vision.tokens import PictureTokens, TokenBudget
 
 WIDTH = 8
 
@@ -32,6 +33,14 @@ class FakeModel:
 
     def answer(self, media: Sequence[Media], questions: Sequence[str]) -> list[str]:
         return [f"yes to {question}" for _, question in zip(media, questions, strict=True)]
+
+    def budget(self, media: Sequence[Media], questions: Sequence[str] | None = None) -> list[TokenBudget]:
+        """Five words, sixteen tokens a frame, and room for 200."""
+        words = [5] * len(media) if questions is None else [len(question.split()) for question in questions]
+        return [
+            TokenBudget((PictureTokens(16),) * len(m.frames), number, 10, 200, m.source)
+            for m, number in zip(media, words, strict=True)
+        ]
 
     def embed_images(self, media: Sequence[Media]) -> np.ndarray:
         self.embedded += [m.source for m in media]
@@ -62,7 +71,8 @@ class Done:
 
     @property
     def complaints(self) -> list[str]:
-        return self.err.splitlines()
+        """What is on standard error beside the count of tokens."""
+        return [line for line in self.err.splitlines() if not line.endswith(" of 200")]
 
 
 def bad_files(folder: Path) -> dict[str, Path]:

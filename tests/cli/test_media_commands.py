@@ -24,7 +24,7 @@ def _stub(model: Any) -> None:
 def test_caption(vlm_command: Any, photos: Path) -> None:
     done = vlm_command("caption", photos / "red.png", "--json")
     assert done.json == {"results": [{"input": str(photos / "red.png"), "caption": "a picture of 20"}]}
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.complaints) == (0, [])
     assert vlm_command("caption", photos / "red.png").out == "a picture of 20\n"
 
 
@@ -61,6 +61,41 @@ def test_a_sampling_that_cannot_be_is_one_line(vlm_command: Any, options: tuple[
     done = vlm_command("ask", CLIP, "What is shown?", *options)
     assert (done.code, done.out) == (2, "")
     assert len(done.complaints) == 1
+    assert message in done.err
+
+
+def test_what_a_run_costs_is_said_before_it(vlm_command: Any, photos: Path) -> None:
+    done = vlm_command("caption", photos, CLIP)
+    first, clip = (line for line in done.err.splitlines())
+    assert first == f"vlm: {photos / 'blue.png'}: 16 tokens; prompt 5; reply up to 10; 31 of 200"  # and all alike
+    assert clip == f"vlm: {CLIP}: 4 x (16 tokens) = 64 tokens; prompt 5; reply up to 10; 79 of 200"
+    assert "prompt 3;" in vlm_command("ask", photos / "red.png", "Is it red?").err
+
+
+def test_what_is_too_long_is_left_out_before_the_model_runs(vlm_command: Any, photos: Path, model: Any) -> None:
+    done = vlm_command("caption", CLIP, photos / "red.png", "--frames", "12", "--json")
+    assert (done.code, [Path(row["input"]).name for row in done.json["results"]]) == (2, ["red.png"])
+    words = (
+        "192 visual tokens, 5 of the prompt and a reply of up to 10 are 207 tokens; the language model reads at most"
+    )
+    assert done.complaints == [f"vlm: {CLIP}: {words} 200"]
+    asked = vlm_command("ask", CLIP, "What?", "--frames", "12")
+    assert (asked.code, asked.out) == (2, "")
+    assert asked.complaints == [f"vlm: {CLIP}: {words.replace('5 of', '1 of').replace('207', '203')} 200"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--merge", "spatial=2"), "merge 'spatial=2': key spatial"),
+        (("--merge", "half"), "merge 'half': expected key=value,key=value, got 'half'"),
+        (("--tiling", "by=contents"), "tiling 'by=contents': key by"),
+        (("--tiling", "budget=9"), "expected by: content with a budget of 9 tokens"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(vlm_command: Any, photos: Path, option: Any, message: str) -> None:
+    done = vlm_command("caption", photos / "red.png", *option)
+    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
     assert message in done.err
 
 

@@ -11,6 +11,8 @@ from stand_in import FakeModel, bad_files
 
 from vlm.index.flat import FlatIndex
 
+NOTHING = {"indexed": 0, "embedded": 0, "removed": 0, "vanished": 0, "duplicates": [], "skipped": []}
+
 
 def state(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -19,7 +21,7 @@ def state(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def index(vlm_command: Any, model: FakeModel, photos: Path, tmp_path: Path) -> Path:
     done = vlm_command("index", photos, "--to", tmp_path / "idx", "--json")
-    assert (done.code, done.json) == (0, {"indexed": 3, "skipped": []})
+    assert (done.code, done.json) == (0, NOTHING | {"indexed": 3, "embedded": 3})
     model.embedded.clear()
     return tmp_path / "idx"
 
@@ -40,13 +42,14 @@ def test_search_by_words_and_by_a_picture(vlm_command: Any, index: Path, photos:
 
 def test_only_what_changed_is_embedded(vlm_command: Any, index: Path, photos: Path, model: FakeModel) -> None:
     before = state(index)
-    assert vlm_command("index", photos, "--to", index, "--json").json == {"indexed": 3, "skipped": []}
+    assert vlm_command("index", photos, "--to", index, "--json").json == NOTHING | {"indexed": 3}
     assert (model.embedded, state(index)) == ([], before)
     (photos / "sub").mkdir()
     (photos / "red.png").rename(photos / "sub" / "moved.png")
     (photos / "lime.png").unlink()
     Image.new("RGB", (9, 9), "white").save(photos / "blue.png")
-    assert vlm_command("index", photos, "--to", index, "--json").json["indexed"] == 2
+    done = vlm_command("index", photos, "--to", index, "--prune", "--json")
+    assert done.json == NOTHING | {"indexed": 2, "embedded": 1, "removed": 2}
     assert model.embedded == [str(photos / "blue.png")]
     assert sorted(Path(id).name for id in FlatIndex.open(index)) == ["blue.png", "moved.png"]
     assert found(vlm_command, index, "red", "--top", "1") == ["moved.png"]
@@ -67,10 +70,22 @@ def test_bad_files_are_skipped_and_named(vlm_command: Any, photos: Path, model: 
     assert all(row["path"] in row["reason"] for row in done.json["skipped"])
 
 
-def test_a_file_that_breaks_leaves_the_index(vlm_command: Any, index: Path, photos: Path) -> None:
+def test_a_file_that_breaks_leaves_the_index_when_pruned(vlm_command: Any, index: Path, photos: Path) -> None:
     (photos / "red.png").write_bytes(b"broken")
     assert vlm_command("index", photos, "--to", index, "--json").json["indexed"] == 2
+    assert str(photos / "red.png") in FlatIndex.open(index)
+    assert vlm_command("index", photos, "--to", index, "--prune", "--json").json["removed"] == 1
     assert str(photos / "red.png") not in FlatIndex.open(index)
+
+
+def test_a_tables_duplicates_are_named(vlm_command: Any, photos: Path, model: FakeModel, tmp_path: Path) -> None:
+    (photos / "twin.png").write_bytes((photos / "red.png").read_bytes())
+    table = tmp_path / "table.csv"
+    table.write_text("what,where\nfirst,red.png\nsecond,twin.png\n")
+    options = ["--column", "where", "--below", photos, "--duplicates", "exact", "--json"]
+    done = vlm_command("index", table, "--to", tmp_path / "idx", *options)
+    assert done.json["duplicates"] == [{"path": str(photos / "twin.png"), "same_as": str(photos / "red.png")}]
+    assert FlatIndex.open(tmp_path / "idx").metadata(str(photos / "red.png"))["what"] == "first"
 
 
 def test_nothing_is_written_where_nothing_can_be_indexed(vlm_command: Any, model: FakeModel, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import yaml
@@ -22,6 +23,7 @@ class FakeModel:
 
     name = "fake"
     video = VideoConfig()
+    settings: Mapping[str, str] = MappingProxyType({})
     similarity_scale = 20.0
 
     def __init__(self, rule: Callable[[str, str], str] = lambda color, question: color, weights: str = "w1") -> None:

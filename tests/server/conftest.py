@@ -8,9 +8,17 @@ import pytest
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (pip: vlm[dev])")
 
-from serving import served  # noqa: E402
+from serving import ServerProcess, served  # noqa: E402
 
 from vlm.server.settings import Limits, Settings  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """No server outlives its test."""
+    yield
+    while ServerProcess.started:
+        ServerProcess.started.pop().process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -42,8 +42,8 @@ def served(
     thread.start()
     try:
         wait(lambda: server.address)
-        with httpx.Client(base_url=server.address, timeout=20) as client:
-            wait(lambda: troubles or client.get("/readyz").status_code == 200)
+        with httpx.Client(base_url=server.address, timeout=60) as client:
+            wait(lambda: troubles or client.get("/readyz").status_code == 200, 120)
             assert not troubles, troubles
             yield client
     finally:
@@ -54,16 +54,19 @@ def served(
 class ServerProcess:
     """`vlm serve retrieval` with these options."""
 
+    started: ClassVar[list[ServerProcess]] = []
+
     def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
         command = [sys.executable, "-c", VLM, "serve", "retrieval", "--model", model, "--root", str(root)]
         self.process = subprocess.Popen(
             [*command, "--port", "0", "--no-page", *options], stderr=subprocess.PIPE, text=True
         )
+        self.started.append(self)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         assert "serving on" in line, line + self.process.stderr.read()
-        self.client = httpx.Client(base_url=line.split()[-1], timeout=20)
-        wait(lambda: self.client.get("/readyz").status_code == 200, 60)
+        self.client = httpx.Client(base_url=line.split()[-1], timeout=60)
+        wait(lambda: self.client.get("/readyz").status_code == 200, 120)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         os.kill(self.process.pid, number)

@@ -226,7 +226,7 @@ def test_more_connections_than_allowed_are_closed(tmp_path: Path) -> None:
         [1.0], unit(1)[:-1], [*unit(1), 0.0], [0.0] * 64, [float("nan")] * 64, [float("inf"), *[0.0] * 63],
         [1e400] * 64, ["1"] * 64 + ["x"], [], "abc", [None] * 64, [[1.0]] * 64,
     ],
-    ids=["width-1", "width-63", "width-65", "zeros", "nan", "inf", "overflow", "texts", "empty", "text", "null", "deep"],
+    ids=["one", "less", "more", "zeros", "nan", "inf", "overflow", "texts", "empty", "text", "null", "deep"],
 )  # fmt: skip
 def test_vectors_that_are_none(client: httpx.Client, c: str, vector: Any) -> None:
     for path, body in (("search", {"vector": vector}), ("items", {"vector": vector, "id": "v"})):

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from vlm.checkpoints.card import ModelCard
 from vlm.checkpoints.parts import pull
 from vlm.checkpoints.trained import apply_trained, read_trained
 from vlm.errors import BadInput
+from vlm.language.checkpoints.tensors import check_shapes, open_tensors
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
 from vlm.language.upcycle import upcycle
@@ -46,6 +48,8 @@ def assemble(
     tower = load_into(card.model.tower, folders["tower"])
     language = load_language(card.model.language, folders["language"])
     model = VisionLanguageModel(card.model, tower, language)
+    if "projector" in folders:
+        load_projector(model.projector, folders["projector"], card.model.projector.kind)
     weights = card.trained_weights() if trained else None
     if weights is not None:
         apply_trained(model, read_trained(weights), str(weights))
@@ -58,6 +62,17 @@ def assemble(
             )
     gc.collect()
     return Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+
+
+def load_projector(projector: nn.Module, folder: Path, kind: str) -> None:
+    """A converted projector; its last matrix, `proj`, may be missing, as it belongs to one language model.
+
+    Raises `BadInput` naming the tensors that do not fit the card's.
+    """
+    stored = open_tensors(folder)
+    shapes = {name: tuple(tensor.shape) for name, tensor in projector.state_dict().items()}
+    check_shapes({n: s for n, s in shapes.items() if n in stored or not n.startswith("proj.")}, stored, folder, kind)
+    projector.load_state_dict({name: tensor.read().float() for name, tensor in stored.items()}, strict=False)
 
 
 def load_language(cfg: LanguageConfig, folder: Path) -> LanguageModel:

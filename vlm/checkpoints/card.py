@@ -11,6 +11,7 @@ from vlm.config import Config
 from vlm.errors import BadInput
 from vlm.model import ModelConfig
 from vlm.video.config import VideoConfig
+from vlm.vision.merging import MergeConfig
 from vlm.weights import Part
 
 
@@ -20,7 +21,8 @@ class ModelCard(Config):
     licence: str
     model: ModelConfig
     parts: dict[str, Part]
-    """`tower`, `language`, and `text` where the text head reads a sentence encoder."""
+    """`tower`, `language`, `text` where the text head reads a sentence encoder, and `projector` where it is a published
+    one."""
     trained: str | None = None
     """Folder below `data/checkpoints/`, or any path, with `model.safetensors`."""
 
@@ -31,7 +33,14 @@ class ModelCard(Config):
         stated = getattr(self.video.sampling, "tokens_per_frame", None)
         if stated not in (None, self.model.visual_tokens):
             raise ValueError(f"video.sampling.tokens_per_frame {stated}: the model has {self.model.visual_tokens}")
+        if self.video.times and self.model.merge.temporal < 1:
+            raise ValueError("video.times: frames merged in time have no times of their own (model.merge.temporal)")
         return self
+
+    def merging(self, merge: MergeConfig) -> ModelCard:
+        """The card with this merging. Raises `BadInput` where the rest of it forbids it."""
+        data = self.model_dump()
+        return config.parse(ModelCard, {**data, "model": {**data["model"], "merge": merge}}, f"model {self.name}")
 
     def trained_weights(self) -> Path | None:
         """The file of trained weights. Raises `BadInput` where the card names one that is not there."""

@@ -9,13 +9,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vlm.checkpoints.card import ModelCard
-from vlm.errors import unknown
+from vlm.errors import BadInput, unknown
 from vlm.files import atomic_folder
 from vlm.language.checkpoints.llama import read_gguf
 from vlm.language.checkpoints.tokenizer import tokenizer_from_gguf
+from vlm.projector.checkpoints import from_blip2
 from vlm.vision.checkpoints import read_dinov2_onnx
 from vlm.weights import Fetched, cache_dir, fetch
 
@@ -31,12 +32,22 @@ def _llama_gguf(files: dict[str, Path], folder: Path) -> None:
     (folder / "tokenizer.json").write_text(tokenizer_from_gguf(files["model.gguf"]))
 
 
+def _blip2_q_former(files: dict[str, Path], folder: Path) -> None:
+    shards = [path for name, path in files.items() if name.endswith(".safetensors")]
+    try:
+        state = from_blip2({name: tensor for path in shards for name, tensor in load_file(path).items()})
+    except ValueError as error:
+        raise BadInput(f"{', '.join(files)}: {error}") from None
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+
+
 def _as_it_is(files: dict[str, Path], folder: Path) -> None:
     for name, path in files.items():
         (folder / name).write_bytes(path.read_bytes())
 
 
 CONVERTERS: dict[str, Callable[[dict[str, Path], Path], None]] = {
+    "blip2_q_former": _blip2_q_former,
     "dinov2_onnx": _dinov2_onnx,
     "llama_gguf": _llama_gguf,
     "hf": _as_it_is,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -15,8 +15,10 @@ from vlm.config import Config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
 from vlm.language.checkpoints.tensors import Stored, check_shapes
-from vlm.tiled_model import Inputs, TiledModel
+from vlm.tiled_model import Grid, Inputs, TiledModel
 from vlm.video.sampling import Clip
+from vlm.vision.detail import TilingConfig
+from vlm.vision.tokens import PictureTokens
 
 
 class Theirs(Config):
@@ -34,8 +36,18 @@ class Processor(Protocol):
     def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
         """A question about a picture or a clip."""
 
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The image slots of a picture with this grid."""
+
     def decode(self, ids: list[int]) -> str:
         """The text of a reply."""
+
+
+@runtime_checkable
+class TilesByContent(Processor, Protocol):
+    """A processor that can choose a picture's tiles by what is in it."""
+
+    tiling: TilingConfig
 
 
 @dataclass(frozen=True)
@@ -52,9 +64,14 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
 
     Raises `BadInput` for a family that is not here, and where the folder's files do not fit together.
     """
-    from vlm.checkpoints import deepseek_vl2, smolvlm
+    from vlm.checkpoints import deepseek_vl2, llava_onevision, smolvlm
 
-    families = {"deepseek_vl_v2": deepseek_vl2.load, "idefics3": smolvlm.load, "smolvlm": smolvlm.load}
+    families = {
+        "deepseek_vl_v2": deepseek_vl2.load,
+        "idefics3": smolvlm.load,
+        "llava_onevision": llava_onevision.load,
+        "smolvlm": smolvlm.load,
+    }
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in families:
         raise BadInput(f"{folder / 'config.json'}: {unknown('vision-language model family', str(kind), families)}")
@@ -66,6 +83,13 @@ def special_token(folder: Path, key: str) -> str | None:
     path = folder / "tokenizer_config.json"
     token = read_json(path).get(key) if path.is_file() else None
     return token.get("content") if isinstance(token, dict) else token
+
+
+def reply_ends(folder: Path) -> list[int]:
+    """The tokens that end a reply, as `generation_config.json` has them."""
+    path = folder / "generation_config.json"
+    ends = read_json(path).get("eos_token_id") if path.is_file() else None
+    return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 def fill(

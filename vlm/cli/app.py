@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from vlm import __version__
-from vlm.cli import bench, compare, demo, evaluation, media, models, retrieval, routing, score, serve, training
+from vlm.cli import (
+    bench,
+    compare,
+    demo,
+    evaluation,
+    indexing,
+    media,
+    models,
+    retrieval,
+    routing,
+    score,
+    serve,
+    training,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -24,7 +37,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "caption": (media.caption, "vlm caption photo.jpg clip.mp4 holiday/"),
     "ask": (media.ask, 'vlm ask photo.jpg "What color is the car?"'),
     "embed": (media.embed, 'vlm embed photos/ --text "a dog in the snow" --to vectors.safetensors'),
-    "index": (retrieval.index, "vlm index photos/ --to photos.index"),
+    "index": (indexing.index, "vlm index photos/ --to photos.index"),
     "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),
     "routing": (routing.routing, "vlm routing runs/text-moe --to routing.png"),

@@ -1,101 +1,96 @@
-"""An index brought up to date with a folder: what is new is embedded, what has gone is removed."""
+"""`vlm index`: pictures and clips into an index, and the index kept up to date."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from vlm.cli.output import working
-from vlm.cli.session import BATCH, open_input
-from vlm.errors import BadInput
-from vlm.index.base import Vectors
-from vlm.index.flat import MANIFEST, FlatIndex
-from vlm.vision.images import list_media
+import typer
+
+from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.output import emit, say, working
+from vlm.cli.session import lazy_model, reported, sampling_of, space_of
 
 if TYPE_CHECKING:
-    from vlm.heads.media import Media, Skipped
-    from vlm.video.sampling.base import Sampler
-
-COMMIT_SECONDS = 60.0
-"""Between two commits of a long run: what a kill can cost."""
+    from vlm.index.base import Index
 
 
-@dataclass(frozen=True)
-class Synced:
-    """`indexed` files of the folder are in the index now; `embedded` of them went through the model."""
-
-    indexed: int
-    embedded: int
-    removed: int
-    skipped: list[Skipped]
+class Duplicates(str, Enum):
+    keep = "keep"
+    exact = "exact"
+    near = "near"
 
 
-def sync(
-    directory: Path,
-    to: Path,
-    space: tuple[str, int],
-    embed: Callable[[Sequence[Media]], Vectors],
-    sampling: Callable[[], Sampler] | None = None,
-) -> Synced:
-    """Bring the index at `to` up to date with the pictures and videos under `directory`.
+def index(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder; a .txt of paths and URLs; a .csv, .tsv or .parquet; COCO's .json; a .tar of shards ('*').",
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="INDEX", help="The index's folder, made where there is none.")],
+    model: ModelName = "nano",
+    column: Annotated[
+        str | None, typer.Option("--column", metavar="NAME", help="A table's column of paths, URLs or pictures.")
+    ] = None,
+    below: Annotated[
+        Path | None, typer.Option("--below", metavar="DIR", help="Where relative paths start; else the file's folder.")
+    ] = None,
+    duplicates: Annotated[
+        Duplicates, typer.Option("--duplicates", help="Leave out what has content (exact) or looks (near) of an entry.")
+    ] = Duplicates.keep,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.0, max=1.0, metavar="COSINE", help="From where on near is near.")
+    ] = 0.95,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove entries whose file has gone or cannot be read any more.")
+    ] = False,
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Index pictures and videos, or bring an index up to date with them.
 
-    Ids are absolute paths. A file whose content (sha256) is known is not embedded again, wherever it lay; files of
-    the folder that have gone or can no longer be read are removed; entries of other folders stay. Raises `BadInput`
-    for a folder without pictures, and for an index that is another model's or damaged.
+    Files whose content is known are not embedded again. Other columns of a table, and captions, are kept as metadata.
+    After a kill the same command goes on where it was.
     """
-    from vlm.heads.media import Skipped
+    from vlm.ingest.sources import open_source
+    from vlm.ingest.sync import sync
+    from vlm.weights import network_is_off
 
-    directory = directory.resolve()
-    files = [str(path) for path in list_media(directory)]
-    name, width = space
+    read = open_source(source, column, below)
+    load = lazy_model(model, offline)
+    entries = _open(to, *space_of(model))
+    with working("index", read.total) as advance:
+        done = sync(
+            entries,
+            read,
+            lambda media: load().embed_images(media),
+            sampling=sampling_of(model),
+            duplicates=duplicates.value,
+            threshold=threshold,
+            prune=prune,
+            offline=offline or network_is_off(),
+            advance=advance,
+        )
+    left_out = reported(done.skipped, "path")
+    for twin, kept in done.duplicates:
+        say(f"left out {twin}: a duplicate of {kept}")
+    gone = f"{done.removed} removed" if prune else f"{done.vanished} no longer there (--prune removes them)"
+    say(f"{done.indexed} indexed, {done.embedded} of them embedded now, {gone}")
+    if as_json:
+        twins = [{"path": twin, "same_as": kept} for twin, kept in done.duplicates]
+        counts = {"embedded": done.embedded, "removed": done.removed, "vanished": done.vanished}
+        emit({"indexed": done.indexed, **counts, "duplicates": twins, "skipped": left_out.get("skipped", [])})
+    else:
+        print(f"{to}: {done.indexed} indexed, {len(done.skipped)} skipped")
+    if not done.indexed:
+        raise typer.Exit(2)
+
+
+def _open(to: Path, name: str, width: int) -> Index:
+    from vlm.index.flat import MANIFEST, FlatIndex
+
     known = (to / MANIFEST).is_file()
-    index = FlatIndex.open(to, model=name, width=width) if known else FlatIndex.create(to, width, name)
-    same = {index.metadata(id)["sha256"]: index.vector(id) for id in index}
-    here = set(files)
-    removed = index.delete([id for id in index if id not in here and Path(id).is_relative_to(directory)])
-    skipped: list[Skipped] = []
-    indexed = embedded = 0
-    changed = removed > 0
-    committed = time.monotonic()
-    with working("index", len(files)) as advance:
-        for start in range(0, len(files), BATCH):
-            ids, hashes, media = [], [], []
-            for path in files[start : start + BATCH]:
-                try:
-                    sha256 = _sha256(path)
-                    if sha256 not in same:
-                        media.append(open_input(path, sampling=sampling))
-                        ids.append(path)
-                        hashes.append(sha256)
-                    elif path not in index or index.metadata(path)["sha256"] != sha256:
-                        index.upsert([path], same[sha256][None], [{"sha256": sha256}])
-                        changed = True
-                    indexed += 1
-                except (BadInput, OSError) as error:
-                    skipped.append(Skipped(path, str(error)))
-                    changed |= index.delete([path]) > 0
-            if media:
-                vectors = embed(media)
-                index.upsert(ids, vectors, [{"sha256": sha256} for sha256 in hashes])
-                same |= zip(hashes, vectors, strict=True)
-                embedded += len(media)
-                changed = True
-            if changed and time.monotonic() - committed > COMMIT_SECONDS:
-                index.commit()
-                committed = time.monotonic()
-            advance(min(start + BATCH, len(files)), "")
-    if changed:
-        index.commit()
-    return Synced(indexed, embedded, removed, skipped)
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return FlatIndex.open(to, model=name, width=width) if known else FlatIndex.create(to, width, name)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, Frames, ModelName, Offline, Sampling
+from vlm.cli.options import AsJson, Frames, Merge, ModelName, Offline, Sampling, Tiling
 from vlm.cli.output import emit
-from vlm.cli.session import expand, lazy_model, map_media, reported, sampling_of
+from vlm.cli.session import budget_teller, expand, lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
 
 
@@ -19,17 +19,24 @@ def caption(
     model: ModelName = "nano",
     frames: Frames = None,
     sampling: Sampling = None,
+    tiling: Tiling = None,
+    merge: Merge = None,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
-    """Write a caption for each picture or video.
+    """Write a caption for each picture or video. What each costs in tokens is said before, on stderr.
 
     Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
     """
-    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
+    load, chosen = lazy_model(model, offline, tiling, merge), sampling_of(model, frames, sampling)
     inputs, empty = expand(paths)
     done, unread = map_media(
-        inputs, lambda media: load().caption(media), label="captions", offline=offline, sampling=chosen
+        inputs,
+        lambda media: load().caption(media),
+        label="captions",
+        offline=offline,
+        sampling=chosen,
+        check=budget_teller(load),
     )
     left_out = reported(empty + unread)
     if as_json:
@@ -47,15 +54,22 @@ def ask(
     model: ModelName = "nano",
     frames: Frames = None,
     sampling: Sampling = None,
+    tiling: Tiling = None,
+    merge: Merge = None,
     as_json: AsJson = False,
     offline: Offline = False,
 ) -> None:
-    """Answer a question about a picture or video."""
+    """Answer a question about a picture or video. What it costs in tokens is said before, on stderr."""
     if not question.strip():
         raise BadInput("the question is empty; expected some text")
-    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
+    load, chosen = lazy_model(model, offline, tiling, merge), sampling_of(model, frames, sampling)
     done, left_out = map_media(
-        [path], lambda media: load().answer(media, [question]), label="answer", offline=offline, sampling=chosen
+        [path],
+        lambda media: load().answer(media, [question]),
+        label="answer",
+        offline=offline,
+        sampling=chosen,
+        check=budget_teller(load, [question]),
     )
     if left_out:
         raise BadInput(left_out[0].reason)

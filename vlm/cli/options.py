@@ -24,4 +24,20 @@ Sampling: TypeAlias = Annotated[
         help="Which frames: uniform, rate, segments, keyframes, scenes, adaptive; by default as the model's card says.",
     ),
 ]
+Tiling: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tiling",
+        metavar="KEY=VALUE,...",
+        help="How a published model's pictures become tiles: by=content, and with it budget=TOKENS, tolerance=0.1.",
+    ),
+]
+Merge: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--merge",
+        metavar="KEY=VALUE,...",
+        help="Shares of a card's visual tokens that are left: spatial=0.5 of a frame's, temporal=0.5 of a clip's.",
+    ),
+]
 Index: TypeAlias = Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder.", show_default=False)]

@@ -1,4 +1,4 @@
-"""`vlm index` and `vlm search`: find pictures and clips by words or by a picture."""
+"""`vlm search`: find pictures and clips by words or by a picture."""
 
 from __future__ import annotations
 
@@ -8,37 +8,9 @@ from typing import Annotated
 import typer
 
 from vlm.cli.options import AsJson, Index, ModelName, Offline
-from vlm.cli.output import emit, say, table
-from vlm.cli.session import lazy_model, open_input, reported, sampling_of, space_of
+from vlm.cli.output import emit, table
+from vlm.cli.session import lazy_model, open_input, sampling_of, space_of
 from vlm.errors import BadInput
-
-
-def index(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder; its subfolders are read too.")],
-    to: Annotated[Path, typer.Option("--to", metavar="INDEX", help="The index's folder, made where there is none.")],
-    model: ModelName = "nano",
-    as_json: AsJson = False,
-    offline: Offline = False,
-) -> None:
-    """Index the pictures and videos of a folder.
-
-    An index that is there is brought up to date with the folder. Files whose content is known are not embedded again;
-    those that have gone are removed.
-    """
-    from vlm.cli.indexing import sync
-    from vlm.vision.images import list_media
-
-    list_media(directory)
-    load = lazy_model(model, offline)
-    synced = sync(directory, to, space_of(model), lambda media: load().embed_images(media), sampling_of(model))
-    left_out = reported(synced.skipped, "path")
-    say(f"{synced.indexed} indexed, {synced.embedded} of them embedded now, {synced.removed} removed")
-    if as_json:
-        emit({"indexed": synced.indexed, "skipped": left_out.get("skipped", [])})
-    else:
-        print(f"{to}: {synced.indexed} indexed, {len(synced.skipped)} skipped")
-    if not synced.indexed:
-        raise typer.Exit(2)
 
 
 def search(

@@ -9,7 +9,7 @@ import typer
 
 from vlm.cli.options import Offline
 from vlm.cli.output import say
-from vlm.errors import VlmError
+from vlm.errors import VlmError, unknown
 
 app = typer.Typer(no_args_is_help=True, help="Serve a model over HTTP.", rich_markup_mode=None)
 
@@ -35,7 +35,9 @@ def retrieval(
     ] = None,
     urls: Annotated[bool, typer.Option("--urls", help="Fetch URLs, from public addresses alone.")] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a page to search on.")] = True,
-    engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="What keeps new collections: flat.")] = "flat",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="What keeps new collections: lance or flat.")
+    ] = "lance",
     body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
     offline: Offline = False,
 ) -> None:
@@ -47,13 +49,13 @@ def retrieval(
         from vlm.server.auth import read_keys
         from vlm.server.embedder import EMBEDDERS, Embedder, ModelEmbedder
         from vlm.server.run import serve as run
-        from vlm.server.settings import MB, Limits, Settings
+        from vlm.server.settings import ENGINES, MB, Limits, Settings
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
     from vlm.cli.session import check_model, space_of
-    from vlm.server.engines import engine as check_engine
 
-    check_engine(engine)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
     if model not in EMBEDDERS:
         check_model(model)
 

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm import assets
 from vlm.cli.output import say, working
+from vlm.config import parse_pairs
 from vlm.errors import BadInput, VlmError
 
 if TYPE_CHECKING:
@@ -23,19 +24,28 @@ BATCH = 8
 """Inputs read and worked on at once: bounds the memory, and the time between two signs of progress."""
 
 
-def lazy_model(name: str, offline: bool) -> Callable[[], Model]:
+def lazy_model(name: str, offline: bool, tiling: str | None = None, merge: str | None = None) -> Callable[[], Model]:
     """A function that loads the model on its first call.
 
-    Raises `BadInput` at once where there is no such model: that is known before anything slow begins.
+    Raises `BadInput` at once where there is no such model, tiling or merging: before anything slow begins.
     """
     check_model(name)
+    options: dict[str, Any] = {}
+    if tiling is not None:
+        from vlm.vision.detail import TilingConfig
+
+        options["tiling"] = parse_pairs(TilingConfig, tiling, f"tiling {tiling!r}")
+    if merge is not None:
+        from vlm.vision.merging import MergeConfig
+
+        options["merge"] = parse_pairs(MergeConfig, merge, f"merge {merge!r}")
 
     @cache
     def load() -> Model:
         with working(f"loading {name}") as advance:
             from vlm import api
 
-            return api.load(name, offline=offline, report=lambda line: advance(0, line))
+            return api.load(name, **options, offline=offline, report=lambda line: advance(0, line))
 
     return load
 
@@ -116,6 +126,24 @@ def open_input(item: str, offline: bool = False, sampling: Callable[[], Sampler]
     return media
 
 
+def budget_teller(load: Callable[[], Model], questions: Sequence[str] | None = None) -> Callable[[Media], None]:
+    """Says on stderr what an input costs in tokens before the model runs; inputs alike to the last are not repeated.
+
+    What it gives raises `BadInput` for an input that is more than the model reads.
+    """
+    last = ""
+
+    def tell(media: Media) -> None:
+        nonlocal last
+        (budget,) = load().budget([media], questions)
+        budget.check()
+        if str(budget) != last:
+            say(f"{budget.source}: {budget}")
+        last = str(budget)
+
+    return tell
+
+
 def map_media(
     inputs: Sequence[str],
     work: Callable[[list[Media]], Iterable[T]],
@@ -123,8 +151,9 @@ def map_media(
     label: str,
     offline: bool = False,
     sampling: Callable[[], Sampler] | None = None,
+    check: Callable[[Media], None] = lambda media: None,
 ) -> tuple[list[tuple[str, T]], list[Skipped]]:
-    """`work` on the inputs that can be read, a batch at a time; the others with the reason, said on stderr too."""
+    """`work` on the inputs that can be read and pass `check`, a batch at a time; the others with the reason."""
     from vlm.heads.media import Skipped
 
     results: list[tuple[str, T]] = []
@@ -134,7 +163,9 @@ def map_media(
             names, media = [], []
             for item in inputs[start : start + BATCH]:
                 try:
-                    media.append(open_input(item, offline, sampling))
+                    opened = open_input(item, offline, sampling)
+                    check(opened)
+                    media.append(opened)
                     names.append(item)
                 except VlmError as error:
                     skipped.append(Skipped(item, str(error)))

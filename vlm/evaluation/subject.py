@@ -46,6 +46,7 @@ class Subject:
         self._about = {"model": model.name, "weights": self.weights, "version": __version__}
         if model.video.times:  # they are in the prompts
             self._about["times"] = "said"
+        self._about |= model.settings
 
     def shown(self, sampling: Sampler | None) -> Subject:
         """The same, shown the frames of clips that a benchmark's card wants seen."""

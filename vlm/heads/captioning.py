@@ -10,6 +10,7 @@ from vlm.checkpoints.assemble import Assembled
 from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.heads.media import Media
 from vlm.heads.vqa import Answerer
+from vlm.vision.tokens import TokenBudget
 
 
 class Captioner:
@@ -19,10 +20,18 @@ class Captioner:
         self._answerer = Answerer(assembled)
 
     def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
-        prompts = [CLIP_PROMPT if item.is_clip else CAPTION_PROMPT for item in media]
-        return self._answerer.answer(media, prompts, max_tokens=max_tokens, batch=batch)
+        return self._answerer.answer(media, caption_prompts(media), max_tokens=max_tokens, batch=batch)
+
+    def budget(self, media: Sequence[Media], *, max_tokens: int = 40) -> list[TokenBudget]:
+        """What each caption costs; nothing is computed."""
+        return self._answerer.budget(media, caption_prompts(media), max_tokens=max_tokens)
 
     def caption_patches(self, patches: Sequence[Tensor], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
         """The same, from patch tokens `[F, N, D]`; more than one frame is a clip."""
         prompts = [CLIP_PROMPT if len(frames) > 1 else CAPTION_PROMPT for frames in patches]
         return self._answerer.answer_patches(patches, prompts, max_tokens=max_tokens, batch=batch)
+
+
+def caption_prompts(media: Sequence[Media]) -> list[str]:
+    """The instruction for each picture or clip."""
+    return [CLIP_PROMPT if item.is_clip else CAPTION_PROMPT for item in media]

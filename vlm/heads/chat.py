@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from PIL import Image
 
 from vlm.checkpoints.published import Published
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.errors import BadInput
+from vlm.heads.captioning import caption_prompts
 from vlm.heads.media import Media
-from vlm.heads.vqa import batched
+from vlm.heads.vqa import batched, same_number
 from vlm.inference.generate import greedy_tiled
-from vlm.tiled_model import left_padded
+from vlm.tiled_model import Inputs, left_padded
 from vlm.video.sampling import Clip
+from vlm.vision.tokens import TokenBudget
 
 
 class ChatHead:
@@ -23,27 +24,51 @@ class ChatHead:
         self._published = published
 
     def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
-        prompts = [CLIP_PROMPT if item.is_clip else CAPTION_PROMPT for item in media]
-        return self.answer(media, prompts, max_tokens=max_tokens, batch=batch)
+        return self.answer(media, caption_prompts(media), max_tokens=max_tokens, batch=batch)
 
     def answer(
         self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
     ) -> list[str]:
-        """One answer a pair. Raises `BadInput` for an empty question, or counts that differ."""
-        if len(media) != len(questions):
-            raise BadInput(f"expected one question an input, got {len(media)} inputs and {len(questions)} questions")
-        if any(not question.strip() for question in questions):
-            raise BadInput("the question is empty; expected some text")
+        """One answer a pair. Raises `BadInput` for an empty question, counts that differ, and a request that is too
+        long, before the model runs for its batch."""
+        _check(media, questions)
         model, processor = self._published.model, self._published.processor
         device = model.language.embedding.weight.device
         answers: list[str] = []
         for chunk in batched([*zip(media, questions, strict=True)], batch):
             rows = [processor.question(question, seen(item)) for item, question in chunk]
+            for (item, _), row in zip(chunk, rows, strict=True):
+                self.count(row, max_tokens, item.source).check()
             ids, pixels, grids = left_padded(rows, model.pad_token)
             stop = self._published.stop
             replies = greedy_tiled(model, ids.to(device), pixels, grids, stop=stop, max_tokens=max_tokens)
             answers += [processor.decode(reply).strip() for reply in replies]
         return answers
+
+    def budget(
+        self, media: Sequence[Media], questions: Sequence[str] | None = None, *, max_tokens: int = 32
+    ) -> list[TokenBudget]:
+        """What each pair of input and question costs, or each caption; no weights are used."""
+        questions = caption_prompts(media) if questions is None else questions
+        _check(media, questions)
+        question = self._published.processor.question
+        return [
+            self.count(question(text, seen(item)), max_tokens, item.source)
+            for item, text in zip(media, questions, strict=True)
+        ]
+
+    def count(self, inputs: Inputs, max_tokens: int, source: str = "") -> TokenBudget:
+        """What a conversation that is already processed costs."""
+        grids = () if inputs.grids is None else inputs.grids.tolist()
+        pictures = tuple(self._published.processor.picture_tokens((wide, high)) for wide, high in grids)
+        words = inputs.input_ids.shape[1] - sum(picture.tokens for picture in pictures)
+        return TokenBudget(pictures, words, max_tokens, self._published.model.language.cfg.context, source)
+
+
+def _check(media: Sequence[Media], questions: Sequence[str]) -> None:
+    same_number(media, questions)
+    if any(not question.strip() for question in questions):
+        raise BadInput("the question is empty; expected some text")
 
 
 def seen(item: Media) -> Image.Image | Clip:

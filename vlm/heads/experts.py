@@ -29,11 +29,11 @@ def expert_use(parts: Assembled, media: Sequence[Media], captions: Sequence[str]
         raise BadInput(f"model {parts.card.name}: no mixture layers, so no experts")
     found = []
     for item, caption, patches in zip(media, captions, tower_patches(parts.model, media), strict=True):
-        prompt = template.prefix(parts.model.cfg.visual_tokens, len(item.frames))
+        prompt = template.prefix(*parts.model.cfg.lines(len(item.frames)))
         prompt += template.context(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT) + template.reply(caption)
         tokens_BT = torch.tensor([prompt])
         with recorded(routers) as seen:
-            parts.model(tokens_BT, patches.to(language.embedding.weight.dtype))
+            parts.model(tokens_BT, patches.to(language.embedding.weight.dtype), [len(item.frames)])
         image_T = tokens_BT[0] == IMAGE_SLOT
         chosen_LTk = torch.stack([torch.cat(calls) for calls in seen])
         kinds = {"image": image_T, "text": ~image_T}

@@ -13,6 +13,7 @@ from vlm.errors import BadInput
 from vlm.heads.media import Media
 from vlm.inference.generate import greedy
 from vlm.model import VisionLanguageModel
+from vlm.vision.tokens import PictureTokens, TokenBudget
 
 MAX_QUESTION_TOKENS = 1024
 
@@ -29,12 +30,26 @@ class Answerer:
         self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
     ) -> list[str]:
         """One answer a pair. Raises `BadInput` for an empty or overlong question, or counts that differ."""
+        for row in self.budget(media, questions, max_tokens=max_tokens):
+            row.check()
         # Several questions about one picture look at it once.
         unique = {id(item): item for item in media}
         seen = dict(zip(unique, tower_patches(self.model, [*unique.values()]), strict=True))
-        times = [item.times if item.timed and self.says_times else () for item in media]
+        times = [self._times(item) for item in media]
         patches = [seen[id(item)] for item in media]
         return self.answer_patches(patches, questions, times=times, max_tokens=max_tokens, batch=batch)
+
+    def budget(self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32) -> list[TokenBudget]:
+        """What each pair of input and question costs; nothing is computed. Raises `BadInput` as `answer`."""
+        same_number(media, questions)
+        rows = []
+        for item, question in zip(media, questions, strict=True):
+            tokens, lines = self.model.cfg.lines(len(item.frames))
+            prompt = self.prompt(question, len(item.frames), self._times(item))
+            seen = (PictureTokens(tokens, frames=len(item.frames) // lines),) * lines
+            words = len(prompt) - tokens * lines
+            rows.append(TokenBudget(seen, words, max_tokens, self.model.cfg.language.context, item.source))
+        return rows
 
     def answer_patches(
         self,
@@ -46,8 +61,7 @@ class Answerer:
         batch: int = 16,
     ) -> list[str]:
         """The same, from patch tokens `[F, N, D]` a picture or clip; `times` are what its prompt says, F or none."""
-        if len(patches) != len(questions):
-            raise BadInput(f"expected one question an input, got {len(patches)} inputs and {len(questions)} questions")
+        same_number(patches, questions)
         rows = [
             self.prompt(question, len(frames), seconds)
             for frames, question, seconds in zip(patches, questions, times or [()] * len(patches), strict=True)
@@ -59,6 +73,7 @@ class Answerer:
                 self.model,
                 list(prompts),
                 torch.cat(list(chunk)).to(dtype),
+                frames=[[len(frames)] for frames in chunk],
                 stop=self.template.end,
                 max_tokens=max_tokens,
             )
@@ -72,7 +87,17 @@ class Answerer:
         context = self.template.context(question)
         if len(context) > MAX_QUESTION_TOKENS:
             raise BadInput(f"the question is {len(context)} tokens long; expected at most {MAX_QUESTION_TOKENS}")
-        return self.template.prefix(self.model.cfg.visual_tokens, frames, times) + context
+        return self.template.prefix(*self.model.cfg.lines(frames), times) + context
+
+    def _times(self, item: Media) -> Sequence[float]:
+        """What the prompt says of when frames are."""
+        return item.times if item.timed and self.says_times else ()
+
+
+def same_number(inputs: Sequence, questions: Sequence[str]) -> None:
+    """Raise `BadInput` unless there is a question an input."""
+    if len(inputs) != len(questions):
+        raise BadInput(f"expected one question an input, got {len(inputs)} inputs and {len(questions)} questions")
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,24 @@ def queries(place: object, width: int, vectors: Any, top: int) -> Vectors:
     if top < 1:
         raise BadInput(f"{place}: expected at least 1 hit to look for, got {top}")
     return found
+
+
+def new_folder(folder: Path, index: str) -> None:
+    """Raises `BadInput` where an index cannot be made. An index is known by the file or folder `index`."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: expected a folder for an index, got a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        got = "an index" if (folder / index).exists() else "other files"
+        raise BadInput(f"{folder}: expected a new or empty folder for an index, got one with {got}")
+
+
+def folder_with(folder: Path, index: str) -> None:
+    """Raises `BadInput` where there is no index."""
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise BadInput(f"{folder}: expected an index, got {got}; make one with `vlm index DIR --to {folder}`")
+    if not (folder / index).exists():
+        raise BadInput(f"{folder}: expected an index, got a folder without {index}")
 
 
 def same(place: object, model: str, width: int, wanted: str | None, wide: int | None) -> None:

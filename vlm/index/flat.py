@@ -59,11 +59,7 @@ class FlatIndex(Index):
     def create(cls, folder: str | Path, width: int, model: str) -> FlatIndex:
         """An empty index; the folder is made on `commit`. Raises `BadInput` where something else is there already."""
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise BadInput(f"{folder}: expected a folder for an index, got a file")
-        if folder.is_dir() and any(folder.iterdir()):
-            got = "an index" if (folder / MANIFEST).is_file() else "other files"
-            raise BadInput(f"{folder}: expected a new or empty folder for an index, got one with {got}")
+        checks.new_folder(folder, MANIFEST)
         return cls(folder, width, model)
 
     @classmethod
@@ -181,13 +177,9 @@ class FlatIndex(Index):
 
 
 def _manifest(folder: Path, name: str) -> Manifest:
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise BadInput(f"{folder}: expected an index, got {got}; make one with `vlm index DIR --to {folder}`")
+    checks.folder_with(folder, name)
     try:
         manifest = Manifest.model_validate_json((folder / name).read_bytes())
-    except FileNotFoundError:
-        raise BadInput(f"{folder}: expected an index, got a folder without {name}") from None
     except (OSError, ValueError):
         raise BadInput(f"{folder}: damaged index: {name} cannot be read; delete it and index anew") from None
     if (manifest.kind, manifest.version, len(manifest.files)) != ("vlm-flat-index", 1, 2):

@@ -9,7 +9,8 @@ in every batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -31,13 +32,15 @@ def greedy(
     prompts: list[list[int]],
     patches_IND: Tensor | None,
     *,
+    frames: Sequence[Sequence[int]] | None = None,
     stop: int,
     max_tokens: int,
     prefill_chunk: int = PREFILL_CHUNK,
 ) -> list[list[int]]:
     """The most likely next token until `stop` or `max_tokens`, for each prompt; `stop` itself is not returned.
 
-    `patches_IND` are the pictures of all prompts in reading order. Prompts of different lengths are padded on the
+    `patches_IND` are the pictures of all prompts in reading order; `frames` says of each prompt how many of them each
+    of its clips has, by default one. Prompts of different lengths are padded on the
     left and masked, so a prompt's result does not depend on its neighbours. They are read `prefill_chunk` tokens at a
     time. Raises `BadInput` where a prompt and its reply would be longer than what the language model reads.
     """
@@ -47,13 +50,15 @@ def greedy(
     longest = max(len(prompt) for prompt in prompts)
     tokens_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     real_BT = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device).bool()
-    pictures = [prompt.count(IMAGE_SLOT) // model.cfg.visual_tokens for prompt in prompts]
+    if frames is None:
+        frames = [[1] * (prompt.count(IMAGE_SLOT) // model.cfg.visual_tokens) for prompt in prompts]
+    pictures = [sum(clips) for clips in frames]
 
     def alone(row: int, reply: list[int]) -> Tensor:
         own = None if patches_IND is None else patches_IND.split(pictures)[row]
-        return model.embed(torch.tensor([prompts[row] + reply], device=device), own)
+        return model.embed(torch.tensor([prompts[row] + reply], device=device), own, frames[row])
 
-    x_BTW = model.embed(tokens_BT, patches_IND)
+    x_BTW = model.embed(tokens_BT, patches_IND, [*chain(*frames)])
     return _decode(
         model.language, x_BTW, real_BT, alone, stop=(stop,), max_tokens=max_tokens, prefill_chunk=prefill_chunk
     )

@@ -13,20 +13,21 @@ import asyncio
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vlm.config import Config, parse
 from vlm.files import atomic_folder, read_json
-from vlm.index.base import Hit, Index, Vectors, Where
-from vlm.server.engines import engine
+from vlm.index import create_index, open_index
+from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.server.errors import ApiError, log
 from vlm.server.media import Media
 from vlm.server.settings import Settings
-from vlm.server.writer import Writer
+from vlm.server.writer import Delete, Upsert, Writer
 
+T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MEDIA = "_media"
 """The key of an entry's metadata that names its files; callers' own keys cannot begin so."""
@@ -58,31 +59,19 @@ class Collection:
 
     async def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[dict[str, Any]]) -> list[bool]:
         """Whether each id was known; durable then."""
-
-        def work(index: Index) -> tuple[list[bool], list[str]]:
-            known = [id in index for id in ids]
-            old = [_key(index, id) for id, was in zip(ids, known, strict=True) if was]
-            index.upsert(ids, vectors, metadata)
-            return known, [key for key in old if key]
-
         try:
-            known, old = await self._writer.write(work)
+            before = await self._writer.write(Upsert(ids, vectors, metadata))
         except Exception:
-            self.media.forget(row[MEDIA] for row in metadata if MEDIA in row)
+            self.media.forget(_keys(metadata))
             raise
-        self.media.forget(old)
-        return known
+        self.media.forget(_keys(before))
+        return [row is not None for row in before]
 
     async def delete(self, ids: Sequence[str]) -> int:
         """How many there were."""
-
-        def work(index: Index) -> tuple[int, list[str]]:
-            old = [_key(index, id) for id in ids if id in index]
-            return index.delete(ids), [key for key in old if key]
-
-        count, old = await self._writer.write(work)
-        self.media.forget(old)
-        return count
+        before = await self._writer.write(Delete(ids))
+        self.media.forget(_keys(before))
+        return sum(row is not None for row in before)
 
     async def search(self, vectors: Vectors, top: int, where: Where | None, least: float | None) -> list[list[Hit]]:
         return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
@@ -104,12 +93,8 @@ class Collection:
     async def close(self) -> None:
         await self._writer.close()
 
-    async def _read(self, work: Callable[[Index], Any]) -> Any:
-        def locked() -> Any:
-            with self._writer.lock:
-                return work(self._writer.index)
-
-        return await asyncio.get_running_loop().run_in_executor(self._readers, locked)
+    async def _read(self, work: Callable[[Index], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._writer.index)
 
 
 class Collections:
@@ -128,6 +113,7 @@ class Collections:
         self._folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
+        await asyncio.to_thread(self._try)
         for left in self._folder.glob(".*"):  # half made, or half deleted
             shutil.rmtree(left, ignore_errors=True)
         for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
@@ -168,10 +154,16 @@ class Collections:
             await collection.close()
         self._readers.shutdown()
 
+    def _try(self) -> None:
+        """Make an index and drop it: the engine is imported, and found to work, before anybody waits for it."""
+        place = self.temporary / "trial"
+        create_index(place, self._width, self._space, engine=self._settings.engine).close()
+        shutil.rmtree(place, ignore_errors=True)
+
     def _created(self, name: str, loop: asyncio.AbstractEventLoop) -> Collection:
         about = About(engine=self._settings.engine, model=self._space, width=self._width)
         with atomic_folder(self._folder / name) as folder:
-            index = engine(about.engine).create(folder / "index", about.width, about.model)
+            index = create_index(folder / "index", about.width, about.model, engine=about.engine)
             index.commit()
             index.close()
             (folder / "collection.json").write_text(about.model_dump_json(indent=1))
@@ -179,22 +171,22 @@ class Collections:
 
     def _opened(self, folder: Path, loop: asyncio.AbstractEventLoop) -> Collection:
         path = folder / "collection.json"
-        about = parse(About, read_json(path), str(path))
+        parse(About, read_json(path), str(path))
 
         def reopen() -> Index:
-            return engine(about.engine).open(folder / "index", model=self._space, width=self._width)
+            return open_index(folder / "index", model=self._space, width=self._width)
 
         async def made(index: Index) -> Collection:  # a writer belongs to the event loop
             return Collection(folder, index, reopen, self._readers, self._committed)
 
         index = reopen()
         collection = asyncio.run_coroutine_threadsafe(made(index), loop).result()
-        keys = {key for id in index if (key := _key(index, id))}
+        keys = set(_keys(index.metadata(id) for id in index))
         if count := collection.media.sweep(keys):
             log.info("%s: removed %d files that no entry names", folder.name, count)
         return collection
 
 
-def _key(index: Index, id: str) -> str | None:
-    key = index.metadata(id).get(MEDIA)
-    return key if isinstance(key, str) else None
+def _keys(rows: Iterable[Metadata | None]) -> list[str]:
+    """The names of what is kept beside these entries."""
+    return [key for row in rows if row is not None and isinstance(key := row.get(MEDIA), str)]

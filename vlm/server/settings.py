@@ -10,6 +10,7 @@ from vlm.config import Config
 from vlm.vision.images import MAX_PIXELS
 
 MB = 2**20
+ENGINES = ("lance", "flat")
 
 
 class Limits(Config):
@@ -61,7 +62,8 @@ class Settings(Config):
     """Folders whose files can be named by path."""
     urls: bool = False
     """Whether URLs are fetched."""
-    engine: str = "flat"
+    engine: str = "lance"
+    """Of collections that are made; those that are there keep theirs."""
     page: bool = False
     decoders: PositiveInt = 2
     """Processes that decode pictures."""

@@ -87,7 +87,7 @@ class InstructTask(Task):
         batch = pack([item.packed for item in items], multiple=16)
         dtype = self.model.language.embedding.weight.dtype
         rows = [self.features.tokens(item.example.pictures, item.flipped) for item in items]
-        x_BTW = self.model.embed(batch.tokens_BT, torch.cat(rows).to(dtype))
+        x_BTW = self.model.embed(batch.tokens_BT, torch.cat(rows).to(dtype), [len(row) for row in rows])
         hidden = self.model.language.hidden(x_BTW, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
         learned_BT = batch.labels_BT != IGNORE
         labels_R = batch.labels_BT[learned_BT]
@@ -133,7 +133,7 @@ class InstructTask(Task):
             replies = rng.sample(replies, source.branches)
         if mirror and source.use in ("captions", "caption_questions"):
             flipped = rng.random() < 0.5 and not any(_SIDE.search(text) for pair in replies for text in pair)
-        prefix = self.template.prefix(self.model.cfg.visual_tokens, len(example.pictures))
+        prefix = self.template.prefix(*self.model.cfg.lines(len(example.pictures)))
         if source.use in ("captions", "clips"):
             # One instruction for all: it belongs to the shared prefix, less its last token, which predicts.
             context = self.template.context(replies[0][0])

@@ -23,6 +23,8 @@ class SigLIPConfig(Config):
     layers: PositiveInt
     heads: PositiveInt
     mlp_width: PositiveInt
+    final_norm: bool = True
+    """Whether the last layer's states are normalised; LLaVA's language models see them as they are."""
 
     @model_validator(mode="after")
     def _fits(self) -> SigLIPConfig:
@@ -55,11 +57,15 @@ class SigLIPTower(nn.Module):
             act_layer=GELUTanh,
             class_token=False,
             global_pool="",
+            final_norm=cfg.final_norm,
             num_classes=0,
         )
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` after the last norm, row by row. Raises `BadInput` for pictures of another size."""
+        """Patch tokens `[B, N, D]` after the last norm, where there is one, row by row.
+
+        Raises `BadInput` for pictures of another size.
+        """
         size = self.cfg.image_size
         if tuple(pixels_BCHW.shape[1:]) != (3, size, size):
             raise BadInput(f"pixels: expected [tiles, 3, {size}, {size}], got {list(pixels_BCHW.shape)}")

@@ -40,17 +40,23 @@ def within(candidates: Sequence[Size], tile: int, most: int) -> list[Size]:
     return left
 
 
+def fitted_size(size: Size, space: Size) -> Size:
+    """The largest (width, height) of this aspect ratio that the space holds, rounded; a side may come to nothing."""
+    width, height = space
+    if size[0] * height > size[1] * width:
+        height = round(size[1] / size[0] * width)
+    elif size[0] * height < size[1] * width:
+        width = round(size[0] / size[1] * height)
+    return width, height
+
+
 def fitted(image: Image.Image, size: Size, color: tuple[int, int, int]) -> Image.Image:
     """The picture as large as `size` allows with its aspect ratio kept, in the middle of `color`.
 
     The same pixels as Pillow's `ImageOps.pad` with bicubic resampling. A picture so thin that nothing of it is left
     gives `color` alone.
     """
-    width, height = size
-    if image.width * height > image.height * width:
-        height = round(image.height / image.width * width)
-    elif image.width * height < image.height * width:
-        width = round(image.width / image.height * height)
+    width, height = fitted_size(image.size, size)
     canvas = Image.new("RGB", size, color)
     if width and height:
         place = round((size[0] - width) * 0.5), round((size[1] - height) * 0.5)

@@ -5,11 +5,10 @@ N tiles (the global view first), M visual tokens of a tile, W language width, m 
 
 from __future__ import annotations
 
-from math import isqrt
-
 import torch
 from torch import Tensor, nn
 
+from vlm.checkpoints.rows import joined, lines
 from vlm.tiled_model import Arrangement, Grid
 
 
@@ -28,14 +27,6 @@ class NewlineArrangement(Arrangement):
 
     def forward(self, visual_NMW: Tensor, grid: Grid) -> Tensor:
         """`[m * (m + 1) + 1 + high * m * (wide * m + 1), W]`."""
-        wide, high = grid
-        side = isqrt(visual_NMW.shape[1])
-        tiles = visual_NMW[1:].unflatten(1, (side, side)).unflatten(0, (high, wide))
-        local_HWW = tiles.transpose(1, 2).flatten(0, 1).flatten(1, 2)  # rows of tiles, then rows of a tile
-        views = [self._lines(visual_NMW[0].unflatten(0, (side, side))), self._lines(local_HWW)]
+        views = [lines(joined(visual_NMW[:1], (1, 1)), self.newline), lines(joined(visual_NMW[1:], grid), self.newline)]
         first, last = views if self.global_first else reversed(views)
         return torch.cat([first, self.separator[None], last])
-
-    def _lines(self, rows: Tensor) -> Tensor:
-        """`[rows, columns, W]` to `[rows * (columns + 1), W]`."""
-        return torch.cat([rows, self.newline.expand(len(rows), 1, -1)], dim=1).flatten(0, 1)

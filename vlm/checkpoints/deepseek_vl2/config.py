@@ -16,6 +16,7 @@ from vlm.checkpoints.published import Theirs
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.projector import DownsampleConfig, MLPConfig
+from vlm.vision.detail import TilingConfig
 from vlm.vision.siglip import SigLIPConfig
 from vlm.vision.tiling import Size
 
@@ -85,6 +86,8 @@ class ProcessorFields(Theirs):
     image_token: str = "<image>"
     pad_token: str = "<｜▁pad▁｜>"  # noqa: RUF001
     sft_format: Literal["deepseek"] = "deepseek"
+    tiling: TilingConfig = TilingConfig()
+    """Ours, not the authors'."""
 
     @model_validator(mode="after")
     def _whole_tiles(self) -> ProcessorFields:

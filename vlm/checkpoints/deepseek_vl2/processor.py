@@ -19,8 +19,10 @@ from vlm.errors import BadInput
 from vlm.text.tokenizer import TextTokenizer
 from vlm.tiled_model import Grid, Inputs
 from vlm.video.sampling import Clip
+from vlm.vision.detail import View, chosen
 from vlm.vision.images import ImageSource, load_image
-from vlm.vision.tiling import Size, best_resolution, fitted, tiles, within
+from vlm.vision.tiling import Size, best_resolution, fitted, fitted_size, tiles, within
+from vlm.vision.tokens import PictureTokens
 
 MOST_TILED = 2
 """With more pictures in a conversation each is one tile."""
@@ -32,6 +34,7 @@ class Processor:
     def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer, *, bos: int, eos: int):
         self.fields, self.tokenizer = fields, tokenizer
         self.bos, self.eos = bos, eos
+        self.tiling = fields.tiling
         self.image_token = tokenizer.control(fields.image_token)
         self.pad = tokenizer.control(fields.pad_token)
 
@@ -49,7 +52,7 @@ class Processor:
         picture. Raises `BadInput` where the pictures and their places differ in number.
         """
         pictures = [load_image(image) for image in images or ()]
-        grids = [self.grid(picture.size, len(pictures), most_tiles) for picture in pictures]
+        grids = self.grids(pictures, most_tiles)
         ids = self._ids(messages, [self.visual_tokens(grid) for grid in grids])
         if not pictures:
             return Inputs(torch.tensor([ids]), None, None)
@@ -63,25 +66,46 @@ class Processor:
         return self([{"role": "user", "content": content}], frames)
 
     def grid(self, size: Size, pictures: int = 1, most_tiles: int | None = None) -> Grid:
-        """Tiles wide and high of a picture of this (width, height) among so many pictures."""
-        candidates, tile = self.fields.candidate_resolutions, self.fields.tile
+        """Tiles wide and high of a picture of this (width, height) among so many pictures, by its size."""
         if pictures > MOST_TILED:
             return 1, 1
-        try:
-            wide, high = best_resolution(size, within(candidates, tile, most_tiles) if most_tiles else candidates)
-        except ValueError as error:
-            raise BadInput(f"most_tiles: {error}") from None
-        return wide // tile, high // tile
+        wide, high = best_resolution(size, self._candidates(most_tiles))
+        return wide // self.fields.tile, high // self.fields.tile
+
+    def grids(self, pictures: Sequence[Image.Image], most_tiles: int | None = None) -> list[Grid]:
+        """Tiles wide and high of each picture of a conversation, as `tiling` says: by size, or by content."""
+        if self.tiling.by == "size":
+            return [self.grid(picture.size, len(pictures), most_tiles) for picture in pictures]
+        candidates, tile = self._candidates(most_tiles), self.fields.tile
+        grids = [(wide // tile, high // tile) for wide, high in candidates]
+        tokens = [self.visual_tokens(grid) for grid in grids]
+        views = [
+            [View(cost, fitted_size(picture.size, space)) for cost, space in zip(tokens, candidates, strict=True)]
+            for picture in pictures
+        ]
+        return [grids[place] for place in chosen(pictures, views, self.tiling)]
 
     def visual_tokens(self, grid: Grid) -> int:
         """Image slots of a picture with this grid: known before the model runs."""
+        return self.picture_tokens(grid).tokens
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The same with what it is made of: a newline a row of both views, a separator between them."""
         wide, high = grid
         side = self.fields.side
-        return side * (side + 1) + 1 + high * side * (wide * side + 1)
+        separators = side + 1 + high * side
+        return PictureTokens(side**2 * (1 + wide * high) + separators, grid, separators)
 
     def decode(self, ids: list[int]) -> str:
         """With control tokens, of which some say what was found where."""
         return self.tokenizer.decode(ids, control=True)
+
+    def _candidates(self, most_tiles: int | None) -> Sequence[Size]:
+        candidates = self.fields.candidate_resolutions
+        try:
+            return within(candidates, self.fields.tile, most_tiles) if most_tiles else candidates
+        except ValueError as error:
+            raise BadInput(f"most_tiles: {error}") from None
 
     def _ids(self, messages: Sequence[Mapping[str, Any]], visual_tokens: Sequence[int]) -> list[int]:
         slots = [[self.image_token] * tokens for tokens in visual_tokens]

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlm.checkpoints.published import Published, fill, special_token
+from vlm.checkpoints.messages import IMAGE
+from vlm.checkpoints.published import Published, fill, reply_ends, special_token
+from vlm.checkpoints.siglip import tower_source
 from vlm.checkpoints.smolvlm import prompt
 from vlm.checkpoints.smolvlm.config import read_configs
 from vlm.checkpoints.smolvlm.processor import Processor
 from vlm.errors import BadInput
-from vlm.files import read_json
 from vlm.language.checkpoints.families import find
 from vlm.language.checkpoints.folder import read_model
 from vlm.language.checkpoints.tensors import open_tensors
@@ -20,17 +21,6 @@ from vlm.text.tokenizer import TextTokenizer
 from vlm.tiled_model import Arrangement, Grid, TiledModel
 
 VISION, CONNECTOR, WORDS = "model.vision_model.", "model.connector.modality_projection.", "model.text_model."
-BLOCK = {
-    "norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}  # fmt: skip
-"""timm's modules of a block, and theirs."""
-REST = {
-    "patch_embed.proj.weight": "embeddings.patch_embedding.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embedding.bias",
-    "norm.weight": "post_layernorm.weight",
-    "norm.bias": "post_layernorm.bias",
-}
 
 
 class FlatArrangement(Arrangement):
@@ -47,7 +37,7 @@ class FlatArrangement(Arrangement):
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
     """The model and its processor. Raises `BadInput` for a config we cannot follow and tensors that do not fit it."""
     fields, processing = read_configs(folder)
-    added = [prompt.AROUND, prompt.IMAGE, prompt.END]
+    added = [prompt.AROUND, IMAGE, prompt.END]
     tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True, added=added)
     processor = Processor(processing, tokenizer)
     pad = special_token(folder, "pad_token") or prompt.END
@@ -76,7 +66,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Published:
     positions = tower.vit.pos_embed
     assert positions is not None
     positions.data = positions.data[:, position_of_patch(sizes.grid)]
-    return Published(folder.name, model.eval(), processor, frozenset({processor.end, *_ends(folder)}))
+    return Published(folder.name, model.eval(), processor, frozenset({processor.end, *reply_ends(folder)}))
 
 
 def position_of_patch(grid: int) -> Tensor:
@@ -95,18 +85,7 @@ def _source(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The tensors of theirs that make one of ours."""
     if name.startswith("projector."):
         return {CONNECTOR + name.removeprefix("projector."): shape}
-    name = name.removeprefix("tower.vit.")
-    if name == "pos_embed":
-        return {f"{VISION}embeddings.position_embedding.weight": shape[1:]}
-    if not name.startswith("blocks."):
-        return {VISION + REST[name]: shape}
-    _, layer, rest = name.split(".", 2)
-    module, _, kind = rest.rpartition(".")
-    prefix = f"{VISION}encoder.layers.{layer}."
-    if module != "attn.qkv":
-        return {f"{prefix}{BLOCK[module]}.{kind}": shape}
-    third = (shape[0] // 3, *shape[1:])
-    return {f"{prefix}self_attn.{part}_proj.{kind}": third for part in "qkv"}
+    return tower_source(name, shape, VISION)
 
 
 def _short(name: str) -> str:
@@ -115,10 +94,3 @@ def _short(name: str) -> str:
 
 def _full(name: str) -> str:
     return name.replace("model.", WORDS, 1) if name.startswith("model.") else name
-
-
-def _ends(folder: Path) -> list[int]:
-    """Further tokens that end a reply."""
-    path = folder / "generation_config.json"
-    ends = read_json(path).get("eos_token_id") if path.is_file() else None
-    return [] if ends is None else ends if isinstance(ends, list) else [ends]

@@ -10,41 +10,49 @@ import math
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import pil_to_tensor, resize
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from vlm.checkpoints.pixels import cut, resized
 from vlm.checkpoints.smolvlm.config import PictureFields
 from vlm.tiled_model import Grid
 from vlm.vision.tiling import Size
 
 LARGEST = 4096
 """No side is made longer than this."""
-MODES = {
-    0: InterpolationMode.NEAREST, 1: InterpolationMode.LANCZOS, 2: InterpolationMode.BILINEAR,
-    3: InterpolationMode.BICUBIC,
-}  # fmt: skip
 
 
 def split(image: Image.Image, fields: PictureFields) -> tuple[Tensor, Grid]:
     """A picture's tiles row by row and then the whole, `[N, C, H, W]` uint8; its grid, (0, 0) for the whole alone."""
     tile = fields.max_image_size.longest_edge
-    pixels_CHW = _resized(pil_to_tensor(image), longest(image.size, fields.size.longest_edge), fields)
+    pixels_CHW = resized(pil_to_tensor(image), longest(image.size, fields.size.longest_edge), fields)
     if not fields.do_image_splitting:
-        return _resized(pixels_CHW, (tile, tile), fields)[None], (0, 0)
+        return resized(pixels_CHW, (tile, tile), fields)[None], (0, 0)
     wide, high = whole_tiles((pixels_CHW.shape[2], pixels_CHW.shape[1]), tile)
-    pixels_CHW = _resized(pixels_CHW, (wide * tile, high * tile), fields)
+    pixels_CHW = resized(pixels_CHW, (wide * tile, high * tile), fields)
     if (wide, high) == (1, 1):
         return pixels_CHW[None], (0, 0)
-    tiles_NCHW = pixels_CHW.unflatten(2, (wide, tile)).unflatten(1, (high, tile)).permute(1, 3, 0, 2, 4).flatten(0, 1)
-    return torch.cat([tiles_NCHW, _resized(pixels_CHW, (tile, tile), fields)[None]]), (wide, high)
+    return torch.cat([cut(pixels_CHW, tile), resized(pixels_CHW, (tile, tile), fields)[None]]), (wide, high)
+
+
+def edges(fields: PictureFields) -> list[int]:
+    """What the longer side may be: whole tiles, up to what the authors make it."""
+    tile, most = fields.max_image_size.longest_edge, fields.size.longest_edge
+    return [*range(tile, most, tile), most] if fields.do_image_splitting else [most]
+
+
+def seen(size: Size, edge: int, fields: PictureFields) -> tuple[Size, Grid]:
+    """The (width, height) a picture of this size is shrunk to with this longer side, and the grid of its tiles."""
+    small = longest(size, edge)
+    grid = whole_tiles(small, fields.max_image_size.longest_edge) if fields.do_image_splitting else (0, 0)
+    return small, (0, 0) if grid == (1, 1) else grid
 
 
 def frame(image: Image.Image, fields: PictureFields) -> Tensor:
     """A clip's frame as one tile, `[1, C, H, W]` uint8."""
     side = min(fields.size.longest_edge, LARGEST)
-    pixels_CHW = _resized(pil_to_tensor(image), longest(image.size, side), fields)
+    pixels_CHW = resized(pil_to_tensor(image), longest(image.size, side), fields)
     tile = fields.max_image_size.longest_edge
-    return _resized(pixels_CHW, (tile, tile), fields)[None]
+    return resized(pixels_CHW, (tile, tile), fields)[None]
 
 
 def longest(size: Size, side: int) -> Size:
@@ -74,16 +82,3 @@ def whole_tiles(size: Size, tile: int) -> Grid:
         return wide, math.ceil(int(wide * tile / ratio) / tile)
     high = math.ceil(height / tile)
     return math.ceil(int(high * tile * ratio) / tile), high
-
-
-def normalised(pixels_NCHW: Tensor, fields: PictureFields) -> Tensor:
-    """float32; scale and offset are applied at once, as transformers does."""
-    mean, std = (
-        torch.tensor(values) * (1.0 / fields.rescale_factor) for values in (fields.image_mean, fields.image_std)
-    )
-    return pixels_NCHW.float().sub_(mean[:, None, None]).div_(std[:, None, None])
-
-
-def _resized(pixels_CHW: Tensor, size: Size, fields: PictureFields) -> Tensor:
-    """By torchvision, as transformers does; its Lanczos kernel rounds otherwise than Pillow's."""
-    return resize(pixels_CHW, [size[1], size[0]], interpolation=MODES[fields.resample], antialias=True)

@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vlm.checkpoints.messages import IMAGE
+from vlm.checkpoints.pixels import normalised
 from vlm.checkpoints.smolvlm import pictures, prompt
-from vlm.checkpoints.smolvlm.config import ProcessorFields
+from vlm.checkpoints.smolvlm.config import Edge, PictureFields, ProcessorFields
 from vlm.errors import BadInput
 from vlm.text.tokenizer import TextTokenizer
 from vlm.tiled_model import Grid, Inputs
 from vlm.video.sampling import Clip
+from vlm.vision.detail import View, chosen
 from vlm.vision.images import ImageSource, load_image
+from vlm.vision.tokens import PictureTokens
 
 
 class Processor:
@@ -25,7 +29,8 @@ class Processor:
 
     def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer):
         self.fields, self.tokenizer = fields, tokenizer
-        self.image_token = tokenizer.control(prompt.IMAGE)
+        self.tiling = fields.tiling
+        self.image_token = tokenizer.control(IMAGE)
         self.end = tokenizer.control(prompt.END)
 
     def __call__(
@@ -42,17 +47,19 @@ class Processor:
         tiles: list[torch.Tensor] = []
         grids: list[Grid] = []
         slots = self.fields.image_seq_len
-        for image in images or ():
+        opened = [image if isinstance(image, Clip) else load_image(image) for image in images or ()]
+        edges = iter(self._edges([image for image in opened if not isinstance(image, Clip)]))
+        for image in opened:
             if isinstance(image, Clip):
                 if not image.frames:
                     raise BadInput(f"{image.source}: expected a clip of at least one frame, got none")
                 seen = [pictures.frame(frame.convert("RGB"), self.fields.clips) for frame in image.frames]
-                tiles.append(pictures.normalised(torch.cat(seen), self.fields.clips))
+                tiles.append(normalised(torch.cat(seen), self.fields.clips))
                 grids += [(0, 0)] * len(seen)
                 texts.append(prompt.clip(image.times, image.duration, slots))
             else:
-                pixels_NCHW, grid = pictures.split(load_image(image), self.fields.images)
-                tiles.append(pictures.normalised(pixels_NCHW, self.fields.images))
+                pixels_NCHW, grid = pictures.split(image, self._with_edge(next(edges)))
+                tiles.append(normalised(pixels_NCHW, self.fields.images))
                 grids.append(grid)
                 texts.append(prompt.picture(grid, slots))
         ids = torch.tensor([self.tokenizer.encode(prompt.conversation(messages, texts))])
@@ -65,7 +72,25 @@ class Processor:
 
     def visual_tokens(self, grid: Grid) -> int:
         """Image slots of a picture with this grid: known before the model runs."""
-        return (grid[0] * grid[1] + 1) * self.fields.image_seq_len
+        return self.picture_tokens(grid).tokens
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        """The same with what it is made of; tiles are told apart by words."""
+        return PictureTokens((grid[0] * grid[1] + 1) * self.fields.image_seq_len, grid)
+
+    def _edges(self, images: Sequence[Image.Image]) -> list[int]:
+        """How long each picture's longer side is made, as `tiling` says: what the authors make it, or by content."""
+        fields, edges = self.fields.images, pictures.edges(self.fields.images)
+        if self.tiling.by == "size":
+            return [fields.size.longest_edge] * len(images)
+        views = []
+        for image in images:
+            sizes, grids = zip(*(pictures.seen(image.size, edge, fields) for edge in edges), strict=True)
+            views.append([View(self.visual_tokens(grid), size) for grid, size in zip(grids, sizes, strict=True)])
+        return [edges[place] for place in chosen(images, views, self.tiling)]
+
+    def _with_edge(self, edge: int) -> PictureFields:
+        return self.fields.images.model_copy(update={"size": Edge(longest_edge=edge)})
 
     def decode(self, ids: list[int]) -> str:
         """Without control tokens."""

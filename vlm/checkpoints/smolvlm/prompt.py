@@ -4,46 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
+from vlm.checkpoints.messages import IMAGE, parts_of, role_of
 from vlm.errors import BadInput
 from vlm.tiled_model import Grid
 
-START, END, IMAGE, AROUND, GLOBAL = (
-    "<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>", "<global-img>",
-)  # fmt: skip
+START, END = "<|im_start|>", "<end_of_utterance>"
+AROUND, GLOBAL = "<fake_token_around_image>", "<global-img>"
 ASSISTANT = "Assistant:"
-
-
-class Part(NamedTuple):
-    """A piece of a message."""
-
-    kind: str
-    """`text`, `image` or `video`."""
-    text: str = ""
-
-
-def parts_of(message: Mapping[str, Any], where: str) -> list[Part]:
-    """The pieces of a message, whose content is a text with `<image>` where pictures stand, or a list of pieces.
-
-    Raises `BadInput` for what is neither.
-    """
-    content = message.get("content")
-    if isinstance(content, str):
-        texts = content.split(IMAGE)
-        parts = [Part("text", texts[0])]
-        for text in texts[1:]:
-            parts += [Part("image"), Part("text", text)]
-        return [part for part in parts if part.text or part.kind != "text"]
-    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise BadInput(f"{where}: expected a text or a list of parts as content, got {type(content).__name__}")
-    parts = [Part(str(part.get("type")), str(part.get("text", ""))) for part in content]
-    for part in parts:
-        if part.kind not in ("text", "image", "video"):
-            raise BadInput(f"{where}: expected parts of type text, image or video, got {part.kind!r}")
-        if IMAGE in part.text:
-            raise BadInput(f"{where}: expected a part of type image where a picture stands, got {IMAGE} in a text")
-    return parts
 
 
 def conversation(messages: Sequence[Mapping[str, Any]], seen: Sequence[str]) -> str:
@@ -54,10 +23,8 @@ def conversation(messages: Sequence[Mapping[str, Any]], seen: Sequence[str]) -> 
     """
     text, used = START, 0
     for number, message in enumerate(messages):
-        where, role = f"message {number + 1}", message.get("role")
-        if role not in ("user", "assistant", "system"):
-            raise BadInput(f"{where}: expected role user, assistant or system, got {role!r}")
-        parts = parts_of(message, where)
+        where = f"message {number + 1}"
+        role, parts = role_of(message, where), parts_of(message, where)
         text += role.capitalize() + (":" if parts and parts[0].kind == "image" else ": ")
         for part in parts:
             text += part.text if part.kind == "text" else seen[used] if used < len(seen) else ""

@@ -1,0 +1,112 @@
+"""Each kind of collection gives its pictures, where they are, and what it says of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vlm.errors import BadInput
+from vlm.ingest.reading import read, stamp_of
+from vlm.ingest.sources import Item, open_source
+
+
+def png(colour: str = "red") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def items(place: Path, **options: object) -> list[Item]:
+    return list(open_source(str(place), **options).items)  # type: ignore[arg-type]
+
+
+def test_a_folder_is_all_below_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.png").write_bytes(png())
+    (tmp_path / "a" / "note.txt").write_text("no picture")
+    source = open_source(str(tmp_path / "a"))
+    path = str((tmp_path / "a" / "b" / "x.png").resolve())
+    assert (list(source.items), source.total) == ([Item(path, path)], 1)
+    assert source.owns(path, "elsewhere")
+    assert not source.owns(str(tmp_path / "ab" / "x.png"), "elsewhere")
+
+
+def test_a_list_has_paths_and_urls(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("# mine\nx.png\n\nhttps://example.org/y.jpg\n/z.png\n")
+    wanted = [str(tmp_path / "x.png"), "https://example.org/y.jpg", "/z.png"]
+    assert [item.place for item in items(tmp_path / "list.txt")] == wanted
+    assert items(tmp_path / "list.txt", below=tmp_path / "p")[0].id == str(tmp_path / "p" / "x.png")
+
+
+def test_a_tables_other_columns_are_metadata(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("title,image_url\nA cat,https://example.org/a.jpg\n")
+    assert items(tmp_path / "t.csv") == [
+        Item("https://example.org/a.jpg", "https://example.org/a.jpg", {"title": "A cat"})
+    ]
+    (tmp_path / "t.tsv").write_text("where\twhat\nx.png\ta dog\n")
+    assert items(tmp_path / "t.tsv", column="where")[0].metadata == {"what": "a dog"}
+    with pytest.raises(BadInput, match=r"record 1: expected one of the columns path, file, .*, got where, what"):
+        items(tmp_path / "t.tsv")
+
+
+def test_parquet_may_hold_the_pictures(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = {"image": [{"bytes": png(), "path": None}], "n": [3], "tags": [["a", "b"]], "nested": [{"a": 1}]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "t.parquet")
+    (item,) = items(tmp_path / "t.parquet")
+    assert (item.place, item.metadata) == (png(), {"n": 3, "tags": ["a", "b"]})
+    assert item.id == f"{tmp_path / 't.parquet'}#1"
+
+
+def test_cocos_captions_are_its_text(tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "a.jpg", "width": 5}, {"id": 8, "file_name": "b.jpg"}]
+    notes = [{"image_id": 7, "caption": "one"}, {"image_id": 8, "caption": "x"}, {"image_id": 7, "caption": "two"}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    first, second = items(tmp_path / "coco.json", below=tmp_path / "val")
+    assert first.id == str(tmp_path / "val" / "a.jpg")
+    assert first.metadata == {"id": 7, "width": 5, "text": "one\ntwo"}
+    assert second.metadata == {"id": 8, "text": "x"}
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(BadInput, match="expected COCO's JSON"):
+        items(tmp_path / "other.json")
+
+
+def test_shards_are_read_without_unpacking(tmp_path: Path) -> None:
+    for number in range(2):
+        with tarfile.open(tmp_path / f"shard-{number}.tar", "w") as archive:
+            for name, content in [
+                (f"../{number}.png", png()), (f"../{number}.txt", b"a red one"), (f"../{number}.json", b'{"n": 1}')
+            ]:  # fmt: skip
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    found = items(tmp_path / "shard-*.tar")
+    assert [item.id for item in found] == [f"{tmp_path}/shard-{n}.tar#../{n}" for n in range(2)]
+    assert found[0].metadata == {"n": 1, "text": "a red one"}
+    media = read(found[0], stamp_of(found[0]), {}).media
+    assert media is not None
+    assert media.frames[0].getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_is_no_collection_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x.docx").touch()
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    for name, message in [("x.docx", "one of .docx"), ("none", "nothing there"), ("bad.txt", "in UTF-8")]:
+        with pytest.raises(BadInput, match=message) as error:
+            items(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_urls_are_fetched_from_public_addresses_and_only_online() -> None:
+    item = Item("http://127.0.0.1/x.png", "http://127.0.0.1/x.png")
+    problem = read(item, "url", {}).problem
+    assert problem is not None
+    assert "127.0.0.1" in problem
+    assert "network is off" in str(read(item, "url", {}, offline=True).problem)

@@ -1,0 +1,298 @@
+"""The embedded index: a table of LanceDB in a folder or on object storage, held exactly in memory while it is small.
+
+Up to `exact_limit` entries, searches are exact scans of memory. Beyond, an index of partitions (IVF, vectors whole) is
+built in the background; memory answers until it is there and is given back then. Entries that came later are scanned
+beside it until maintenance takes them in, so that a search sees every entry at once.
+
+Every upsert and every delete is one version of the table: it is there as a whole, or not at all, and it outlives the
+process as soon as the call returns. (LanceDB does not force the disk: what a power cut takes is the system's affair.)
+Any thread may read while another writes. One process writes at a time; others see what was there when they opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from lancedb.index import FTS
+
+from vlm.errors import BadInput
+from vlm.index import checks
+from vlm.index import lance_table as tables
+from vlm.index.base import Hit, Index, Metadata, Vectors, Where
+from vlm.index.exact import plain
+from vlm.index.filters import compiled
+from vlm.index.fusion import fused
+from vlm.index.lance_upkeep import Upkeep, patient
+from vlm.index.lock import WriterLock
+from vlm.index.memory import Entries
+
+EXACT_LIMIT = 100_000
+PROBED, LEAST_PROBES = 0.1, 20
+"""Of some sqrt(N) partitions this share is searched, and no fewer; three times as many for a filtered search."""
+Answer = TypeVar("Answer")
+
+
+class LanceIndex(Index):
+    """Opened by `open` or `create`. `place` is a folder, or `s3://bucket/prefix` with LanceDB's storage options."""
+
+    def __init__(self, place: str, table: Any, width: int, model: str, exact_limit: int, snapshot: str | None = None):
+        self.place, self.width, self.model, self.exact_limit = place, width, model, exact_limit
+        self._table, self._frozen = table, snapshot
+        self._writing = threading.RLock()
+        self._lock = WriterLock(None if tables.remote(place) else Path(place) / "writer.lock")
+        self._upkeep = Upkeep(table, exact_limit, self._outgrown)
+        self._memory: Entries | None = None
+        self._load()
+
+    @classmethod
+    def create(
+        cls,
+        place: str | Path,
+        width: int,
+        model: str,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        exact_limit: int = EXACT_LIMIT,
+    ) -> LanceIndex:
+        """An empty index, at once on disk. Raises `BadInput` where something else is there already."""
+        table = tables.create(str(place), width, model, storage_options)
+        return cls(str(place), table, width, model, exact_limit)
+
+    @classmethod
+    def open(
+        cls,
+        place: str | Path,
+        *,
+        model: str | None = None,
+        width: int | None = None,
+        snapshot: str | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        exact_limit: int = EXACT_LIMIT,
+    ) -> LanceIndex:
+        """The index at `place`, or as it was at a snapshot, which cannot be changed.
+
+        Raises `BadInput` where there is none, where it is damaged, or where its model or width is not the one given.
+        """
+        table, found, of = tables.open_table(str(place), storage_options, snapshot)
+        checks.same(place, of, found, model, width)
+        return cls(str(place), table, found, of, exact_limit, snapshot)
+
+    def __len__(self) -> int:
+        return len(memory) if (memory := self._memory) is not None else self._read(lambda: self._table.count_rows())
+
+    def __iter__(self) -> Iterator[str]:
+        if (memory := self._memory) is not None:
+            return iter(memory)
+        return iter(self._read(lambda: self._table.search().select(["id"]).to_arrow()["id"].to_pylist()))
+
+    def __contains__(self, id: object) -> bool:
+        if (memory := self._memory) is not None:
+            return id in memory
+        return isinstance(id, str) and self._read(lambda: self._table.count_rows(tables.any_of([id]))) > 0
+
+    def metadata(self, id: str) -> Metadata:
+        return memory.metadata(id) if (memory := self._memory) is not None else self._entry(id)[1]
+
+    def vector(self, id: str) -> Vectors:
+        return memory.vector(id) if (memory := self._memory) is not None else self._entry(id)[0]
+
+    def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
+        """One version of the table for all of them: many at a time is much quicker than one by one."""
+        vectors, texts = checks.entries(self.place, self.width, ids, vectors, metadata)
+        if not len(ids):
+            return
+        with self._changing():
+            rows = tables.rows(ids, vectors, texts, self.model)
+            if self._memory is not None and not any(id in self._memory for id in ids):
+                patient(partial(self._table.add, rows))
+            else:
+                merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+                patient(partial(merge.execute, rows))
+            if self._memory is not None:
+                self._memory.upsert(ids, vectors, [json.loads(text) for text in texts])
+            self._upkeep.written(len(ids))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        with self._changing():
+            known = [id for id in dict.fromkeys(ids) if id in self._memory] if self._memory is not None else ids
+            if not known:
+                return 0
+            gone = patient(partial(self._table.delete, tables.any_of(known))).num_deleted_rows
+            if self._memory is not None:
+                self._memory.delete(known)
+            self._upkeep.written(0)
+            return int(gone)
+
+    def search(
+        self, vectors: Vectors, top: int, *, where: Where | None = None, min_score: float | None = None
+    ) -> list[list[Hit]]:
+        queries = checks.queries(self.place, self.width, vectors, top)
+        if (memory := self._memory) is not None:
+            return memory.search(queries, top, where, min_score)
+        fits, sql = compiled(where), tables.at_least(where)
+        partitions = math.isqrt(len(self))
+        probes = max(LEAST_PROBES, int(PROBED * partitions)) * (1 if where is None else 3)
+
+        def ask(count: int) -> list[list[Hit]]:
+            asked = self._table.search(list(queries)).distance_type("dot").limit(count)
+            asked = asked.minimum_nprobes(min(probes, partitions + 1)).maximum_nprobes(0)
+            asked = asked.select(["id", "vector", "metadata", "_distance"])
+            found = (asked if sql is None else asked.where(sql, prefilter=True)).to_arrow()
+            of = found["query_index"].to_numpy() if "query_index" in found.column_names else np.zeros(len(found))
+            return [_scored(query, found.filter(of == q)) for q, query in enumerate(queries)]
+
+        if not len(queries):
+            return []
+        hits = self._enough(ask, top, lambda hit: fits(hit.metadata), filtered=where is not None)
+        return [[hit for hit in some if min_score is None or hit.score >= min_score] for some in hits]
+
+    def search_text(self, query: str, top: int, *, where: Where | None = None) -> list[Hit]:
+        """The entries whose metadata's `text` has the query's words, best first by BM25, which is their score."""
+        fits, sql = compiled(where), tables.at_least(where)
+        self._ensure_words()
+
+        def ask(count: int) -> list[list[Hit]]:
+            asked = self._table.search(query, query_type="fts", fts_columns="text").limit(count)
+            asked = asked.select(["id", "metadata", "_score"])
+            found = (asked if sql is None else asked.where(sql, prefilter=True)).to_list()
+            return [[Hit(row["id"], row["_score"], json.loads(row["metadata"])) for row in found]]
+
+        return self._enough(ask, top, lambda hit: fits(hit.metadata), filtered=where is not None)[0]
+
+    def search_hybrid(self, vector: Vectors, text: str, top: int, *, where: Where | None = None) -> list[Hit]:
+        """By a vector `[D]` and by words, the two orders joined by reciprocal rank fusion, whose score it is."""
+        near = self.search(np.asarray(vector)[None], max(top, 50), where=where)[0]
+        return fused([near, self.search_text(text, max(top, 50), where=where)])[:top]
+
+    def count(self, where: Where | None = None) -> int:
+        if where is None:
+            return len(self)
+        if (memory := self._memory) is not None:
+            return memory.count(where)
+        fits, asked = compiled(where), self._table.search().select(["metadata"])
+        asked = asked if (sql := tables.at_least(where)) is None else asked.where(sql)
+        return sum(fits(json.loads(text)) for text in self._read(asked.to_arrow)["metadata"].to_pylist())
+
+    def commit(self) -> None:
+        """Nothing is left to do: an upsert or delete that has returned is durable."""
+
+    def snapshot(self) -> str:
+        with self._changing():
+            name = f"s{self._table.version}"
+            if name not in self._table.tags.list():
+                self._table.tags.create(name, self._table.version)
+            return name
+
+    def compact(self) -> None:
+        """Searches of other processes that have this index open fail after this; no other process may be writing."""
+        self.wait()
+        with self._changing():
+            for name in self._table.tags.list():
+                self._table.tags.delete(name)
+            # Just over nothing: of nothing itself LanceDB warns, of what the docstring says.
+            self._table.optimize(cleanup_older_than=timedelta(microseconds=1000), delete_unverified=True)
+
+    def wait(self) -> None:
+        """Until background work is done."""
+        self._upkeep.wait()
+
+    def close(self) -> None:
+        """Waits for background work; another process may write afterwards."""
+        self.wait()
+        self._lock.release()
+        self._memory = Entries(self.width)
+
+    def _load(self) -> None:
+        with tables.told(self.place):
+            if self._table.count_rows() > self.exact_limit:
+                self._memory = None
+                if self._frozen is None:
+                    self._upkeep.begin()
+                return
+            memory = Entries(self.width)
+            memory.upsert(*tables.content(self._table.to_arrow()))
+            self._memory = memory
+
+    def _changing(self) -> _Change:
+        checks.changeable(self.place, self._frozen)
+        return _Change(self)
+
+    def _entry(self, id: str) -> tuple[Vectors, Metadata]:
+        found = self._read(lambda: self._table.search().where(tables.any_of([id])).limit(1).to_arrow())
+        _, vectors, metadata = tables.content(found)
+        if not metadata:
+            raise KeyError(id)
+        return vectors[0], metadata[0]
+
+    def _read(self, ask: Callable[[], Answer]) -> Answer:
+        """Asked once more where a compaction took away the files that were being read."""
+        try:
+            return ask()
+        except Exception:
+            with tables.told(self.place):
+                return ask()
+
+    def _enough(
+        self, ask: Callable[[int], list[list[Hit]]], top: int, fits: Callable[[Hit], bool], *, filtered: bool
+    ) -> list[list[Hit]]:
+        """Ask for more until the engine has no more or enough of them fit: its filter lets more through than ours."""
+        count = 2 * top if filtered else top
+        while True:
+            found = self._read(partial(ask, count))
+            hits = [[hit for hit in some if fits(hit)][:top] for some in found]
+            if not any(len(kept) < top and len(some) >= count for kept, some in zip(hits, found, strict=True)):
+                return hits
+            count *= 4
+
+    def _outgrown(self) -> None:
+        """The index of partitions is there: memory is given back."""
+        with self._writing:
+            self._memory = None
+
+    def _ensure_words(self) -> None:
+        with self._writing, tables.told(self.place):
+            if not tables.indexed(self._table, "text"):
+                if self._frozen is not None:
+                    raise BadInput(f"{self.place}: snapshot {self._frozen} was taken before its words were indexed")
+                self._table.create_index("text", config=FTS())
+
+
+class _Change:
+    """One writer at a time: a thread of this process, and this process of all."""
+
+    def __init__(self, index: LanceIndex):
+        self._index = index
+
+    def __enter__(self) -> None:
+        index = self._index
+        index._writing.acquire()
+        try:
+            if index._lock.acquire(index.place):
+                known = index._table.version
+                index._table.checkout_latest()
+                if index._table.version != known:  # another process wrote since this one opened
+                    index._load()
+        except BaseException:
+            index._writing.release()
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._index._writing.release()
+        if isinstance(error, Exception):
+            with tables.told(self._index.place):
+                raise error
+
+
+def _scored(query_D: Vectors, found: Any) -> list[Hit]:
+    """Rows as hits, scored as the exact scan scores them."""
+    ids, vectors, metadata = tables.content(found)
+    scores = plain(vectors, query_D)
+    return [Hit(ids[row], float(scores[row]), metadata[row]) for row in np.argsort(-scores, kind="stable")]

@@ -1,0 +1,79 @@
+"""What a table of LanceDB wants now and then, in the background: small files gathered, indexes brought up to date."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from lancedb.index import BTree, IvfFlat
+
+from vlm.index.lance_table import indexed
+
+WRITES, ROWS = 256, 20_000
+"""After so many writes, or so many rows written that the index of partitions does not hold, upkeep begins."""
+KEPT = timedelta(minutes=10)
+"""How long old versions are left to other processes that read them."""
+TRIES = 8
+Done = TypeVar("Done")
+
+
+class Upkeep:
+    """Of one table. `outgrown` is called once it has more than `limit` rows and an index of partitions over them."""
+
+    def __init__(self, table: Any, limit: int, outgrown: Callable[[], None]):
+        self._table, self._limit, self._outgrown = table, limit, outgrown
+        self._writes = self._rows = 0
+        self._partitioned = indexed(table, "vector")
+        self._thread: threading.Thread | None = None
+
+    def written(self, rows: int) -> None:
+        """Count a write of so many rows, and begin where it is time. Called by one thread at a time."""
+        self._writes, self._rows = self._writes + 1, self._rows + rows
+        due = self._rows >= ROWS if self._partitioned else self._rows and self._table.count_rows() > self._limit
+        if due or self._writes >= WRITES:
+            self.begin()
+
+    def begin(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._writes = self._rows = 0
+            self._thread = threading.Thread(target=self._run, name="index upkeep", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Until what has begun is done."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            patient(self._all)
+        except Exception:
+            return  # LanceDB's, of any class; nothing is lost, and the next write that is due begins again
+
+    def _all(self) -> None:
+        # Versions that have names are not to go, and LanceDB does not pass over them.
+        self._table.optimize(cleanup_older_than=timedelta(days=36500) if self._table.tags.list() else KEPT)
+        rows = self._table.count_rows()
+        if rows > max(self._limit, 0):
+            if not indexed(self._table, "vector"):
+                self._table.create_index("id", config=BTree())
+                cells = IvfFlat(distance_type="dot", num_partitions=math.isqrt(rows))
+                self._table.create_index("vector", config=cells)
+            self._partitioned = True
+            self._outgrown()
+
+
+def patient(do: Callable[[], Done]) -> Done:
+    """Once more where upkeep and a write came in each other's way, which LanceDB refuses, nothing being changed."""
+    for tried in range(TRIES):
+        try:
+            return do()
+        except Exception as error:
+            if tried == TRIES - 1 or "conflict" not in str(error).lower():
+                raise
+            time.sleep(0.01 * 2**tried)
+    raise AssertionError

@@ -1,0 +1,88 @@
+"""An item's content: its hash, and its pictures where the hash is new."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm.datasets.readers.media import keep
+from vlm.errors import BadInput
+from vlm.heads.media import Media, open_media
+from vlm.ingest.sources import Item
+from vlm.video.sampling.base import Sampler
+from vlm.vision.images import is_video, load_image
+from vlm.vision.urls import fetch_url, is_url
+
+
+@dataclass(frozen=True)
+class Read:
+    """`media` where the content was not known, `problem` where it cannot be read."""
+
+    item: Item
+    stamp: str
+    sha256: str = ""
+    media: Media | None = None
+    problem: str | None = None
+
+
+def stamp_of(item: Item) -> str:
+    """What changes when the item does; nothing where that cannot be told. A URL that is known is not fetched again."""
+    if isinstance(item.place, bytes):
+        return hashlib.sha256(item.place).hexdigest()[:16]
+    if is_url(item.place):
+        return "url"
+    try:
+        status = os.stat(item.place)
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def read(
+    item: Item,
+    stamp: str,
+    known: Mapping[str, str],
+    *,
+    sampling: Callable[[], Sampler] | None = None,
+    offline: bool = False,
+) -> Read:
+    """Hash the item, and decode it unless its hash is `known`."""
+    try:
+        if isinstance(item.place, bytes):
+            content = item.place
+        elif is_url(item.place):
+            if offline:
+                raise BadInput(f"{item.id}: expected a file, got a URL while the network is off")
+            content = fetch_url(item.place)
+        else:
+            return _of_file(item, stamp, known, sampling)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 in known:
+            return Read(item, stamp, sha256)
+        if item.suffix:  # a clip is decoded from a file
+            return Read(item, stamp, sha256, _opened(str(keep(content, item.id)), sampling))
+        notes: list[str] = []
+        return Read(item, stamp, sha256, Media((load_image(content, notes=notes),), source=item.id, notes=tuple(notes)))
+    except BadInput as error:
+        return Read(item, stamp, problem=str(error))
+
+
+def _of_file(item: Item, stamp: str, known: Mapping[str, str], sampling: Callable[[], Sampler] | None) -> Read:
+    path = str(item.place)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"{path}: expected a picture or clip, got a file that cannot be read ({reason})") from None
+    sha256 = digest.hexdigest()
+    return Read(item, stamp, sha256, None if sha256 in known else _opened(path, sampling))
+
+
+def _opened(path: str, sampling: Callable[[], Sampler] | None) -> Media:
+    return open_media(Path(path), sampling() if sampling is not None and is_video(path) else None)

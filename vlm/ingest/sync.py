@@ -1,0 +1,242 @@
+"""An index brought up to date with a source: what is new or changed is embedded, the rest is left alone.
+
+An entry's metadata is what the source says of it, and under `file` its content's sha256, a stamp (size and time of
+change) that tells without reading whether it may have changed, and the source it came from. Pictures are read and
+decoded by threads while the model embeds those before. A kill costs what came after the last commit; the next run finds
+what is there and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from vlm.errors import BadInput
+from vlm.heads.media import Media, Skipped
+from vlm.index.base import Index, Vectors
+from vlm.ingest import reading
+from vlm.ingest.reading import Read, stamp_of
+from vlm.ingest.sources import Item, Source
+from vlm.video.sampling.base import Sampler
+
+BATCH = 8
+AHEAD = 3
+"""Batches that are read before they are embedded: bounds the memory."""
+THREADS = 2
+COMMIT_SECONDS = 30.0
+"""Between two commits of a long run: what a kill can cost."""
+
+Embed = Callable[[Sequence[Media]], Vectors]
+Duplicates = Literal["keep", "exact", "near"]
+
+
+@dataclass
+class Synced:
+    """What a run did."""
+
+    embedded: int = 0
+    """Went through the model."""
+    unchanged: int = 0
+    """Were neither read nor written."""
+    moved: int = 0
+    """Known content in another place or with other metadata: written without the model."""
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    """Items left out, each with the entry it repeats."""
+    removed: int = 0
+    vanished: int = 0
+    """Entries that stay although their item is no longer in the source."""
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def indexed(self) -> int:
+        """Items of the source that are in the index now."""
+        return self.embedded + self.unchanged + self.moved
+
+
+def sync(
+    index: Index,
+    source: Source,
+    embed: Embed,
+    *,
+    sampling: Callable[[], Sampler] | None = None,
+    duplicates: Duplicates = "keep",
+    threshold: float = 0.95,
+    prune: bool = False,
+    offline: bool = False,
+    advance: Callable[[int, str], None] = lambda done, text: None,
+) -> Synced:
+    """Bring `index` up to date with `source`.
+
+    With `duplicates="exact"` an item whose content is there already is left out, with `"near"` also one whose vector
+    has a cosine of at least `threshold` with an entry's. With `prune` entries go whose item has vanished from the
+    source or cannot be read any more. What cannot be read is skipped with the reason; `BadInput` from the source
+    itself ends the run, after what was done is committed.
+    """
+    run = _Run(index, source, embed, duplicates, threshold, partial(reading.read, sampling=sampling, offline=offline))
+    seen: set[str] = set()
+    coming: deque[Future[Read]] = deque()
+    broken: BadInput | None = None
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            try:
+                for done, item in enumerate(_once(source.items, seen), 1):
+                    stamp = stamp_of(item)
+                    if run.is_unchanged(item, stamp):
+                        run.synced.unchanged += 1
+                    else:
+                        coming.append(pool.submit(run.read, item, stamp, run.known))
+                    while coming and (len(coming) > BATCH * AHEAD or coming[0].done()):
+                        run.take(coming.popleft().result())
+                    advance(done, f"{run.synced.embedded} embedded")
+            except BadInput as error:  # what comes before the bad row is done all the same
+                broken = error
+            while coming:
+                run.take(coming.popleft().result())
+        run.write()
+        if broken is not None:
+            raise broken
+        run.clear(seen, prune)
+    finally:
+        run.commit()
+    return run.synced
+
+
+class _Run:
+    def __init__(
+        self,
+        index: Index,
+        source: Source,
+        embed: Embed,
+        duplicates: Duplicates,
+        threshold: float,
+        read: Callable[..., Read],
+    ):
+        self.index, self.source, self.embed, self.read = index, source, embed, read
+        self.duplicates, self.threshold = duplicates, threshold
+        self.synced, self._committed, self._changed = Synced(), time.monotonic(), False
+        self._batch: list[Read] = []
+        self.known: dict[str, str] = {}
+        """sha256 -> the id of an entry with that content."""
+        self._left: dict[str, str] = {}
+        """sha256 of what was left out -> the id of the entry it repeats."""
+        for id in index:
+            if sha256 := _file(index, id).get("sha256"):
+                self.known.setdefault(sha256, id)
+
+    def is_unchanged(self, item: Item, stamp: str) -> bool:
+        if not stamp or item.id not in self.index:
+            return False
+        file = _file(self.index, item.id)
+        return dict(self.index.metadata(item.id)) == _metadata(item, file.get("sha256"), stamp, self.source.name)
+
+    def take(self, read: Read) -> None:
+        """Deal with one item; those that the model has to see are gathered, and written when they are a batch."""
+        if read.media is None and read.problem is None and read.sha256 not in self.known | self._left:
+            read = self.read(read.item, read.stamp, {})  # the entry with its content was overwritten meanwhile
+        if read.problem is not None:
+            self.synced.skipped.append(Skipped(read.item.id, read.problem))
+        elif read.media is None:
+            self._repeat(read)
+        else:
+            self._batch.append(read)
+            if len(self._batch) == BATCH:
+                self.write()
+
+    def write(self) -> None:
+        """Embed and store what is gathered; of items with one content the first goes through the model."""
+        first: dict[str, Read] = {}
+        for read in self._batch:
+            if read.sha256 not in self.known and read.sha256 not in self._left:
+                first.setdefault(read.sha256, read)
+        vectors = self.embed([read.media for read in first.values() if read.media is not None]) if first else ()
+        for read, vector_D in zip(first.values(), vectors, strict=True):
+            self._store(read, vector_D)
+        for read in self._batch:
+            if first.get(read.sha256) is not read:
+                self._repeat(read)
+        self._batch = []
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        if self._changed:
+            self.index.commit()
+        self._committed, self._changed = time.monotonic(), False
+
+    def clear(self, seen: set[str], prune: bool) -> None:
+        """Entries of this source whose item is not there, or cannot be read."""
+        unread = {skip.input for skip in self.synced.skipped}
+        own = [id for id in self.index if self.source.owns(id, _file(self.index, id).get("from", ""))]
+        if prune:
+            self.synced.removed = self._delete([id for id in own if id not in seen or id in unread])
+        else:
+            self.synced.vanished = sum(id not in seen for id in own)
+
+    def _store(self, read: Read, vector_D: Vectors) -> None:
+        if self.duplicates == "near":
+            hits = self.index.search(vector_D[None], 2, min_score=self.threshold)[0]
+            others = [hit.id for hit in hits if hit.id != read.item.id]
+            if others:
+                self._leave_out(read, others[0])
+                return
+        self._upsert(read, vector_D)
+        self.synced.embedded += 1
+
+    def _repeat(self, read: Read) -> None:
+        """Content that has been seen, under another id or under this one with other metadata."""
+        same = self.known.get(read.sha256)
+        if same is None:
+            self._leave_out(read, self._left[read.sha256])
+        elif self.duplicates != "keep" and same != read.item.id:
+            self._leave_out(read, same)
+        else:
+            self._upsert(read, self.index.vector(same))
+            self.synced.moved += 1
+
+    def _leave_out(self, read: Read, kept: str) -> None:
+        self.synced.duplicates.append((read.item.id, kept))
+        self._left[read.sha256] = kept
+        self._forget(read.item.id)
+        self._delete([read.item.id])
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        count = self.index.delete(ids)
+        self._changed |= count > 0
+        return count
+
+    def _upsert(self, read: Read, vector_D: Vectors) -> None:
+        self._forget(read.item.id)
+        metadata = _metadata(read.item, read.sha256, read.stamp, self.source.name)
+        self.index.upsert([read.item.id], np.asarray(vector_D)[None], [metadata])
+        self.known.setdefault(read.sha256, read.item.id)
+        self._changed = True
+
+    def _forget(self, id: str) -> None:
+        """The content that an entry had so far."""
+        if id in self.index:
+            before = _file(self.index, id).get("sha256", "")
+            if self.known.get(before) == id:
+                del self.known[before]
+
+
+def _once(items: Iterable[Item], seen: set[str]) -> Iterator[Item]:
+    for item in items:
+        if item.id not in seen:
+            seen.add(item.id)
+            yield item
+
+
+def _metadata(item: Item, sha256: Any, stamp: str, origin: str) -> dict[str, Any]:
+    return {**item.metadata, "file": {"sha256": sha256, "stamp": stamp, "from": origin}}
+
+
+def _file(index: Index, id: str) -> dict[str, Any]:
+    file = index.metadata(id).get("file")
+    return file if isinstance(file, dict) else {}
