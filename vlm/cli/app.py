@@ -21,6 +21,7 @@ from vlm.cli import (
     retrieval,
     routing,
     score,
+    serve,
     training,
 )
 
@@ -51,6 +52,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "overlap": (compare.overlap, "vlm overlap flickr8k:train flickr8k-caption --data ../data --sheet pairs.png"),
     "bench": (bench.bench, "vlm bench metrics"),
     "demo": (demo.demo, "vlm demo --to demo"),
+    "serve": (serve.app, "vlm serve retrieval --model nano --root service"),
     "score": (score.app, "vlm score vqa --predictions answers.json --answers annotations.json --protocol vqav2"),
 }
 for _name, (_function, _example) in COMMANDS.items():

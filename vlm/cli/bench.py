@@ -25,6 +25,7 @@ class Suite(str, Enum):
     alignment = "alignment"
     length = "length"
     retrieval = "retrieval"
+    soak = "soak"
 
 
 def bench(
@@ -33,7 +34,7 @@ def bench(
         typer.Argument(
             metavar="SUITE",
             help="metrics, moe, decode, language (both of these), vision, video, alignment (contrastive losses), "
-            "retrieval (search), or length (the cost of long texts).",
+            "retrieval (search), length (the cost of long texts), or soak (a retrieval server worn out).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -44,6 +45,7 @@ def bench(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FILE", help="length: draw the picture here, a PNG.")
     ] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.05, metavar="M", help="soak: how long.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed against the peers installed here, in turns: how many times faster, the median of the rounds.
@@ -52,6 +54,9 @@ def bench(
     """
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
+        return
+    if suite is Suite.soak:
+        _soak(minutes, as_json)
         return
     from vlm.bench import alignment, decode, metrics, moe, retrieval, video, vision
     from vlm.bench.timing import Ratio, Result, Say
@@ -102,3 +107,25 @@ def _length(limit: int, rounds: int, to: Path | None, as_json: bool) -> None:
         rows.append([point.design, f"{point.tokens:,}", *times, *sizes])
     columns = ["read, us", "chosen in", "decode, ms", "expanded", "text, s", "cache, MB", "peak, MB"]
     table(["design", "tokens", *columns], rows)
+
+
+def _soak(minutes: float, as_json: bool) -> None:
+    import tempfile
+
+    from vlm.bench.soak import soak
+
+    with working("bench soak") as advance, tempfile.TemporaryDirectory(prefix="vlm-soak-") as folder:
+        done = soak(Path(folder) / "root", 60 * minutes, say=lambda text: advance(-1, text))
+    if as_json:
+        emit(asdict(done))
+    else:
+        rows = [
+            ["requests", ", ".join(f"{count} {kind}" for kind, count in sorted(done.requests.items()))],
+            ["p50 / p99", f"{done.p50_ms:.1f} / {done.p99_ms:.1f} ms"],
+            ["memory", f"{done.memory_mb[0]:.0f} MB, {done.memory_mb[1]:.0f} MB at the end"],
+            ["lost / wrong", f"{len(done.lost)} / {len(done.wrong)}"],
+            *(["", line] for line in [*done.lost[:5], *done.wrong[:5]]),
+        ]
+        table(["of a soak", f"{done.seconds:.0f} s, {done.kills} kill"], rows)
+    if done.lost or done.wrong:
+        raise typer.Exit(1)

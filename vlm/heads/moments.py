@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vlm.errors import BadInput
 from vlm.heads.media import Media
-from vlm.heads.retrieval import Vectors
 from vlm.video.sampling.rate import Rate
+
+if TYPE_CHECKING:  # torch would come with it, and arithmetic on times needs none
+    from vlm.heads.retrieval import Vectors
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Quantiles of a clip's similarities at which it is cut into stretches."""

@@ -124,6 +124,8 @@ class _Run:
         self._batch: list[Read] = []
         self.known: dict[str, str] = {}
         """sha256 -> the id of an entry with that content."""
+        self._rows: list[tuple[str, Vectors, dict[str, Any]]] = []
+        """Entries that are stored together: an engine takes as long for many as for one."""
         self._left: dict[str, str] = {}
         """sha256 of what was left out -> the id of the entry it repeats."""
         for id in index:
@@ -162,16 +164,19 @@ class _Run:
             if first.get(read.sha256) is not read:
                 self._repeat(read)
         self._batch = []
+        self._flush()
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
+        self._flush()
         if self._changed:
             self.index.commit()
         self._committed, self._changed = time.monotonic(), False
 
     def clear(self, seen: set[str], prune: bool) -> None:
         """Entries of this source whose item is not there, or cannot be read."""
+        self._flush()
         unread = {skip.input for skip in self.synced.skipped}
         own = [id for id in self.index if self.source.owns(id, _file(self.index, id).get("from", ""))]
         if prune:
@@ -181,6 +186,7 @@ class _Run:
 
     def _store(self, read: Read, vector_D: Vectors) -> None:
         if self.duplicates == "near":
+            self._flush()
             hits = self.index.search(vector_D[None], 2, min_score=self.threshold)[0]
             others = [hit.id for hit in hits if hit.id != read.item.id]
             if others:
@@ -197,6 +203,7 @@ class _Run:
         elif self.duplicates != "keep" and same != read.item.id:
             self._leave_out(read, same)
         else:
+            self._flush()
             self._upsert(read, self.index.vector(same))
             self.synced.moved += 1
 
@@ -207,6 +214,7 @@ class _Run:
         self._delete([read.item.id])
 
     def _delete(self, ids: Sequence[str]) -> int:
+        self._flush()
         count = self.index.delete(ids)
         self._changed |= count > 0
         return count
@@ -214,9 +222,14 @@ class _Run:
     def _upsert(self, read: Read, vector_D: Vectors) -> None:
         self._forget(read.item.id)
         metadata = _metadata(read.item, read.sha256, read.stamp, self.source.name)
-        self.index.upsert([read.item.id], np.asarray(vector_D)[None], [metadata])
+        self._rows.append((read.item.id, vector_D, metadata))
         self.known.setdefault(read.sha256, read.item.id)
-        self._changed = True
+
+    def _flush(self) -> None:
+        if self._rows:
+            ids, vectors, metadata = zip(*self._rows, strict=True)
+            self.index.upsert(ids, np.stack(vectors), metadata)
+            self._rows, self._changed = [], True
 
     def _forget(self, id: str) -> None:
         """The content that an entry had so far."""

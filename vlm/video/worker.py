@@ -53,7 +53,7 @@ class Worker:
                 case "thumbnails":
                     for index, pixels in decoder.thumbnails(request["indices"]):
                         self._send({"index": index}, pixels)
-            self._send({"done": True, "full": _most_bytes() > FULL_BYTES})
+            self._send({"done": True, "full": most_bytes() > FULL_BYTES})
         except BadInput as error:
             self._forget()
             self._send({"error": str(error), "bad": True})
@@ -103,7 +103,7 @@ def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _most_bytes() -> int:
+def most_bytes() -> int:
     """The most memory that this process has held."""
     if sys.platform.startswith("linux"):
         # Not `getrusage`: across fork and exec Linux keeps the peak of the process that asked, a model's owner say.

@@ -1,0 +1,128 @@
+"""Servers to test: in a thread of this process, or as a process that can be killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from vlm.server.app import create_app
+from vlm.server.auth import Keys
+from vlm.server.embedder import Colours, Embedder
+from vlm.server.run import Server, configured
+from vlm.server.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLIP = REPOSITORY / "data" / "samples" / "city_at_night.mp4"
+VLM = "import sys; from vlm.cli import main; sys.exit(main())"
+
+
+@contextmanager
+def served(
+    settings: Settings, load: Callable[[], Embedder] = Colours, keys: Keys | None = None
+) -> Iterator[httpx.Client]:
+    """A client of a server on a free port of this machine, ready."""
+    troubles: list[BaseException] = []
+    app = create_app(settings, load, keys, troubles.append)
+    server = Server(configured(app, settings.limits, "127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait(lambda: server.address)
+        with httpx.Client(base_url=server.address, timeout=60) as client:
+            wait(lambda: troubles or client.get("/readyz").status_code == 200, 120)
+            assert not troubles, troubles
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+class ServerProcess:
+    """`vlm serve retrieval` with these options."""
+
+    started: ClassVar[list[ServerProcess]] = []
+
+    def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
+        command = [sys.executable, "-c", VLM, "serve", "retrieval", "--model", model, "--root", str(root)]
+        self.process = subprocess.Popen(
+            [*command, "--port", "0", "--no-page", *options], stderr=subprocess.PIPE, text=True
+        )
+        self.started.append(self)
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert "serving on" in line, line + self.process.stderr.read()
+        self.client = httpx.Client(base_url=line.split()[-1], timeout=60)
+        wait(lambda: self.client.get("/readyz").status_code == 200, 120)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        os.kill(self.process.pid, number)
+        self.client.close()
+        code = self.process.wait(30)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+def wait(what: Callable[[], Any], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+def picture(colour: Any = "red", size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, kind)
+    return out.getvalue()
+
+
+def unit(*numbers: float) -> list[float]:
+    """A vector of the colours' space that begins with these."""
+    row = np.pad(np.array(numbers, float), (0, Colours.width - len(numbers)))
+    return (row / np.linalg.norm(row)).tolist()
+
+
+def error(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of an error, whose form is the one that every error has."""
+    body = answer.json()
+    assert set(body) == {"error"}, body
+    assert set(body["error"]) == {"code", "message"}, body
+    assert "\n" not in body["error"]["message"]
+    return answer.status_code, body["error"]["code"]
+
+
+def ids(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [hit["id"] for hit in answer.json()["hits"]]
+
+
+def raw(client: httpx.Client, data: bytes) -> bytes:
+    """What comes back for bytes as they are."""
+    import socket
+
+    address = client.base_url
+    with socket.create_connection((address.host, address.port), timeout=10) as sock:
+        sock.sendall(data)
+        out = b""
+        while chunk := sock.recv(65536):
+            out += chunk
+        return out
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    """Content that httpx would refuse to write, such as NaN."""
+    return {"content": json.dumps(value), "headers": {"Content-Type": "application/json"}}

@@ -1,0 +1,73 @@
+"""`vlm serve`: what answers over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm.cli.options import Offline
+from vlm.cli.output import say
+from vlm.errors import VlmError, unknown
+
+app = typer.Typer(no_args_is_help=True, help="Serve a model over HTTP.", rich_markup_mode=None)
+
+
+@app.callback()
+def serve() -> None:
+    """Serve a model over HTTP."""
+
+
+@app.command("retrieval", epilog="\b\nExample:\n  vlm serve retrieval --model nano --root service --media photos/")
+def retrieval(
+    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="Where collections are kept.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="A model of `vlm models`, or `colours`, which needs none.")
+    ] = "nano",
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", metavar="FILE", help="Lines of `read KEY` or `write KEY`.")
+    ] = None,
+    media: Annotated[
+        list[Path] | None, typer.Option("--media", metavar="DIR", help="A folder whose files can be named by path.")
+    ] = None,
+    urls: Annotated[bool, typer.Option("--urls", help="Fetch URLs, from public addresses alone.")] = False,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a page to search on.")] = True,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="What keeps new collections: lance or flat.")
+    ] = "lance",
+    body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
+    offline: Offline = False,
+) -> None:
+    """Serve collections of pictures, clips and texts: add items, search them, over HTTP and on a page.
+
+    Without --keys only this machine is served. Ctrl-C or SIGTERM ends it, once what was accepted is finished.
+    """
+    try:
+        from vlm.server.auth import read_keys
+        from vlm.server.embedder import EMBEDDERS, Embedder, ModelEmbedder
+        from vlm.server.run import serve as run
+        from vlm.server.settings import ENGINES, MB, Limits, Settings
+    except ModuleNotFoundError as error:
+        raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
+    from vlm.cli.session import check_model, space_of
+
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if model not in EMBEDDERS:
+        check_model(model)
+
+    def load() -> Embedder:
+        return EMBEDDERS[model]() if model in EMBEDDERS else ModelEmbedder(model, space_of(model), offline)
+
+    settings = Settings(
+        root=root.resolve(),
+        media=tuple(path.resolve() for path in media or ()),
+        urls=urls and not offline,
+        engine=engine,
+        page=page,
+        limits=Limits(body_bytes=body_mb * MB),
+    )
+    run(settings, load, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)

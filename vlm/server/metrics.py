@@ -1,0 +1,78 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ROUTES = re.compile(r"/v1/(collections|embeddings)|/healthz|/readyz|/metrics|/openapi\.json|/page")
+KNOWN = ("items", "search", "thumbnails", "videos")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+
+
+class Metrics:
+    """One server's; its own registry, so that two servers in a process do not share figures."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        of: dict[str, Any] = {"registry": self.registry}
+        self.requests = Counter(
+            "vlm_requests", "Answers by route, method and status.", ["route", "method", "status"], **of
+        )
+        self.seconds = Histogram("vlm_request_seconds", "From a request's header to its answer's end.", ["route"], **of)
+        self.batches = Histogram(
+            "vlm_embedding_batch", "Inputs embedded at once.", ["kind"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
+        )
+        self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind"], **of)
+        self.commits = Histogram("vlm_commit_seconds", "A durable write, of as many changes as came together.", **of)
+        self.changes = Counter("vlm_changes", "Changes that were made durable.", ["collection"], **of)
+        self.deaths = Gauge("vlm_decoder_deaths", "Decoding processes that a picture ended.", **of)
+        self.items = Gauge("vlm_items", "Entries of a collection.", ["collection"], **of)
+
+    def committed(self, collection: str, changes: int, seconds: float) -> None:
+        self.commits.observe(seconds)
+        self.changes.labels(collection).inc(changes)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class Measured:
+    """Counts and times every answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self.app, self.metrics, self.clock = app, metrics, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began, status = self.clock(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            route = route_of(scope["path"])
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.requests.labels(route, method, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(self.clock() - began)
+
+
+def route_of(path: str) -> str:
+    """A label of few values, whatever paths are asked for."""
+    found = ROUTES.match(path)
+    if found is None:
+        return "other"
+    parts = path.split("/")
+    inner = parts[4] if len(parts) > 4 and parts[4] in KNOWN else ""
+    return found.group() + (f"/{{name}}/{inner}" if inner else "")

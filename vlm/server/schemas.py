@@ -1,0 +1,213 @@
+"""What requests and answers look like; the OpenAPI document is made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
+Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)]
+Metadata: TypeAlias = dict[str, Any]
+SOURCES = ("path", "url", "image", "video", "text", "vector")
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    def exactly_one(self, names: Sequence[str]) -> None:
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(names)}; got {', '.join(given) or 'none'}")
+
+
+class Item(Body):
+    """Exactly one of `path`, `url`, `image`, `video`, `text` and `vector`."""
+
+    id: Id | None = Field(None, description="By default the SHA-256 of the content.")
+    path: Text | None = Field(None, description="Of a picture or clip below one of the server's folders.")
+    url: Text | None = Field(None, description="Of a picture or clip, where the server fetches URLs.")
+    image: str | None = Field(None, description="A picture in base64, or as a data: URL.")
+    video: str | None = Field(None, description="A clip in base64, or as a data: URL.")
+    text: Text | None = None
+    vector: Vector | None = Field(None, description="In the model's space; it is brought to length 1.")
+    metadata: Metadata = Field({}, description="Any JSON object; keys that begin with _ are the server's.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Item:
+        self.exactly_one(SOURCES)
+        return self
+
+
+class Items(Body):
+    items: list[Item] = Field(min_length=1)
+
+
+def several(key: str) -> Discriminator:
+    """Tells a body with a list of things under `key` from one thing, so that an error is about the right one."""
+    return Discriminator(lambda body: "many" if isinstance(body, dict) and key in body else "one")
+
+
+OneOrMany: TypeAlias = Annotated[Annotated[Item, Tag("one")] | Annotated[Items, Tag("many")], several("items")]
+
+
+class Failure(BaseModel):
+    code: str
+    message: str
+
+
+class Error(BaseModel):
+    error: Failure
+
+
+class ItemStatus(BaseModel):
+    id: str | None
+    status: Literal["added", "replaced", "refused"]
+    error: Failure | None = None
+
+
+class ItemsAnswer(BaseModel):
+    items: list[ItemStatus]
+
+
+class ItemAnswer(BaseModel):
+    id: str
+    metadata: Metadata
+
+
+class Query(Body):
+    """Exactly one of `text`, `image`, `video`, `vector` and `id`."""
+
+    text: Text | None = None
+    image: str | None = Field(None, description="A picture in base64, or as a data: URL.")
+    video: str | None = Field(None, description="A clip in base64, or as a data: URL.")
+    vector: Vector | None = None
+    id: Id | None = Field(None, description="An item of the collection: more like this.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Query:
+        self.exactly_one(("text", "image", "video", "vector", "id"))
+        return self
+
+
+class Options(Body):
+    top: int = Field(10, ge=1)
+    offset: int = Field(0, ge=0)
+    filter: dict[str, Any] | None = None
+    min_score: FiniteFloat | None = None
+
+
+class Search(Options, Query):
+    """One query."""
+
+
+class Searches(Options):
+    """Several queries with the same options."""
+
+    queries: list[Query] = Field(min_length=1)
+
+
+OneOrManySearches: TypeAlias = Annotated[
+    Annotated[Search, Tag("one")] | Annotated[Searches, Tag("many")], several("queries")
+]
+
+
+class Moment(BaseModel):
+    start: float
+    end: float
+
+
+class HitAnswer(BaseModel):
+    id: str
+    score: float
+    metadata: Metadata
+    moment: Moment | None = Field(None, description="Of a clip: the seconds that are nearest to the query.")
+
+
+class Hits(BaseModel):
+    hits: list[HitAnswer]
+
+
+class ManyHits(BaseModel):
+    results: list[Hits]
+
+
+class NewCollection(Body):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+
+
+class CollectionAnswer(BaseModel):
+    name: str
+    count: int
+    model: str
+    width: int
+
+
+class CollectionsAnswer(BaseModel):
+    collections: list[CollectionAnswer]
+
+
+class Deleted(BaseModel):
+    deleted: int
+
+
+class ImageUrl(Body):
+    url: str
+    detail: str | None = None
+
+
+class Part(Body):
+    """Exactly one of `text`, `image` and `image_url`."""
+
+    type: Literal["text", "image", "image_url", "input_text", "input_image"] | None = None
+    text: Text | None = None
+    image: str | None = Field(None, description="A picture in base64, or as a data: URL.")
+    image_url: ImageUrl | str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Part:
+        self.exactly_one(("text", "image", "image_url"))
+        return self
+
+
+class Embeddings(Body):
+    """OpenAI's request, whose inputs may be pictures too."""
+
+    model: str | None = None
+    input: Text | Part | Annotated[list[Text | Part], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = None
+
+
+class Embedding(BaseModel):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class EmbeddingsAnswer(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: Usage = Usage()
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
