@@ -141,9 +141,7 @@ def test_files_are_added_or_refused(seen: Seen, running: httpx.Client, tmp_path:
     (tmp_path / "good.png").write_bytes(picture("green"))
     (tmp_path / "bad.png").write_bytes(b"no picture")
     seen.page.get_by_role("tab", name="Upload").click()
-    seen.page.locator("input[type=file]:visible, .tabitem:visible input[type=file]").last.set_input_files(
-        [tmp_path / "good.png", tmp_path / "bad.png"]
-    )
+    seen.page.locator("input[type=file][multiple]").set_input_files([tmp_path / "good.png", tmp_path / "bad.png"])
     seen.page.get_by_text("good").first.wait_for()
     seen.page.get_by_label("Metadata of all of them").fill('{"year": 2024}')
     seen.page.get_by_role("button", name="Add", exact=True).click()
