@@ -51,7 +51,6 @@ OPTIONS = {
         "--keys",
         "--media",
         "--model",
-        "--no-page",
         "--offline",
         "--page",
         "--port",
