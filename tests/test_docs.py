@@ -34,7 +34,7 @@ def commands(language: str) -> list[tuple[str, str]]:
 
 
 SHOWN = commands("bash")
-LONG = tuple(f"vlm {name}" for name in "train eval export compare overlap score bench routing experts".split())
+LONG = tuple(f"vlm {name}" for name in "train eval export compare overlap score bench routing experts serve".split())
 RUN = [command for document, command in SHOWN if document == "README.md" and command.startswith("vlm ")]
 
 
@@ -59,7 +59,7 @@ def test_inputs_of_long_commands_are_there(command: str) -> None:
         from vlm.evaluation.tasks import cards_of
 
         assert cards_of(words[words.index("--tasks") + 1].split(","))
-    inner = words[1:3] if words[1] == "score" else words[1:2]
+    inner = words[1:3] if words[1] in ("score", "serve") else words[1:2]
     helped = subprocess.run([VLM, *inner, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0, helped.stderr
     for option in (word for word in words if word.startswith("--")):

@@ -11,11 +11,11 @@ from vlm.cli.options import Offline
 from vlm.cli.output import say
 from vlm.errors import VlmError, unknown
 
-app = typer.Typer(no_args_is_help=True, help="Serve a model over HTTP.", rich_markup_mode=None)
+app = typer.Typer(help="Serve a model over HTTP.", rich_markup_mode=None)
 
 
 @app.callback()
-def serve() -> None:
+def serve() -> None:  # without it a single command would take the place of the group
     """Serve a model over HTTP."""
 
 

@@ -15,7 +15,7 @@ from vlm.server.auth import Guarded, Keys
 from vlm.server.embedder import Embedder
 from vlm.server.limits import Bounded
 from vlm.server.metrics import Measured, Metrics
-from vlm.server.routes import state, v1
+from vlm.server.routes import ready_service, state, v1
 from vlm.server.schemas import Item, Items
 from vlm.server.service import Service
 from vlm.server.settings import Settings
@@ -58,6 +58,10 @@ def create_app(
     app.include_router(v1)
     _describe(app)
     signer = Signer()
+    if settings.page:
+        from vlm.server import page
+
+        page.mount(app, lambda: ready_service(app), keys, signer)
     guarded = Guarded(app, keys, signer)
     return Measured(Bounded(guarded, settings.limits), app.state.metrics)
 

@@ -24,8 +24,11 @@ from vlm.server.signing import Signer
 Role = Literal["read", "write"]
 LEAST = 16
 """Characters of a key."""
-OPEN = ("/healthz", "/readyz", "/openapi.json", "/")
+OPEN = ("/healthz", "/readyz", "/openapi.json", "/", "/favicon.ico")
 PAGE = "/page"
+NOTHING = "default-src 'none'; sandbox"
+OURS = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
+"""The page runs what this server gives it and fetches nothing from elsewhere."""
 READING = re.compile(r"/v1/(embeddings|collections/[^/]+/search)")
 """What is sent with POST and changes nothing."""
 
@@ -102,7 +105,7 @@ class Guarded:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Content-Security-Policy", "default-src 'none'; sandbox")
+                headers.setdefault("Content-Security-Policy", OURS if scope["path"].startswith(PAGE) else NOTHING)
             await send(message)
 
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -34,12 +34,16 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
 
 
-def service(request: Request) -> Service:
+def ready_service(app: FastAPI) -> Service:
     """Raises `ApiError` 503 until the model is loaded."""
-    found = getattr(request.app.state, "service", None)
+    found: Service | None = getattr(app.state, "service", None)
     if found is None:
         raise ApiError(503, "not_ready", "the model is being loaded", {"Retry-After": "2"})
     return found
+
+
+def service(request: Request) -> Service:
+    return ready_service(request.app)
 
 
 # Keys are looked at before any route is (`auth.py`); here they are told to readers of the schema.

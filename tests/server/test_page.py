@@ -1,0 +1,169 @@
+"""The page in a real browser: headless Chromium, found on PATH or named by `$VLM_CHROMIUM`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from serving import CLIP, picture, served
+
+from vlm.server.auth import Keys
+from vlm.server.settings import Settings
+
+pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[serve])")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = "<img src=x onerror=alert(1)>"
+READ, WRITE = "r" * 20, "w" * 20
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip: vlm[dev])")
+    path = os.environ.get("VLM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} on PATH, and VLM_CHROMIUM is not set")
+    # Chromium's own sandbox does not start for root, as whom containers run.
+    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with served(Settings(root=tmp_path_factory.mktemp("root"), page=True)) as client:
+        client.post("/v1/collections", json={"name": "holiday"})
+        add = "/v1/collections/holiday/items"
+        for colour in ("red", "orange", "yellow", "lime", "cyan", "blue"):
+            client.post(add, files={"file": (f"{colour}.png", picture(colour, (640, 480)))}, data={"id": colour})
+        with CLIP.open("rb") as file:
+            client.post(add, files={"file": ("night.mp4", file)}, data={"id": "night"})
+        client.post(add, json={"id": HOSTILE, "text": HOSTILE})
+        yield client
+
+
+@dataclass
+class Seen:
+    page: Page
+    troubles: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        return [str(figure.get_attribute("data-id")) for figure in self.page.locator(".found figure").all()]
+
+    def search(self, words: str, count: str) -> None:
+        self.page.get_by_label("Words").fill(words)
+        self.page.get_by_role("button", name="Search", exact=True).click()
+        self.page.get_by_text(count).wait_for()
+
+
+@pytest.fixture
+def seen(browser: Browser, running: httpx.Client) -> Iterator[Seen]:
+    """The page opened; afterwards nothing may have gone wrong, and nothing been asked of anybody else."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    found = Seen(context.new_page())
+    found.page.set_default_timeout(60_000)
+    found.page.on("console", lambda m: found.troubles.append(m.text) if m.type == "error" else None)
+    found.page.on("pageerror", lambda error: found.troubles.append(str(error)))
+    found.page.on("dialog", lambda dialog: (found.troubles.append(dialog.message), dialog.dismiss()))
+    found.page.on("request", lambda asked: found.requests.append(asked.url))
+    found.page.goto(f"{running.base_url}")
+    found.page.get_by_label("Words").wait_for()
+    found.page.wait_for_function("[...document.querySelectorAll('input')].some((field) => field.value === 'holiday')")
+    yield found
+    context.close()
+    assert found.troubles == []
+    own = (f"http://127.0.0.1:{running.base_url.port}/", "data:", "blob:")
+    assert [url for url in found.requests if not url.startswith(own)] == []
+
+
+def test_words_find_pictures(seen: Seen, tmp_path: Path) -> None:
+    seen.search("blue", "8 of 8 in holiday")
+    assert seen.names()[0] == "blue"
+    images = seen.page.locator(".found img")
+    seen.page.wait_for_function(
+        "[...document.querySelectorAll('.found img')].every((i) => i.complete && i.naturalWidth)"
+    )
+    assert images.count() == 6
+    scores = [float(text) for text in seen.page.locator(".found .score").all_text_contents()]
+    assert scores == sorted(scores, reverse=True)
+    assert seen.page.locator(".found .words").inner_text() == HOSTILE
+    seen.page.screenshot(path=os.environ.get("VLM_SCREENSHOT") or tmp_path / "page.png", full_page=True)
+
+
+def test_more_like_this_and_filters(seen: Seen) -> None:
+    seen.search("blue", "8 of 8 in holiday")
+    seen.page.locator('figure[data-id="red"]').get_by_role("button").click()
+    seen.page.get_by_text("7 of 8 in holiday").wait_for()
+    assert "red" not in seen.names()
+    seen.page.get_by_label("Filter").fill('{"_name": {"in": ["lime.png", "cyan.png"]}}')
+    seen.search("lime", "2 of 8 in holiday")
+    assert seen.names() == ["lime", "cyan"]
+    seen.page.get_by_label("Filter").fill("{")
+    seen.search("lime", "expected a JSON object")
+    assert seen.names() == []
+
+
+def test_a_clip_opens_at_the_moment(seen: Seen, running: httpx.Client) -> None:
+    seen.search("black", "8 of 8 in holiday")
+    hits = running.post("/v1/collections/holiday/search", json={"text": "black"}).json()["hits"]
+    start = next(hit["moment"]["start"] for hit in hits if hit["id"] == "night")
+    video = seen.page.locator('figure[data-id="night"] video')
+    assert f"#t={start:.2f}," in str(video.get_attribute("src"))
+    can = seen.page.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.42E01E\"')")
+    if can:
+        seen.page.wait_for_function("document.querySelector('.found video').readyState >= 1")
+        assert video.evaluate("(v) => v.currentTime") == pytest.approx(start, abs=0.2)
+
+
+def test_a_picture_that_is_dropped_finds_its_like(seen: Seen, tmp_path: Path) -> None:
+    (tmp_path / "q.png").write_bytes(picture("cyan"))
+    seen.page.locator("input[type=file]").first.set_input_files(tmp_path / "q.png")
+    seen.page.get_by_text("8 of 8 in holiday").wait_for()
+    assert seen.names()[0] == "cyan"
+
+
+def test_files_are_added_or_refused(seen: Seen, running: httpx.Client, tmp_path: Path) -> None:
+    running.post("/v1/collections", json={"name": "a-new-one"})
+    seen.page.reload()
+    seen.page.wait_for_function("[...document.querySelectorAll('input')].some((field) => field.value === 'a-new-one')")
+    (tmp_path / "good.png").write_bytes(picture("green"))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    seen.page.get_by_role("tab", name="Upload").click()
+    seen.page.locator("input[type=file][multiple]").set_input_files([tmp_path / "good.png", tmp_path / "bad.png"])
+    seen.page.get_by_text("good").first.wait_for()
+    seen.page.get_by_label("Metadata of all of them").fill('{"year": 2024}')
+    seen.page.get_by_role("button", name="Add", exact=True).click()
+    seen.page.get_by_text("1 added, 1 refused.").wait_for()
+    hits = running.post("/v1/collections/a-new-one/search", json={"text": "green"}).json()["hits"]
+    assert [hit["metadata"]["year"] for hit in hits] == [2024]
+    running.delete("/v1/collections/a-new-one")
+
+
+def test_with_keys_the_page_asks_for_one(browser: Browser, tmp_path: Path) -> None:
+    keys = Keys({READ: "read", WRITE: "write"})
+    with served(Settings(root=tmp_path, page=True), keys=keys) as client:
+        client.post("/v1/collections", json={"name": "c"}, headers={"Authorization": f"Bearer {WRITE}"})
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"{client.base_url}/page/")
+        page.get_by_label("username").fill("read")
+        page.get_by_label("password").fill(READ)
+        assert page.get_by_label("Words").count() == 0
+        page.get_by_role("button", name="Login").click()
+        page.get_by_label("Words").wait_for()
+        page.close()
+        refused: Any = client.post("/page/login", data={"username": "write", "password": READ})
+        assert refused.status_code == 400
+        assert client.get("/page/config").status_code == 401
