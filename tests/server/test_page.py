@@ -16,7 +16,7 @@ from serving import CLIP, picture, served
 from vlm.server.auth import Keys
 from vlm.server.settings import Settings
 
-pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[serve])")
+pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[page])")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,9 @@ def retrieval(
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
     from vlm.cli.session import check_model, space_of
 
+    if page and find_spec("gradio") is None:
+        say("no page: it needs gradio (pip: vlm[page])")
+        page = False
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     if model not in EMBEDDERS:
