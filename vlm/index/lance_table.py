@@ -24,6 +24,8 @@ from vlm.index.base import Metadata, Vectors, Where
 
 TABLE = "entries"
 VERSION = b"1"
+INDEX_CACHE, METADATA_CACHE = 2**28, 2**26
+"""Bytes. By default LanceDB keeps a gigabyte of what it has read of old versions, and each write makes one."""
 
 
 def schema(width: int, model: str) -> pa.Schema:
@@ -88,7 +90,8 @@ def open_table(place: str, options: Mapping[str, str] | None, snapshot: str | No
 
 
 def _connect(place: str, options: Mapping[str, str] | None) -> Any:
-    return lancedb.connect(place, storage_options=dict(options or {}))
+    session = lancedb.Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
+    return lancedb.connect(place, storage_options=dict(options or {}), session=session)
 
 
 def indexed(table: Any, column: str) -> bool:
