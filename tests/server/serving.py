@@ -71,13 +71,13 @@ class ServerProcess:
     def end(self, number: int = signal.SIGTERM) -> int:
         os.kill(self.process.pid, number)
         self.client.close()
-        code = self.process.wait(30)
+        code = self.process.wait(120)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
 
 
-def wait(what: Callable[[], Any], seconds: float = 20) -> None:
+def wait(what: Callable[[], Any], seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "waited in vain"

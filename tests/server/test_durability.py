@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -79,8 +80,8 @@ def test_a_termination_finishes_what_was_accepted(tmp_path: Path) -> None:
     threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    metrics = f"{server.client.base_url}/metrics"
-    wait(lambda: 'route="/v1/collections/{name}/items"' in httpx.get(metrics).text or answers)
+    begun = re.compile(r'vlm_embedding_batch_count{kind="image"} [1-9]')
+    wait(lambda: begun.search(server.client.get("/metrics").text))
     assert server.end() == 0
     for thread in threads:
         thread.join()
