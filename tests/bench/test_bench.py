@@ -46,6 +46,8 @@ def test_small_benchmarks_agree_with_their_references(monkeypatch: pytest.Monkey
 def test_alignment_losses_agree_with_their_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alignment, "BATCH", 16)
     monkeypatch.setattr(alignment, "WIDTH", 8)
+    # Memory is measured in a fork, which waits for ever where torch's threads have run before, as they have here.
+    monkeypatch.setattr(alignment, "peak_megabytes", lambda function: None)
     results = [benchmark(1) for benchmark in (alignment._clip, alignment._siglip)]
     assert all(isinstance(r, Ratio) or (isinstance(r, Missing) and r.why) for r in results)
 
