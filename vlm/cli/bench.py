@@ -7,12 +7,15 @@ from dataclasses import asdict
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlm.cli.options import AsJson
-from vlm.cli.output import emit, table, working
+from vlm.cli.output import emit, say, table, working
+
+if TYPE_CHECKING:
+    from vlm.bench.timing import Result, Say
 
 
 class Suite(str, Enum):
@@ -59,7 +62,7 @@ def bench(
         _soak(minutes, as_json)
         return
     from vlm.bench import alignment, decode, metrics, moe, retrieval, video, vision
-    from vlm.bench.timing import Ratio, Result, Say
+    from vlm.bench.timing import Ratio
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
         "metrics": [metrics.run],
@@ -71,20 +74,32 @@ def bench(
         "alignment": [alignment.run],
         "retrieval": [partial(retrieval.run, limit=limit)],
     }
+    results: list[Result] = []
     with working(f"bench {suite.value}") as advance:
-        results = [result for run in suites[suite.value] for result in run(rounds, lambda text: advance(-1, text))]
+        for run in suites[suite.value]:
+            for result in run(rounds, lambda text: advance(-1, text)):
+                results.append(result)
+                # At once: the whole takes long, and what was measured is not to be lost with it.
+                say(f"{result.what}, {result.peer}: {_times(result)}")
     if as_json:
         emit({"results": [asdict(result) for result in results]})
         return
     rows = []
     for result in results:
         if isinstance(result, Ratio):
-            times = f"{result.times:.3g} ({result.least:.3g} to {result.most:.3g})"
             seconds = [f"{result.ours_seconds:.3g}", f"{result.peer_seconds:.3g}"]
-            rows.append([result.what, result.peer, *seconds, times, result.note])
+            rows.append([result.what, result.peer, *seconds, _times(result), result.note])
         else:
-            rows.append([result.what, result.peer, "", "", "not measured", result.why])
+            rows.append([result.what, result.peer, "", "", _times(result), result.why])
     table(["what", "peer", "ours, s", "peer, s", "times faster", "note"], rows)
+
+
+def _times(result: Result) -> str:
+    from vlm.bench.timing import Missing
+
+    if isinstance(result, Missing):
+        return "not measured"
+    return f"{result.times:.3g} ({result.least:.3g} to {result.most:.3g})"
 
 
 def _length(limit: int, rounds: int, to: Path | None, as_json: bool) -> None:

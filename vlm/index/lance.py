@@ -13,7 +13,6 @@ writes at a time; others see what was there when they opened.
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -26,6 +25,7 @@ from lancedb.index import FTS
 
 from vlm.errors import BadInput
 from vlm.index import checks
+from vlm.index import lance_partitions as partitions
 from vlm.index import lance_table as tables
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.index.exact import plain
@@ -37,8 +37,8 @@ from vlm.index.lock import WriterLock
 from vlm.index.memory import Entries
 
 EXACT_LIMIT = 100_000
-PROBED, LEAST_PROBES = 0.1, 20
-"""Of some sqrt(N) partitions this share is searched, and no fewer; three times as many for a filtered search."""
+FILTERED = 3
+"""Times as many partitions are visited by a filtered search."""
 Answer = TypeVar("Answer")
 
 
@@ -53,6 +53,7 @@ class LanceIndex(Index):
         self._changes = Changes(table, model)
         self._upkeep = Upkeep(table, exact_limit, self._outgrown)
         self._memory: Entries | None = None
+        self._partitions: partitions.Partitions | None = None
         self._load()
 
     @classmethod
@@ -131,15 +132,13 @@ class LanceIndex(Index):
         if (memory := self._memory) is not None:
             return memory.search(queries, top, where, min_score)
         fits, sql = compiled(where), tables.at_least(where)
-        partitions = math.isqrt(len(self))
-        probes = max(LEAST_PROBES, int(PROBED * partitions)) * (1 if where is None else 3)
+        if not len(queries):
+            return []
 
-        def ask(count: int) -> list[list[Hit]]:
-            if not len(queries):
-                return []
-            asked = self._table.search(list(queries)).distance_type("dot").limit(count)
-            asked = asked.minimum_nprobes(min(probes, partitions + 1)).maximum_nprobes(0)
-            asked = asked.select(["id", "vector", "metadata", "_distance"])
+        def ask(count: int, everywhere: bool) -> list[list[Hit]]:
+            known = None if everywhere else self._partitions
+            probes = None if known is None else known.probes * (1 if where is None else FILTERED)
+            asked = partitions.near(self._table, queries, count, probes, ["id", "vector", "metadata"])
             found = (asked if sql is None else asked.where(sql, prefilter=True)).to_arrow()
             of = found["query_index"].to_numpy() if "query_index" in found.column_names else np.zeros(len(found))
             return [_scored(query, found.filter(of == q)) for q, query in enumerate(queries)]
@@ -152,7 +151,7 @@ class LanceIndex(Index):
         fits, sql = compiled(where), tables.at_least(where)
         self._index_words()
 
-        def ask(count: int) -> list[list[Hit]]:
+        def ask(count: int, everywhere: bool) -> list[list[Hit]]:
             asked = self._table.search(query, query_type="fts", fts_columns="text").limit(count)
             asked = asked.select(["id", "metadata", "_score"])
             found = (asked if sql is None else asked.where(sql, prefilter=True)).to_list()
@@ -209,7 +208,7 @@ class LanceIndex(Index):
     def _load(self) -> None:
         with tables.told(self.place):
             if self._table.count_rows() > self.exact_limit:
-                self._memory = None
+                self._partitions, self._memory = partitions.of(self._table), None
                 if self._frozen is None:
                     self._upkeep.begin()
                 return
@@ -243,22 +242,23 @@ class LanceIndex(Index):
                 return ask()
 
     def _enough(
-        self, ask: Callable[[int], list[list[Hit]]], top: int, fits: Callable[[Hit], bool], *, filtered: bool
+        self, ask: Callable[[int, bool], list[list[Hit]]], top: int, fits: Callable[[Hit], bool], *, filtered: bool
     ) -> list[list[Hit]]:
-        """Ask for more until the engine has no more or enough of them fit: its filter lets more through than ours."""
-        count = 2 * top if filtered else top
+        """Ask for more, and everywhere, until enough fit or there are no more: the engine's filter passes more."""
+        count, everywhere = 2 * top if filtered else top, False
         while True:
-            found = self._read(partial(ask, count))
+            found = self._read(partial(ask, count, everywhere))
             hits = [[hit for hit in some if fits(hit)][:top] for some in found]
-            if not any(len(kept) < top and len(some) >= count for kept, some in zip(hits, found, strict=True)):
+            short = [len(some) for kept, some in zip(hits, found, strict=True) if len(kept) < top]
+            if not short or (everywhere and max(short) < count):
                 return hits
-            count *= 4
+            everywhere, count = True, count * 4 if max(short) >= count else count
 
     def _outgrown(self) -> None:
-        """The index of partitions is there: memory is given back."""
+        """The index of partitions is there, or made anew: memory is given back."""
         with self._writing:
             self._changes.write()
-            self._memory = None
+            self._partitions, self._memory = partitions.of(self._table), None
 
     def _index_words(self) -> None:
         """Full text search reads the table: what is not written yet is written first."""

@@ -8,6 +8,7 @@ The model is named in the schema's metadata, which is written with the table and
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ from vlm.index.base import Metadata, Vectors, Where
 
 TABLE = "entries"
 VERSION = b"1"
-INDEX_CACHE, METADATA_CACHE = 2**28, 2**26
+METADATA_CACHE = 2**26
 """Bytes. By default LanceDB keeps a gigabyte of what it has read of old versions, and each write makes one."""
+INDEX_SHARE = 0.25
+"""Of the machine's memory, for partitions that were read. One that is not kept is read again by each search."""
 
 
 def schema(width: int, model: str) -> pa.Schema:
@@ -90,7 +93,10 @@ def open_table(place: str, options: Mapping[str, str] | None, snapshot: str | No
 
 
 def _connect(place: str, options: Mapping[str, str] | None) -> Any:
-    session = lancedb.Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**32
+    session = lancedb.Session(
+        index_cache_size_bytes=int(INDEX_SHARE * memory), metadata_cache_size_bytes=METADATA_CACHE
+    )
     return lancedb.connect(place, storage_options=dict(options or {}), session=session)
 
 

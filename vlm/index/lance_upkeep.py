@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from lancedb.index import BTree, IvfFlat
-
-from vlm.index.lance_table import indexed
+from vlm.index import lance_partitions as partitions
 
 WRITES, ROWS = 256, 20_000
 """After so many writes, or so many rows written that the index of partitions does not hold, upkeep begins."""
@@ -22,12 +19,12 @@ Done = TypeVar("Done")
 
 
 class Upkeep:
-    """Of one table. `outgrown` is called once it has more than `limit` rows and an index of partitions over them."""
+    """Of one table. `outgrown` is called when it has more than `limit` rows and an index of partitions over them."""
 
     def __init__(self, table: Any, limit: int, outgrown: Callable[[], None]):
         self._table, self._limit, self._outgrown = table, limit, outgrown
         self._writes = self._rows = 0
-        self._partitioned = indexed(table, "vector")
+        self._partitioned = partitions.of(table) is not None
         self._thread: threading.Thread | None = None
 
     def written(self, rows: int) -> None:
@@ -51,18 +48,16 @@ class Upkeep:
     def _run(self) -> None:
         try:
             patient(self._all)
+            while partitions.behind(self._table) >= ROWS:  # what came meanwhile
+                patient(self._all)
         except Exception:
             return  # LanceDB's, of any class; nothing is lost, and the next write that is due begins again
 
     def _all(self) -> None:
         # Versions that have names are not to go, and LanceDB does not pass over them.
         self._table.optimize(cleanup_older_than=timedelta(days=36500) if self._table.tags.list() else KEPT)
-        rows = self._table.count_rows()
-        if rows > max(self._limit, 0):
-            if not indexed(self._table, "vector"):
-                self._table.create_index("id", config=BTree())
-                cells = IvfFlat(distance_type="dot", num_partitions=math.isqrt(rows))
-                self._table.create_index("vector", config=cells)
+        if self._table.count_rows() > self._limit:
+            partitions.update(self._table)
             self._partitioned = True
             self._outgrown()
 
