@@ -134,8 +134,10 @@ def data(count: int, width: int) -> tuple[Vectors, Vectors]:
         rows = rng.standard_normal((number, width), dtype=np.float32)
         rows *= SPREAD
         rows += centres[rng.choice(len(centres), size=number, p=shares)]
-        rows = (rows * scale_D) @ turned
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+        rows *= scale_D
+        rows @= turned
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
 
     return drawn(count), drawn(ASKED)
 

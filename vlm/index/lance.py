@@ -28,17 +28,16 @@ from vlm.index import checks
 from vlm.index import lance_partitions as partitions
 from vlm.index import lance_table as tables
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
-from vlm.index.exact import plain
 from vlm.index.filters import compiled
 from vlm.index.fusion import fused
 from vlm.index.lance_changes import Changes
+from vlm.index.lance_recent import Recent
+from vlm.index.lance_search import by_words, joined, nearest
 from vlm.index.lance_upkeep import Upkeep
 from vlm.index.lock import WriterLock
 from vlm.index.memory import Entries
 
 EXACT_LIMIT = 100_000
-FILTERED = 3
-"""Times as many partitions are visited by a filtered search."""
 Answer = TypeVar("Answer")
 
 
@@ -51,9 +50,11 @@ class LanceIndex(Index):
         self._writing = threading.RLock()
         self._lock = WriterLock(None if tables.remote(place) else Path(place) / "writer.lock")
         self._changes = Changes(table, model)
-        self._upkeep = Upkeep(table, exact_limit, self._outgrown)
+        self._upkeep = Upkeep(table, exact_limit, self._begun, self._done)
         self._memory: Entries | None = None
         self._partitions: partitions.Partitions | None = None
+        self._recent: Recent | None = None
+        """Beyond memory what the partitions do not hold, once this process has updated them or begun to."""
         self._load()
 
     @classmethod
@@ -112,13 +113,18 @@ class LanceIndex(Index):
         vectors, texts = checks.entries(self.place, self.width, ids, vectors, metadata)
         with self._changing():
             self._changes.upsert(ids, vectors, texts)
+            rows = [json.loads(text) for text in texts]
+            if self._recent is not None:
+                self._recent.upsert(ids, vectors, rows)
             if self._memory is not None:
-                self._memory.upsert(ids, vectors, [json.loads(text) for text in texts])
+                self._memory.upsert(ids, vectors, rows)
             else:
                 self._write()
 
     def delete(self, ids: Sequence[str]) -> int:
         with self._changing():
+            if self._recent is not None:
+                self._recent.delete(ids)
             if self._memory is None:
                 self._changes.delete(ids)
                 return self._write()
@@ -131,33 +137,20 @@ class LanceIndex(Index):
         queries = checks.queries(self.place, self.width, vectors, top)
         if (memory := self._memory) is not None:
             return memory.search(queries, top, where, min_score)
-        fits, sql = compiled(where), tables.at_least(where)
-        if not len(queries):
-            return []
-
-        def ask(count: int, everywhere: bool) -> list[list[Hit]]:
-            known = None if everywhere else self._partitions
-            probes = None if known is None else known.probes * (1 if where is None else FILTERED)
-            asked = partitions.near(self._table, queries, count, probes, ["id", "vector", "metadata"])
-            found = (asked if sql is None else asked.where(sql, prefilter=True)).to_arrow()
-            of = found["query_index"].to_numpy() if "query_index" in found.column_names else np.zeros(len(found))
-            return [_scored(query, found.filter(of == q)) for q, query in enumerate(queries)]
-
-        found = self._enough(ask, top, lambda hit: fits(hit.metadata), filtered=where is not None)
-        return [[hit for hit in hits if min_score is None or hit.score >= min_score] for hits in found]
+        compiled(where)
+        recent = self._recent
+        fast = recent is not None and recent.complete
+        # The recent first: what moves into the index meanwhile is then found twice, and not missed.
+        newer = recent.search(queries, top, where) if recent is not None else [[]] * len(queries)
+        older = self._read(partial(nearest, self._table, queries, top, where, self._partitions, indexed_only=fast))
+        hits = [joined(new, old, top) for new, old in zip(newer, older, strict=True)]
+        return [[hit for hit in some if min_score is None or hit.score >= min_score] for some in hits]
 
     def search_text(self, query: str, top: int, *, where: Where | None = None) -> list[Hit]:
         """The entries whose metadata's `text` has the query's words, best first by BM25, which is their score."""
-        fits, sql = compiled(where), tables.at_least(where)
+        compiled(where)
         self._index_words()
-
-        def ask(count: int, everywhere: bool) -> list[list[Hit]]:
-            asked = self._table.search(query, query_type="fts", fts_columns="text").limit(count)
-            asked = asked.select(["id", "metadata", "_score"])
-            found = (asked if sql is None else asked.where(sql, prefilter=True)).to_list()
-            return [[Hit(row["id"], row["_score"], json.loads(row["metadata"])) for row in found]]
-
-        return self._enough(ask, top, lambda hit: fits(hit.metadata), filtered=where is not None)[0]
+        return self._read(partial(by_words, self._table, query, top, where))
 
     def search_hybrid(self, vector: Vectors, text: str, top: int, *, where: Where | None = None) -> list[Hit]:
         """By a vector `[D]` and by words, the two orders joined by reciprocal rank fusion, whose score it is."""
@@ -209,7 +202,9 @@ class LanceIndex(Index):
         with tables.told(self.place):
             if self._table.count_rows() > self.exact_limit:
                 self._partitions, self._memory = partitions.of(self._table), None
-                if self._frozen is None:
+                behind = self._partitions is None or partitions.behind(self._table) > 0
+                self._recent = None if behind else Recent(self.width, complete=True)
+                if self._frozen is None and behind:
                     self._upkeep.begin()
                 return
             memory = Entries(self.width)
@@ -241,23 +236,20 @@ class LanceIndex(Index):
             with tables.told(self.place):
                 return ask()
 
-    def _enough(
-        self, ask: Callable[[int, bool], list[list[Hit]]], top: int, fits: Callable[[Hit], bool], *, filtered: bool
-    ) -> list[list[Hit]]:
-        """Ask for more, and everywhere, until enough fit or there are no more: the engine's filter passes more."""
-        count, everywhere = 2 * top if filtered else top, False
-        while True:
-            found = self._read(partial(ask, count, everywhere))
-            hits = [[hit for hit in some if fits(hit)][:top] for some in found]
-            short = [len(some) for kept, some in zip(hits, found, strict=True) if len(kept) < top]
-            if not short or (everywhere and max(short) < count):
-                return hits
-            everywhere, count = True, count * 4 if max(short) >= count else count
-
-    def _outgrown(self) -> None:
-        """The index of partitions is there, or made anew: memory is given back."""
+    def _begun(self) -> int:
+        """The index of partitions is about to be made or updated: what is written from now on may not be in it."""
         with self._writing:
             self._changes.write()
+            if self._recent is None:
+                self._recent = Recent(self.width, complete=False)
+            return self._recent.mark()
+
+    def _done(self, mark: int) -> None:
+        """It holds what was there at the mark. Memory is given back."""
+        with self._writing:
+            self._changes.write()
+            if self._recent is not None:
+                self._recent.forget(mark)
             self._partitions, self._memory = partitions.of(self._table), None
 
     def _index_words(self) -> None:
@@ -294,10 +286,3 @@ class _Change:
         if isinstance(error, Exception):
             with tables.told(self._index.place):
                 raise error
-
-
-def _scored(query_D: Vectors, found: Any) -> list[Hit]:
-    """Rows as hits, scored as the exact scan scores them."""
-    ids, vectors, metadata = tables.content(found)
-    scores = plain(vectors, query_D)
-    return [Hit(ids[row], float(scores[row]), metadata[row]) for row in np.argsort(-scores, kind="stable")]

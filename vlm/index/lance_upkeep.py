@@ -19,10 +19,11 @@ Done = TypeVar("Done")
 
 
 class Upkeep:
-    """Of one table. `outgrown` is called when it has more than `limit` rows and an index of partitions over them."""
+    """Of one table. Where it has more than `limit` rows, `begun` is called before its index of partitions is brought up
+    to date, and `done` after, with what `begun` gave."""
 
-    def __init__(self, table: Any, limit: int, outgrown: Callable[[], None]):
-        self._table, self._limit, self._outgrown = table, limit, outgrown
+    def __init__(self, table: Any, limit: int, begun: Callable[[], int], done: Callable[[int], None]):
+        self._table, self._limit, self._begun, self._done = table, limit, begun, done
         self._writes = self._rows = 0
         self._partitioned = partitions.of(table) is not None
         self._thread: threading.Thread | None = None
@@ -54,12 +55,14 @@ class Upkeep:
             return  # LanceDB's, of any class; nothing is lost, and the next write that is due begins again
 
     def _all(self) -> None:
+        large = self._table.count_rows() > self._limit
+        mark = self._begun() if large else 0
         # Versions that have names are not to go, and LanceDB does not pass over them.
         self._table.optimize(cleanup_older_than=timedelta(days=36500) if self._table.tags.list() else KEPT)
-        if self._table.count_rows() > self._limit:
+        if large:
             partitions.update(self._table)
             self._partitioned = True
-            self._outgrown()
+            self._done(mark)
 
 
 def patient(do: Callable[[], Done]) -> Done:
