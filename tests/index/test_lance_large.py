@@ -1,4 +1,4 @@
-"""The LanceDB index beyond memory: partitions that are visited, entries that they do not hold yet, and both together."""
+"""The LanceDB index beyond memory: partitions that are visited, and entries that they do not hold yet."""
 
 from __future__ import annotations
 
