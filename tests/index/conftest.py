@@ -1,4 +1,4 @@
-"""The engines, each as two functions: make an index and open it again."""
+"""The engines, each as functions: make an index, open it again, drop it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vlm.index import create_index, open_index
+from vlm.index import create_index, drop_index, open_index, there
 from vlm.index.base import Index
 
 
@@ -22,6 +22,8 @@ class Engine:
     name: str
     make: Callable[[], Index]
     again: Callable[..., Index]
+    drop: Callable[[], None]
+    there: Callable[[], bool]
 
 
 def need(package: str) -> None:
@@ -49,7 +51,13 @@ def object_storage() -> Iterator[dict[str, str]]:
 
 
 def folder_engine(name: str, folder: Path) -> Engine:
-    return Engine(name, lambda: create_index(folder, 8, "m", engine=name), lambda **how: open_index(folder, **how))
+    return Engine(
+        name,
+        lambda: create_index(folder, 8, "m", engine=name),
+        lambda **how: open_index(folder, **how),
+        lambda: drop_index(folder),
+        lambda: there(folder),
+    )
 
 
 @pytest.fixture(params=["flat", "lance", "lance partitioned", "qdrant", "s3"])
@@ -59,15 +67,18 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
         return folder_engine(kind, tmp_path / "i")
     if kind == "qdrant":
         need("qdrant_client")
-        from qdrant_client import QdrantClient
+        import qdrant_client
 
-        from vlm.index.qdrant import QdrantIndex
-
-        client: Any = QdrantClient(":memory:")
+        client: Any = qdrant_client.QdrantClient(":memory:")
+        # The client's local mode stands in for a server.
+        request.getfixturevalue("monkeypatch").setattr(qdrant_client, "QdrantClient", lambda **how: client)
+        place = "http://127.0.0.1:6333/photos"
         return Engine(
             kind,
-            lambda: QdrantIndex.create(client, "photos", 8, "m"),
-            lambda **how: QdrantIndex.open(client, "photos", **how),
+            lambda: create_index(place, 8, "m"),
+            lambda **how: open_index(place, **how),
+            lambda: drop_index(place),
+            lambda: there(place),
         )
     need("lancedb")
     if kind == "lance":
@@ -78,6 +89,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
             kind,
             lambda: create_index(place, 8, "m", options=storage),
             lambda **how: open_index(place, options=storage, **how),
+            lambda: drop_index(place, options=storage),
+            lambda: there(place, options=storage),
         )
     from vlm.index.lance import LanceIndex
 
@@ -86,4 +99,6 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
         kind,
         lambda: LanceIndex.create(tmp_path / "i", 8, "m", exact_limit=-1),
         lambda **how: LanceIndex.open(tmp_path / "i", exact_limit=-1, **how),
+        lambda: drop_index(tmp_path / "i"),
+        lambda: there(tmp_path / "i"),
     )

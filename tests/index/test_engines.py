@@ -54,6 +54,17 @@ def test_search_is_the_exact_order_with_the_exact_scores(engine: Engine) -> None
     assert index.search(queries[:0], 3) == []
 
 
+def test_everything_is_read_at_once(engine: Engine) -> None:
+    index = filled(engine)
+    assert {number(id): metadata for id, metadata in index.items()} == {i: row(i) for i in range(120)}
+    some = [id for id in index if number(id) % 7 == 0]
+    assert index.known([*some, "nobody"]) == {id: row(number(id)) for id in some}
+    assert index.known([]) == {}
+    ids, vectors = index.vectors()
+    assert sorted(ids) == sorted(index)
+    np.testing.assert_array_equal(vectors, unit(120)[[number(id) for id in ids]])
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -238,3 +249,19 @@ def test_threads_search_while_one_writes(engine: Engine) -> None:
         reader.join()
     assert not failed, failed[0]
     assert len(index) == 67
+
+
+def test_a_dropped_index_is_gone_with_its_snapshots(engine: Engine) -> None:
+    assert not engine.there()
+    with pytest.raises(BadInput, match="got none"):
+        engine.drop()
+    index = filled(engine, 5)
+    snapshot = index.snapshot()
+    index.close()
+    assert engine.there()
+    engine.drop()
+    assert not engine.there()
+    for how in ({}, {"snapshot": snapshot}):
+        with pytest.raises(BadInput):
+            engine.again(**how)
+    assert len(filled(engine, 3)) == 3

@@ -42,7 +42,7 @@ def test_as_many_partitions_are_visited_as_the_vectors_need(
     index.upsert([str(row) for row in range(len(vectors))], vectors)
     index.commit()
     index.wait()
-    known = index._partitions
+    known = index._stored._partitions
     assert known is not None
     assert least <= known.probes <= most
     wanted = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
@@ -50,7 +50,7 @@ def test_as_many_partitions_are_visited_as_the_vectors_need(
     shared = [len({hit.id for hit in hits} & set(map(str, rows))) for hits, rows in zip(found, wanted, strict=True)]
     assert np.mean(shared) >= 9.9
     index.close()
-    assert LanceIndex.open(tmp_path / "i", exact_limit=1000)._partitions == known
+    assert LanceIndex.open(tmp_path / "i", exact_limit=1000)._stored._partitions == known
 
 
 def test_it_equals_a_plain_scan_while_everything_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

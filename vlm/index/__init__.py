@@ -9,6 +9,7 @@ Nothing here knows a model.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from vlm.errors import BadInput, unknown
 from vlm.index.base import Hit, Index
 
-__all__ = ["Hit", "Index", "create_index", "open_index", "there"]
+__all__ = ["Hit", "Index", "create_index", "drop_index", "open_index", "there"]
 
 ENGINES = {"flat": None, "lance": "lancedb", "qdrant": "qdrant_client"}
 """With the package that each needs."""
@@ -93,6 +94,23 @@ def there(place: str | Path, *, options: Mapping[str, str] | None = None) -> boo
     from vlm.index import qdrant
 
     return qdrant.there(*_server(str(place), options))
+
+
+def drop_index(place: str | Path, *, options: Mapping[str, str] | None = None) -> None:
+    """Remove the index at `place` with its snapshots. Raises `BadInput` where there is none."""
+    if not there(place, options=options):
+        raise BadInput(f"{place}: expected an index, got none")
+    scheme = _scheme(place)
+    if scheme is None:
+        shutil.rmtree(place)
+    elif scheme == "lance":
+        from vlm.index import lance_table
+
+        lance_table.drop(str(place), options)
+    else:
+        from vlm.index import qdrant
+
+        qdrant.drop(*_server(str(place), options))
 
 
 def _scheme(place: str | Path) -> str | None:

@@ -54,6 +54,18 @@ class Index(ABC):
         """float32 `[D]`. Raises `KeyError` for an unknown id."""
 
     @abstractmethod
+    def items(self) -> Iterator[tuple[str, Metadata]]:
+        """Every id with its metadata."""
+
+    @abstractmethod
+    def known(self, ids: Sequence[str]) -> dict[str, Metadata]:
+        """The metadata of those that are there, at once."""
+
+    @abstractmethod
+    def vectors(self) -> tuple[list[str], Vectors]:
+        """Every id, and float32 `[N, D]` in the same order."""
+
+    @abstractmethod
     def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
         """Add entries, or replace those whose id is known. `vectors` is `[len(ids), D]`, of unit length.
 

@@ -102,6 +102,15 @@ class FlatIndex(Index):
     def vector(self, id: str) -> Vectors:
         return self._entries.vector(id)
 
+    def items(self) -> Iterator[tuple[str, Metadata]]:
+        return self._entries.items()
+
+    def known(self, ids: Sequence[str]) -> dict[str, Metadata]:
+        return self._entries.known(ids)
+
+    def vectors(self) -> tuple[list[str], Vectors]:
+        return self._entries.vectors()
+
     def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
         vectors, rows = checks.entries(self.folder, self.width, ids, vectors, metadata)
         checks.changeable(self.folder, self._frozen)

@@ -1,8 +1,8 @@
 """The embedded index: a table of LanceDB in a folder or on object storage, held exactly in memory while it is small.
 
 Up to `exact_limit` entries, searches are exact scans of memory. Beyond, an index of partitions (IVF, vectors whole) is
-built in the background; memory answers until it is there and is given back then. Entries that came later are scanned
-beside it until maintenance takes them in, so that a search sees every entry at once.
+built in the background; memory answers until it is there and is given back then. What is written later stays in memory
+beside it until maintenance takes it in, so that a search sees every entry at once.
 
 While memory answers, `commit` writes changes: one version of the table for what was upserted, one for what was deleted,
 each there as a whole or not at all. Beyond, every call writes its own. What was written outlives the process; LanceDB
@@ -14,31 +14,27 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from lancedb.index import FTS
 
 from vlm.errors import BadInput
 from vlm.index import checks
-from vlm.index import lance_partitions as partitions
 from vlm.index import lance_table as tables
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.index.filters import compiled
 from vlm.index.fusion import fused
 from vlm.index.lance_changes import Changes
-from vlm.index.lance_recent import Recent
-from vlm.index.lance_search import by_words, joined, nearest
+from vlm.index.lance_stored import Stored
 from vlm.index.lance_upkeep import Upkeep
 from vlm.index.lock import WriterLock
 from vlm.index.memory import Entries
 
 EXACT_LIMIT = 100_000
-Answer = TypeVar("Answer")
 
 
 class LanceIndex(Index):
@@ -52,9 +48,7 @@ class LanceIndex(Index):
         self._changes = Changes(table, model)
         self._upkeep = Upkeep(table, exact_limit, self._begun, self._done)
         self._memory: Entries | None = None
-        self._partitions: partitions.Partitions | None = None
-        self._recent: Recent | None = None
-        """Beyond memory what the partitions do not hold, once this process has updated them or begun to."""
+        self._stored = Stored(place, table, width)
         self._load()
 
     @classmethod
@@ -91,31 +85,35 @@ class LanceIndex(Index):
         return cls(str(place), table, found, of, exact_limit, snapshot)
 
     def __len__(self) -> int:
-        return len(memory) if (memory := self._memory) is not None else self._read(lambda: self._table.count_rows())
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[str]:
-        if (memory := self._memory) is not None:
-            return iter(memory)
-        return iter(self._read(lambda: self._table.search().select(["id"]).to_arrow()["id"].to_pylist()))
+        return iter(self._entries)
 
     def __contains__(self, id: object) -> bool:
-        if (memory := self._memory) is not None:
-            return id in memory
-        return isinstance(id, str) and self._read(lambda: self._table.count_rows(tables.any_of([id]))) > 0
+        return id in self._entries
 
     def metadata(self, id: str) -> Metadata:
-        return memory.metadata(id) if (memory := self._memory) is not None else self._entry(id)[1]
+        return self._entries.metadata(id)
 
     def vector(self, id: str) -> Vectors:
-        return memory.vector(id) if (memory := self._memory) is not None else self._entry(id)[0]
+        return self._entries.vector(id)
+
+    def items(self) -> Iterator[tuple[str, Metadata]]:
+        return self._entries.items()
+
+    def known(self, ids: Sequence[str]) -> dict[str, Metadata]:
+        return self._entries.known(ids)
+
+    def vectors(self) -> tuple[list[str], Vectors]:
+        return self._entries.vectors()
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
         vectors, texts = checks.entries(self.place, self.width, ids, vectors, metadata)
         with self._changing():
             self._changes.upsert(ids, vectors, texts)
             rows = [json.loads(text) for text in texts]
-            if self._recent is not None:
-                self._recent.upsert(ids, vectors, rows)
+            self._stored.wrote(ids, vectors, rows)
             if self._memory is not None:
                 self._memory.upsert(ids, vectors, rows)
             else:
@@ -123,8 +121,7 @@ class LanceIndex(Index):
 
     def delete(self, ids: Sequence[str]) -> int:
         with self._changing():
-            if self._recent is not None:
-                self._recent.delete(ids)
+            self._stored.deleted(ids)
             if self._memory is None:
                 self._changes.delete(ids)
                 return self._write()
@@ -135,22 +132,13 @@ class LanceIndex(Index):
         self, vectors: Vectors, top: int, *, where: Where | None = None, min_score: float | None = None
     ) -> list[list[Hit]]:
         queries = checks.queries(self.place, self.width, vectors, top)
-        if (memory := self._memory) is not None:
-            return memory.search(queries, top, where, min_score)
-        compiled(where)
-        recent = self._recent
-        fast = recent is not None and recent.complete
-        # The recent first: what moves into the index meanwhile is then found twice, and not missed.
-        newer = recent.search(queries, top, where) if recent is not None else [[]] * len(queries)
-        older = self._read(partial(nearest, self._table, queries, top, where, self._partitions, indexed_only=fast))
-        hits = [joined(new, old, top) for new, old in zip(newer, older, strict=True)]
-        return [[hit for hit in some if min_score is None or hit.score >= min_score] for some in hits]
+        return self._entries.search(queries, top, where, min_score)
 
     def search_text(self, query: str, top: int, *, where: Where | None = None) -> list[Hit]:
         """The entries whose metadata's `text` has the query's words, best first by BM25, which is their score."""
         compiled(where)
         self._index_words()
-        return self._read(partial(by_words, self._table, query, top, where))
+        return self._stored.search_text(query, top, where)
 
     def search_hybrid(self, vector: Vectors, text: str, top: int, *, where: Where | None = None) -> list[Hit]:
         """By a vector `[D]` and by words, the two orders joined by reciprocal rank fusion, whose score it is."""
@@ -158,13 +146,7 @@ class LanceIndex(Index):
         return fused([near, self.search_text(text, max(top, 50), where=where)])[:top]
 
     def count(self, where: Where | None = None) -> int:
-        if where is None:
-            return len(self)
-        if (memory := self._memory) is not None:
-            return memory.count(where)
-        fits, asked = compiled(where), self._table.search().select(["metadata"])
-        asked = asked if (sql := tables.at_least(where)) is None else asked.where(sql)
-        return sum(fits(json.loads(text)) for text in self._read(asked.to_arrow)["metadata"].to_pylist())
+        return self._entries.count(where)
 
     def commit(self) -> None:
         with self._changing():
@@ -201,15 +183,19 @@ class LanceIndex(Index):
     def _load(self) -> None:
         with tables.told(self.place):
             if self._table.count_rows() > self.exact_limit:
-                self._partitions, self._memory = partitions.of(self._table), None
-                behind = self._partitions is None or partitions.behind(self._table) > 0
-                self._recent = None if behind else Recent(self.width, complete=True)
-                if self._frozen is None and behind:
+                self._memory = None
+                if not self._stored.look() and self._frozen is None:
                     self._upkeep.begin()
                 return
             memory = Entries(self.width)
             memory.upsert(*tables.content(self._table.to_arrow()))
             self._memory = memory
+
+    @property
+    def _entries(self) -> Entries | Stored:
+        """Where they are read."""
+        memory = self._memory
+        return self._stored if memory is None else memory
 
     def _changing(self) -> _Change:
         checks.changeable(self.place, self._frozen)
@@ -221,36 +207,17 @@ class LanceIndex(Index):
             self._upkeep.written(written)
         return gone
 
-    def _entry(self, id: str) -> tuple[Vectors, Metadata]:
-        found = self._read(lambda: self._table.search().where(tables.any_of([id])).limit(1).to_arrow())
-        _, vectors, metadata = tables.content(found)
-        if not metadata:
-            raise KeyError(id)
-        return vectors[0], metadata[0]
-
-    def _read(self, ask: Callable[[], Answer]) -> Answer:
-        """Once more where a compaction took the files that were being read."""
-        try:
-            return ask()
-        except Exception:
-            with tables.told(self.place):
-                return ask()
-
     def _begun(self) -> int:
-        """The index of partitions is about to be made or updated: what is written from now on may not be in it."""
         with self._writing:
             self._changes.write()
-            if self._recent is None:
-                self._recent = Recent(self.width, complete=False)
-            return self._recent.mark()
+            return self._stored.begun()
 
     def _done(self, mark: int) -> None:
-        """It holds what was there at the mark. Memory is given back."""
+        """The index of partitions holds what was there when it was begun: memory is given back."""
         with self._writing:
             self._changes.write()
-            if self._recent is not None:
-                self._recent.forget(mark)
-            self._partitions, self._memory = partitions.of(self._table), None
+            self._stored.done(mark)
+            self._memory = None
 
     def _index_words(self) -> None:
         """Full text search reads the table: what is not written yet is written first."""

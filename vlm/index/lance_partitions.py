@@ -16,6 +16,7 @@ from lancedb.index import BTree, IvfFlat
 from numpy.typing import NDArray
 
 from vlm.index.base import Vectors
+from vlm.index.lance_table import vectors
 
 SIZE = 1024
 """Rows of a partition. LanceDB splits and joins partitions towards it as the table changes; where their number is given
@@ -81,7 +82,7 @@ def _index(table: Any) -> Any:
 def _measured(table: Any, rows: int) -> int:
     count = -(-rows // SIZE)
     picked = np.random.default_rng(0).choice(rows, size=min(ASKED, rows), replace=False)
-    queries = _vectors(table.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow())
+    queries = vectors(table.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow())
     top = min(NEIGHBOURS + 1, rows)  # each finds itself first
     least = _scores_of_nearest(table, queries, top)
     for share in SHARES:
@@ -90,7 +91,7 @@ def _measured(table: Any, rows: int) -> int:
         # One at a time: a batch holds what the index does not have yet once for each query.
         for query, score in zip(queries, least, strict=True):
             found = near(table, query[None], top, probes, ["vector"]).to_arrow()
-            hits += int((_vectors(found) @ query >= score - 1e-6).sum())
+            hits += int((vectors(found) @ query >= score - 1e-6).sum())
         if hits >= RECALL * top * len(queries):
             break
     return min(count, 2 * probes)
@@ -100,12 +101,6 @@ def _scores_of_nearest(table: Any, queries_QD: Vectors, top: int) -> NDArray[np.
     """Of each query the exact score of the last of its `top` nearest, `[Q]`, from one pass over the table."""
     best_Qk = np.full((len(queries_QD), top), -np.inf, dtype=np.float32)
     for batch in table.search().select(["vector"]).to_batches(BATCH):
-        scores = np.concatenate([best_Qk, queries_QD @ _vectors(batch).T], axis=1)
+        scores = np.concatenate([best_Qk, queries_QD @ vectors(batch).T], axis=1)
         best_Qk = -np.partition(-scores, top - 1, axis=1)[:, :top]
     return best_Qk.min(axis=1)
-
-
-def _vectors(found: Any) -> Vectors:
-    column = found["vector"]
-    column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)

@@ -69,6 +69,11 @@ def there(place: str, options: Mapping[str, str] | None) -> bool:
         return TABLE in _connect(place, options).list_tables().tables
 
 
+def drop(place: str, options: Mapping[str, str] | None) -> None:
+    with told(place):
+        _connect(place, options).drop_table(TABLE)
+
+
 def open_table(place: str, options: Mapping[str, str] | None, snapshot: str | None) -> tuple[Any, int, str]:
     """The table, its width and its model. Raises `BadInput` where there is none or it is damaged."""
     if not remote(place):
@@ -121,11 +126,16 @@ def told(place: str) -> Iterator[None]:
 
 def content(table: pa.Table) -> tuple[list[str], Vectors, list[Metadata]]:
     """Ids, float32 `[N, D]` and metadata of rows that were read."""
-    vector = table["vector"].combine_chunks()
-    width = vector.type.list_size
+    return table["id"].to_pylist(), vectors(table), [json.loads(text) for text in table["metadata"].to_pylist()]
+
+
+def vectors(table: pa.Table | pa.RecordBatch) -> Vectors:
+    """float32 `[N, D]` of rows that were read."""
+    column = table["vector"]
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     # A batch that was read may be a part of a larger one; flatten minds where it begins.
-    vectors = vector.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32, copy=False)
-    return table["id"].to_pylist(), vectors, [json.loads(text) for text in table["metadata"].to_pylist()]
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, column.type.list_size).astype(np.float32, copy=False)
 
 
 def any_of(ids: Sequence[str]) -> str:

@@ -57,6 +57,18 @@ class Entries:
         with self._lock:
             return self._buffer[self._row[id]].copy()
 
+    def items(self) -> Iterator[tuple[str, Metadata]]:
+        with self._lock:
+            return iter([(id, self._metadata[row]) for id, row in self._row.items()])
+
+    def known(self, ids: Sequence[str]) -> dict[str, Metadata]:
+        with self._lock:
+            return {id: self._metadata[self._row[id]] for id in ids if id in self._row}
+
+    def vectors(self) -> tuple[list[str], Vectors]:
+        ids, vectors, _ = self.all()
+        return ids, vectors
+
     def all(self) -> tuple[list[str], Vectors, list[Metadata]]:
         """Ids, `[N, D]` and metadata, in order of insertion."""
         with self._lock:

@@ -90,6 +90,19 @@ class QdrantIndex(Index):
     def vector(self, id: str) -> Vectors:
         return np.array(self._one(id).vector, dtype=np.float32)
 
+    def items(self) -> Iterator[tuple[str, Metadata]]:
+        return ((point.payload["id"], point.payload["metadata"]) for point in self._points())
+
+    def known(self, ids: Sequence[str]) -> dict[str, Metadata]:
+        parts = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+        points = [point for part in parts for point in self._retrieve(part, vectors=False)]
+        return {point.payload["id"]: point.payload["metadata"] for point in points}
+
+    def vectors(self) -> tuple[list[str], Vectors]:
+        points = list(self._points(payload=["id"], vectors=True))
+        rows = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, self.width)
+        return [point.payload["id"] for point in points], rows
+
     def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
         vectors, _ = checks.entries(self._place, self.width, ids, vectors, metadata)
         checks.changeable(self.collection, self._frozen)
@@ -102,14 +115,12 @@ class QdrantIndex(Index):
 
     def delete(self, ids: Sequence[str]) -> int:
         checks.changeable(self.collection, self._frozen)
-        gone = 0
-        ids = list(dict.fromkeys(ids))
-        for start in range(0, len(ids), BATCH):
-            known = [point.id for point in self._retrieve(ids[start : start + BATCH], vectors=False)]
+        known = list(self.known(list(dict.fromkeys(ids))))
+        for start in range(0, len(known), BATCH):
+            points: list[Any] = [_point(id) for id in known[start : start + BATCH]]
             with _told(self._name):
-                self.client.delete(self._name, models.PointIdsList(points=known), wait=True)
-            gone += len(known)
-        return gone
+                self.client.delete(self._name, models.PointIdsList(points=points), wait=True)
+        return len(known)
 
     def search(
         self, vectors: Vectors, top: int, *, where: Where | None = None, min_score: float | None = None
@@ -139,7 +150,7 @@ class QdrantIndex(Index):
 
     def snapshot(self) -> str:
         checks.changeable(self.collection, self._frozen)
-        taken = self._snapshots()
+        taken = _snapshots(self.client, self.collection)
         number = str(max(taken, default=0) + 1)
         name = f"{self.collection}@{number}"
         with _told(name):
@@ -156,18 +167,12 @@ class QdrantIndex(Index):
     def compact(self) -> None:
         """Snapshots go; Qdrant gives back the room of what was deleted by itself."""
         checks.changeable(self.collection, self._frozen)
-        for number in self._snapshots():
+        for number in _snapshots(self.client, self.collection):
             with _told(self._name):
                 self.client.delete_collection(f"{self.collection}@{number}")
 
     def close(self) -> None:
         """The client stays open: it may serve other collections."""
-
-    def _snapshots(self) -> list[int]:
-        with _told(self._name):
-            names = [found.name for found in self.client.get_collections().collections]
-        tails = [name.removeprefix(f"{self.collection}@") for name in names if name.startswith(f"{self.collection}@")]
-        return [int(tail) for tail in tails if tail.isdigit()]
 
     def _candidates(self, queries: Vectors, count: int, filter: models.Filter | None) -> list[list[Any]]:
         wide = models.SearchParams(hnsw_ef=max(LEAST_EF, 2 * count))
@@ -213,6 +218,19 @@ class QdrantIndex(Index):
 def there(client: QdrantClient, collection: str) -> bool:
     with _told(collection):
         return client.collection_exists(collection)
+
+
+def drop(client: QdrantClient, collection: str) -> None:
+    with _told(collection):
+        for name in [collection, *(f"{collection}@{number}" for number in _snapshots(client, collection))]:
+            client.delete_collection(name)
+
+
+def _snapshots(client: QdrantClient, collection: str) -> list[int]:
+    with _told(collection):
+        names = [found.name for found in client.get_collections().collections]
+    tails = [name.removeprefix(f"{collection}@") for name in names if name.startswith(f"{collection}@")]
+    return [int(tail) for tail in tails if tail.isdigit()]
 
 
 def _create(client: QdrantClient, name: str, width: int, model: str) -> None:
