@@ -9,6 +9,7 @@ Nothing here knows a model.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -17,6 +18,9 @@ from typing import Any
 
 from vlm.errors import BadInput, unknown
 from vlm.index.base import Hit, Index
+
+# LanceDB reads it when it is imported. It warns of upkeep that a write came before, which is tried again here.
+os.environ.setdefault("LANCEDB_LOG", "error")
 
 __all__ = ["Hit", "Index", "create_index", "drop_index", "open_index", "there"]
 
