@@ -23,14 +23,12 @@ def duplicates(
     Two are in one group where a chain of near-duplicates leads from one to the other. Every pair is compared; no model
     is loaded.
     """
-    import numpy as np
 
     from vlm.heads.vectors import near_groups
     from vlm.index import open_index
 
     found = open_index(index)
-    ids = list(found)
-    vectors = np.stack([found.vector(id) for id in ids]) if ids else np.zeros((0, found.width), np.float32)
+    ids, vectors = found.vectors()
     groups = [[ids[row] for row in group] for group in near_groups(vectors, threshold)]
     if as_json:
         emit({"groups": groups})

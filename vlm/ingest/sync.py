@@ -8,19 +8,22 @@ what is there and goes on.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from vlm.errors import BadInput
 from vlm.heads.media import Media, Skipped
-from vlm.index.base import Index, Vectors
+from vlm.index.base import Index, Metadata, Vectors
 from vlm.ingest import reading
 from vlm.ingest.reading import Read, stamp_of
 from vlm.ingest.sources import Item, Source
@@ -128,15 +131,16 @@ class _Run:
         """Entries that are stored together: an engine takes as long for many as for one."""
         self._left: dict[str, str] = {}
         """sha256 of what was left out -> the id of the entry it repeats."""
-        for id in index:
-            if sha256 := _file(index, id).get("sha256"):
-                self.known.setdefault(sha256, id)
+        self._entries = {id: _Entry.of(metadata) for id, metadata in index.items()}
+        for id, entry in self._entries.items():
+            if entry.sha256:
+                self.known.setdefault(entry.sha256, id)
 
     def is_unchanged(self, item: Item, stamp: str) -> bool:
-        if not stamp or item.id not in self.index:
+        entry = self._entries.get(item.id)
+        if not stamp or entry is None:
             return False
-        file = _file(self.index, item.id)
-        return dict(self.index.metadata(item.id)) == _metadata(item, file.get("sha256"), stamp, self.source.name)
+        return entry == _Entry.of(_metadata(item, entry.sha256, stamp, self.source.name))
 
     def take(self, read: Read) -> None:
         """Deal with one item; those that the model has to see are gathered, and written when they are a batch."""
@@ -178,7 +182,7 @@ class _Run:
         """Entries of this source whose item is not there, or cannot be read."""
         self._flush()
         unread = {skip.input for skip in self.synced.skipped}
-        own = [id for id in self.index if self.source.owns(id, _file(self.index, id).get("from", ""))]
+        own = [id for id, entry in self._entries.items() if self.source.owns(id, entry.origin)]
         if prune:
             self.synced.removed = self._delete([id for id in own if id not in seen or id in unread])
         else:
@@ -216,6 +220,8 @@ class _Run:
     def _delete(self, ids: Sequence[str]) -> int:
         self._flush()
         count = self.index.delete(ids)
+        for id in ids:
+            self._entries.pop(id, None)
         self._changed |= count > 0
         return count
 
@@ -223,6 +229,7 @@ class _Run:
         self._forget(read.item.id)
         metadata = _metadata(read.item, read.sha256, read.stamp, self.source.name)
         self._rows.append((read.item.id, vector_D, metadata))
+        self._entries[read.item.id] = _Entry.of(metadata)
         self.known.setdefault(read.sha256, read.item.id)
 
     def _flush(self) -> None:
@@ -233,10 +240,24 @@ class _Run:
 
     def _forget(self, id: str) -> None:
         """The content that an entry had so far."""
-        if id in self.index:
-            before = _file(self.index, id).get("sha256", "")
-            if self.known.get(before) == id:
-                del self.known[before]
+        entry = self._entries.get(id)
+        if entry is not None and self.known.get(entry.sha256) == id:
+            del self.known[entry.sha256]
+
+
+class _Entry(NamedTuple):
+    """What an item is compared with: small, since all of them are in memory."""
+
+    sha256: str
+    origin: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, metadata: Metadata) -> _Entry:
+        file = metadata.get("file")
+        file = file if isinstance(file, dict) else {}
+        digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16).digest()
+        return cls(str(file.get("sha256") or ""), sys.intern(str(file.get("from") or "")), digest)
 
 
 def _once(items: Iterable[Item], seen: set[str]) -> Iterator[Item]:
@@ -248,8 +269,3 @@ def _once(items: Iterable[Item], seen: set[str]) -> Iterator[Item]:
 
 def _metadata(item: Item, sha256: Any, stamp: str, origin: str) -> dict[str, Any]:
     return {**item.metadata, "file": {"sha256": sha256, "stamp": stamp, "from": origin}}
-
-
-def _file(index: Index, id: str) -> dict[str, Any]:
-    file = index.metadata(id).get("file")
-    return file if isinstance(file, dict) else {}
