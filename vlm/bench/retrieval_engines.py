@@ -99,7 +99,8 @@ def _qdrant(vectors: Vectors, folder: Path) -> Search:
 PEERS = {
     "faiss, flat": Peer("faiss", partial(_faiss, _faiss_flat)),
     "faiss, HNSW of 32": Peer("faiss", partial(_faiss, _faiss_hnsw)),
-    "LanceDB, scan": Peer("lancedb", partial(_lance, False)),
+    # Its documentation advises an index from here on; 64 queries of a million take minutes.
+    "LanceDB, scan": Peer("lancedb", partial(_lance, False), most=100_000),
     "LanceDB, its index": Peer("lancedb", partial(_lance, True)),
     # Its client warns of local collections of more than 20,000 points.
     "Qdrant, local": Peer("qdrant_client", _qdrant, most=20_000),
