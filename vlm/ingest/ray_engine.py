@@ -1,0 +1,98 @@
+"""Shards by processes of Ray on this machine; nothing else imports Ray.
+
+What goes through Ray are the numbers of shards: each process reads its own pictures and writes its own files. A process
+that dies is started again, and a shard that was done twice is the same file. Ray listens on the machine's network
+addresses; whoever speaks to it needs a secret made for this run (`RAY_AUTH_MODE`, from Ray 2.52 on).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from vlm.errors import VlmError
+from vlm.ingest.embedding import Job, Worker
+
+START_TRIES = 3
+"""Ray gives a part of its own 15 s to start, which a busy machine may exceed (ray-project/ray#65983)."""
+RETRIES = 3
+"""Times that one process may die, and a shard be tried again."""
+
+
+class Embedding:
+    """A process's worker. What is wrong with the input comes back as a value: Ray would wrap it in a traceback."""
+
+    def __init__(self, job: Job):
+        self.worker = Worker(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        (shard,) = batch["shard"].tolist()
+        try:
+            return {"items": [self.worker(shard)], "problem": [""]}
+        except VlmError as error:
+            return {"items": [0], "problem": [str(error)]}
+
+
+def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generator[int, None, None]:
+    """Gives the items of each shard as it is done; `workers` processes, one a CPU by default.
+
+    Raises `VlmError` where Ray does not start or a process keeps dying.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    import ray.data
+
+    count = min(workers or os.cpu_count() or 1, len(shards))
+    own = not ray.is_initialized()
+    if own:
+        _start(ray, count)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+        done = rows.map_batches(
+            Embedding,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_cpus=1,
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
+        for row in done.iter_rows():
+            if row["problem"]:
+                raise VlmError(row["problem"])
+            yield int(row["items"])
+    except ray.exceptions.RayError as error:
+        raise VlmError(f"{job.folder}: a process of Ray failed: {_last_line(error)}") from None
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _start(ray: Any, count: int) -> None:
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for key, value in secret.items():
+        os.environ.setdefault(key, value)
+    for tried in range(START_TRIES):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=count,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+            return
+        except Exception as error:  # Ray raises plain ones
+            ray.shutdown()
+            if tried + 1 == START_TRIES:
+                raise VlmError(f"Ray did not start: {_last_line(error)}") from None
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
