@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -42,6 +43,10 @@ def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generato
     Raises `VlmError` where Ray does not start or a process keeps dying.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what it would write on our stderr
+    if "ray" not in sys.modules:  # it looks at these once
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
     import ray.data
 
@@ -60,8 +65,7 @@ def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generato
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=1,
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
+            ray_remote_args_fn=lambda: {"max_restarts": RETRIES, "max_task_retries": RETRIES},
         )
         for row in done.iter_rows():
             if row["problem"]:
@@ -75,9 +79,6 @@ def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generato
 
 
 def _start(ray: Any, count: int) -> None:
-    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    for key, value in secret.items():
-        os.environ.setdefault(key, value)
     for tried in range(START_TRIES):
         try:
             ray.init(
