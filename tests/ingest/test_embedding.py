@@ -311,6 +311,11 @@ def test_what_is_wrong_comes_back_from_a_process_of_ray_in_a_line(photos: Path, 
         "items": [0],
         "problem": ["no such model"],
     }
+    (tmp_path / "v" / ".00002.tries").write_bytes(b"...")
+    (problem,) = Embedding(Job(tmp_path / "v", eye))({"shard": np.array([2])})["problem"]
+    assert "shard 2 ended its process 3 times" in problem
+    run(tmp_path / "v", photos)
+    assert not list((tmp_path / "v").glob(".0*"))
 
 
 def media(path: Path) -> Media:

@@ -177,7 +177,7 @@ def embed_collection(
     except VlmError:
         raise VlmError(f"{job.folder}: another run is embedding into it; try again when it has ended") from None
     try:
-        for stray in job.folder.glob(".[0-9]*.parquet"):  # of a run that was killed
+        for stray in job.folder.glob(".[0-9]*"):  # of a run that was killed
             stray.unlink()
         left = [shard for shard in range(plan.shards) if not is_done(job.folder, plan, shard)]
         before = plan.items - sum(map(plan.size, left))

@@ -11,7 +11,8 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from vlm.errors import VlmError
@@ -19,8 +20,8 @@ from vlm.ingest.embedding import Job, Worker
 
 START_TRIES = 3
 """Ray gives a part of its own 15 s to start, which a busy machine may exceed (ray-project/ray#65983)."""
-RETRIES = 3
-"""Times that one process may die, and a shard be tried again."""
+TRIES = 3
+"""Times that a shard may end the process that embeds it; Ray itself would try for ever."""
 
 
 class Embedding:
@@ -32,9 +33,21 @@ class Embedding:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         (shard,) = batch["shard"].tolist()
         try:
-            return {"items": [self.worker(shard)], "problem": [""]}
+            with self._counted(shard):
+                return {"items": [self.worker(shard)], "problem": [""]}
         except VlmError as error:
             return {"items": [0], "problem": [str(error)]}
+
+    @contextmanager
+    def _counted(self, shard: int) -> Iterator[None]:
+        """Tries that ended the process leave a byte each."""
+        tries = self.worker.folder / f".{shard:05d}.tries"
+        with tries.open("ab") as file:
+            file.write(b".")
+        if tries.stat().st_size > TRIES:
+            raise VlmError(f"{self.worker.folder}: shard {shard} ended its process {TRIES} times (out of memory?)")
+        yield
+        tries.unlink()
 
 
 def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generator[int, None, None]:
@@ -65,7 +78,6 @@ def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generato
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=1,
-            ray_remote_args_fn=lambda: {"max_restarts": RETRIES, "max_task_retries": RETRIES},
         )
         for row in done.iter_rows():
             if row["problem"]:
