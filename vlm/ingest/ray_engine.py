@@ -93,18 +93,32 @@ def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generato
 def _start(ray: Any, count: int) -> None:
     for tried in range(START_TRIES):
         try:
-            ray.init(
-                address="local",
-                num_cpus=count,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
+            with _silence():
+                ray.init(
+                    address="local",
+                    num_cpus=count,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                )
             return
         except Exception as error:  # Ray raises plain ones
             ray.shutdown()
             if tried + 1 == START_TRIES:
                 raise VlmError(f"Ray did not start: {_last_line(error)}") from None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Ray's own code says past Python which level its log has; what fails is raised."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _last_line(error: BaseException) -> str:

@@ -44,19 +44,21 @@ def slowest(
     A shard that has not answered after `hedge_after` is asked again on a replica, and the first answer counts. For
     exponential latencies of mean 1 the mean is the S-th harmonic number.
     """
-    latencies, again = [], 0
+    latencies, again, second = [], 0, rng.spawn(1)[0]  # with or without asking twice the first draws are the same
     for start in range(0, queries, max(1, BLOCK // shards)):
         count = min(max(1, BLOCK // shards), queries - start)
         each_QS = draw(rng, count * shards)
         if hedge_after is not None:
             late = np.flatnonzero(each_QS > hedge_after)
-            each_QS[late] = np.minimum(each_QS[late], hedge_after + draw(rng, len(late)))
+            each_QS[late] = np.minimum(each_QS[late], hedge_after + draw(second, len(late)))
             again += len(late)
         latencies.append(each_QS.reshape(count, shards).max(axis=1))
     return np.concatenate(latencies), again / (queries * shards)
 
 
 def tail(draw: Draw, shards: int, queries: int, rng: np.random.Generator, hedge_quantile: float | None = None) -> Tail:
-    hedge = None if hedge_quantile is None else float(np.quantile(draw(rng, 100_000), hedge_quantile))
+    """Of `queries` such queries; what is late is what is slower than `hedge_quantile` of one shard's answers."""
+    own = draw(np.random.default_rng(0), 100_000)
+    hedge = None if hedge_quantile is None else float(np.quantile(own, hedge_quantile))
     latency_Q, again = slowest(draw, shards, queries, rng, hedge)
     return Tail(shards, float(np.quantile(latency_Q, 0.5)), float(np.quantile(latency_Q, 0.99)), again)

@@ -18,7 +18,7 @@ RUNS = 5
 COARSE = 100
 """How much larger the shards are of a job that shows what too large ones cost."""
 QUERIES = 4000
-FANS = (1, 10, 100, 1000)
+FANS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 MAX_SHARDS = 1_000_000
 HOURS_A_MONTH = 730
 GB, TB = 1e9, 1e12
@@ -111,7 +111,7 @@ def planned(scale: Scale, seed: int = 0) -> Planned:
     gpu_hours = chosen.items / assumed.gpu_images_per_second / 3600
     files = chosen.items * (4 * chosen.width + assumed.metadata_bytes)
     each_way = 1 / measured.write_megabytes_per_second + 1 / measured.read_megabytes_per_second
-    serving = _serving(scale, rng)
+    serving = _serving(scale)
     spot = assumed.spot_hours_to_failure, assumed.spot_price_share
     larger = chosen.model_copy(update={"shard_items": COARSE * chosen.shard_items})
     coarse = scale.model_copy(update={"chosen": larger})
@@ -170,7 +170,7 @@ def _code(scale: Scale, code: str, width: int) -> Code:
     return Code(code, width, vector, chosen.items * vector / TB, machines, month)
 
 
-def _serving(scale: Scale, rng: np.random.Generator) -> Serving:
+def _serving(scale: Scale) -> Serving:
     chosen, assumed, measured = scale.chosen, scale.assumed, scale.measured
     read = _probed(scale) * CODES[chosen.code] * chosen.width
     scan = read / (measured.scan_gigabytes_per_second * GB)
@@ -187,8 +187,8 @@ def _serving(scale: Scale, rng: np.random.Generator) -> Serving:
         machines=machines,
         dollars_a_month=machines * assumed.machine_dollars_an_hour * HOURS_A_MONTH,
         complete_share=(1 - (1 - assumed.availability) ** chosen.replicas) ** chosen.index_shards,
-        tails=[tail(draw, shards, QUERIES, rng) for shards in fans],
-        hedged=[tail(draw, shards, QUERIES, rng, chosen.hedge_quantile) for shards in fans],
+        tails=[tail(draw, shards, QUERIES, np.random.default_rng(shards)) for shards in fans],
+        hedged=[tail(draw, shards, QUERIES, np.random.default_rng(shards), chosen.hedge_quantile) for shards in fans],
     )
 
 
