@@ -33,7 +33,7 @@ def embed_folder(
     as_json: bool,
 ) -> None:
     """Plan the shards, do those that are not there, say what was done."""
-    from vlm.ingest.embedding import Job, check_engine, embed_collection
+    from vlm.ingest.embedding import Job, check_engine, embed_collection, missing
     from vlm.ingest.plan import prepare
     from vlm.ingest.sources import open_source
     from vlm.weights import network_is_off
@@ -53,7 +53,8 @@ def embed_folder(
     load = partial(_model, model, width, frames, sampling, offline or network_is_off())
     if engine == "ray":
         _pull(model, offline)
-    with working("embedding", plan.items) as advance:
+    left = sum(map(plan.size, missing(to, plan)))
+    with working("embedding", left) as advance:
         done = embed_collection(Job(to.absolute(), load), engine=engine, workers=workers, advance=advance)
     left_out = reported(done.skipped)
     there = f", {done.before} were there" if done.before else ""

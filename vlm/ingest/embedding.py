@@ -106,10 +106,10 @@ class Worker:
         for vector_D in vectors:
             if vector_D is not None and vector_D.shape != (width,):
                 raise VlmError(f"{self.folder}: expected vectors of width {width}, got one of {list(vector_D.shape)}")
-        missing = np.array([vector_D is None for vector_D in vectors])
+        absent = np.array([vector_D is None for vector_D in vectors])
         filled = np.zeros((len(vectors), width), np.float32)
-        filled[~missing] = [vector_D for vector_D in vectors if vector_D is not None] or np.zeros((0, width))
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(filled.ravel()), width, mask=pa.array(missing))
+        filled[~absent] = [vector_D for vector_D in vectors if vector_D is not None] or np.zeros((0, width))
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(filled.ravel()), width, mask=pa.array(absent))
         columns = {
             "id": pa.array([read.item.id for read in reads], pa.string()),
             "vector": flat,
@@ -179,7 +179,7 @@ def embed_collection(
     try:
         for stray in job.folder.glob(".[0-9]*"):  # of a run that was killed
             stray.unlink()
-        left = [shard for shard in range(plan.shards) if not is_done(job.folder, plan, shard)]
+        left = missing(job.folder, plan)
         before = plan.items - sum(map(plan.size, left))
         done, began = 0, time.monotonic()
 
@@ -198,6 +198,11 @@ def embed_collection(
         return Embedded(now, before, plan.shards, [skip for _, skip in skipped])
     finally:
         lock.release()
+
+
+def missing(folder: Path, plan: Plan) -> list[int]:
+    """The shards that are not there yet."""
+    return [shard for shard in range(plan.shards) if not is_done(folder, plan, shard)]
 
 
 def is_done(folder: Path, plan: Plan, shard: int) -> bool:

@@ -14,7 +14,7 @@ from vlm.errors import BadInput
 from vlm.heads.media import Skipped
 from vlm.heads.vectors import shortened
 from vlm.index.base import Index
-from vlm.ingest.embedding import is_done
+from vlm.ingest.embedding import missing
 from vlm.ingest.plan import file_name, open_plan
 from vlm.ingest.sync import COMMIT_SECONDS, Synced
 
@@ -26,9 +26,8 @@ def load(index: Index, folder: Path, *, advance: Callable[[int, str], None] = la
     what came after the last commit. Raises `BadInput` where shards are missing or damaged.
     """
     plan, done = open_plan(folder), Synced()
-    missing = [shard for shard in range(plan.shards) if not is_done(folder, plan, shard)]
-    if missing:
-        count = f"{len(missing)} of {plan.shards}"
+    if absent := missing(folder, plan):
+        count = f"{len(absent)} of {plan.shards}"
         raise BadInput(f"{folder}: expected all its shards, {count} are not there yet; run `vlm embed` again")
     committed = time.monotonic()
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -88,6 +89,8 @@ def prepare(folder: Path, source: Source, model: str, width: int, settings: dict
         return plan
     if folder.is_dir() and any(path for path in folder.iterdir() if not path.name.startswith(".")):
         raise BadInput(f"{folder}: expected a new or empty folder for vectors, got one with other files")
+    for stray in folder.glob(f".{PLACE.parent}.*"):  # of a run that was killed
+        shutil.rmtree(stray, ignore_errors=True)
     with atomic_folder(folder / PLACE.parent) as temporary:
         count, sha256 = _written(source.items, temporary, shard_items)
         if not count:
