@@ -81,6 +81,29 @@ def test_the_readme_runs_as_shown(tmp_path: Path) -> None:
         assert done.stdout.strip(), command
 
 
+PLANS = [command for document, command in SHOWN if document == "scale.md" and "--measure" not in command]
+
+
+@pytest.mark.parametrize("command", [command for command in PLANS if command.startswith("vlm plan")])
+def test_plans_run_as_shown(command: str, tmp_path: Path) -> None:
+    _typed([command], tmp_path)
+
+
+@pytest.mark.weights
+def test_vectors_are_made_and_indexed_as_shown(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    _typed([command for command in PLANS if not command.startswith("vlm plan")], tmp_path)
+
+
+def _typed(commands: list[str], folder: Path) -> None:
+    for name in ("data", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    for command in commands:
+        done = subprocess.run([VLM, *shlex.split(command)[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert done.stdout.strip(), command
+
+
 @pytest.mark.weights
 def test_the_readme_python_runs_as_shown(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(ROOT / "data")

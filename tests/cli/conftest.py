@@ -28,8 +28,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     api.load = lambda name, **options: fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vlm.api", api)
     monkeypatch.setattr(vlm, "api", api, raising=False)
-    for place in ("vlm.cli.session.space_of", "vlm.cli.retrieval.space_of", "vlm.cli.indexing.space_of"):
-        monkeypatch.setattr(place, lambda name: ("nano-1", WIDTH))
+    for room in ("session", "retrieval", "indexing", "embedding"):
+        monkeypatch.setattr(f"vlm.cli.{room}.space_of", lambda name: ("nano-1", WIDTH))
     return fake
 
 

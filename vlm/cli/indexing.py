@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, ModelName, Offline, Width
+from vlm.cli.options import AsJson, Below, Column, ModelName, Offline, Width
 from vlm.cli.output import emit, say, working
 from vlm.cli.session import lazy_model, reported, sampling_of, space_of
 from vlm.errors import BadInput
@@ -35,17 +35,14 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder; a .txt of paths and URLs; a .csv, .tsv or .parquet; COCO's .json; a .tar of shards ('*').",
+            help="A folder; a .txt of paths and URLs; a .csv, .tsv or .parquet; COCO's .json; a .tar of shards ('*'); "
+            "a folder of vectors by `vlm embed`.",
         ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="INDEX", help="The index's folder, made where there is none.")],
     model: ModelName = "nano",
-    column: Annotated[
-        str | None, typer.Option("--column", metavar="NAME", help="A table's column of paths, URLs or pictures.")
-    ] = None,
-    below: Annotated[
-        Path | None, typer.Option("--below", metavar="DIR", help="Where relative paths start; else the file's folder.")
-    ] = None,
+    column: Column = None,
+    below: Below = None,
     duplicates: Annotated[
         Duplicates, typer.Option("--duplicates", help="Leave out what has content (exact) or looks (near) of an entry.")
     ] = Duplicates.keep,
@@ -65,8 +62,15 @@ def index(
     """Index pictures and videos, or bring an index up to date with them.
 
     Files whose content is known are not embedded again. Other columns of a table, and captions, are kept as metadata.
-    After a kill the same command goes on where it was.
+    After a kill the same command goes on where it was. A folder of vectors is loaded without a model.
     """
+    from vlm.ingest import plan
+
+    if plan.there(Path(source)):
+        if prune or duplicates is not Duplicates.keep:
+            raise BadInput(f"{source}: vectors are stored as they are; expected no --prune and no --duplicates")
+        _load(Path(source), to, width, engine, as_json)
+        return
     from vlm.heads.vectors import shortened
     from vlm.ingest.sources import open_source
     from vlm.ingest.sync import sync
@@ -103,6 +107,24 @@ def index(
         twins = [{"path": twin, "same_as": kept} for twin, kept in done.duplicates]
         counts = {"embedded": done.embedded, "removed": done.removed, "vanished": done.vanished}
         emit({"indexed": done.indexed, **counts, "duplicates": twins, "skipped": left_out.get("skipped", [])})
+    else:
+        print(f"{to}: {done.indexed} indexed, {len(done.skipped)} skipped")
+    if not done.indexed:
+        raise typer.Exit(2)
+
+
+def _load(folder: Path, to: Path, width: int | None, engine: Engine, as_json: bool) -> None:
+    from vlm.ingest.loading import load
+    from vlm.ingest.plan import open_plan
+
+    plan = open_plan(folder)
+    if width is not None and width > plan.width:
+        raise BadInput(f"--width {width}: expected at most {plan.width}, the width of the vectors in {folder}")
+    with working("index", plan.items) as advance:
+        done = load(_open(to, plan.model, width or plan.width, engine), folder, advance=advance)
+    left_out = reported(done.skipped, "path")
+    if as_json:
+        emit({"indexed": done.indexed, "stored": done.moved, "skipped": left_out.get("skipped", [])})
     else:
         print(f"{to}: {done.indexed} indexed, {len(done.skipped)} skipped")
     if not done.indexed:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, Frames, Merge, ModelName, Offline, Sampling, Tiling, Width
+from vlm.cli.embedding import embed_folder
+from vlm.cli.options import AsJson, Below, Column, Frames, Merge, ModelName, Offline, Sampling, Tiling, Width
 from vlm.cli.output import emit
 from vlm.cli.session import budget_teller, expand, lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
@@ -85,8 +86,21 @@ def embed(
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", metavar="TEXT", help="A text; may be repeated.")] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="Write a safetensors file instead of printing.")
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Write a safetensors file, or a folder NAME.parquet of shards."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="ENGINE", help="Of a folder: local (this process) or ray (one for each CPU)."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes of --engine ray.")
+    ] = None,
+    shard: Annotated[
+        int, typer.Option("--shard", min=1, metavar="N", help="Items in a file of a folder; a kill costs one file.")
+    ] = 1000,
+    column: Column = None,
+    below: Below = None,
     width: Width = None,
     model: ModelName = "nano",
     frames: Frames = None,
@@ -96,8 +110,18 @@ def embed(
 ) -> None:
     """Give vectors of pictures, videos and texts.
 
-    They are of unit length and lie in one space: inner products are similarities.
+    They are of unit length and lie in one space: inner products are similarities. NAME.parquet is for a collection of
+    any size, of any kind that `vlm index` reads; after a kill the same command goes on where it was.
     """
+    if engine is not None or (to is not None and to.suffix == ".parquet"):
+        if to is None or text or len(paths or []) != 1:
+            raise BadInput("a folder of vectors: expected one SOURCE, --to FOLDER and no --text")
+        one = (paths or [""])[0]
+        embed_folder(
+            one, to, engine=engine or "local", workers=workers, shard_items=shard, column=column, below=below,
+            width=width, model=model, frames=frames, sampling=sampling, offline=offline, as_json=as_json,
+        )  # fmt: skip
+        return
     texts = text or []
     if not paths and not texts:
         raise BadInput("nothing to embed: give a PATH or --text TEXT")

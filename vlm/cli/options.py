@@ -40,6 +40,12 @@ Merge: TypeAlias = Annotated[
         help="Shares of a card's visual tokens that are left: spatial=0.5 of a frame's, temporal=0.5 of a clip's.",
     ),
 ]
+Column: TypeAlias = Annotated[
+    str | None, typer.Option("--column", metavar="NAME", help="A table's column of paths, URLs or pictures.")
+]
+Below: TypeAlias = Annotated[
+    Path | None, typer.Option("--below", metavar="DIR", help="Where relative paths start; else the file's folder.")
+]
 Width: TypeAlias = Annotated[
     int | None,
     typer.Option("--width", min=1, metavar="N", help="Keep the first N numbers of each vector, of unit length again."),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.media import keep
 from vlm.errors import BadInput
 from vlm.heads.media import Media, open_media
@@ -28,8 +29,15 @@ class Read:
     problem: str | None = None
 
 
+def fetched(item: Item) -> Item:
+    """With its bytes, where they lie inside a file. Raises `BadInput`."""
+    return replace(item, place=item.place.read()) if isinstance(item.place, Inside) else item
+
+
 def stamp_of(item: Item) -> str:
     """What changes when the item does; nothing where that cannot be told. A URL that is known is not fetched again."""
+    if isinstance(item.place, Inside):
+        return ""
     if isinstance(item.place, bytes):
         return hashlib.sha256(item.place).hexdigest()[:16]
     if is_url(item.place):
@@ -51,12 +59,13 @@ def read(
 ) -> Read:
     """Hash the item, and decode it unless its hash is `known`."""
     try:
+        item = fetched(item)
         if isinstance(item.place, bytes):
             content = item.place
-        elif is_url(item.place):
+        elif is_url(str(item.place)):
             if offline:
                 raise BadInput(f"{item.id}: expected a file, got a URL while the network is off")
-            content = fetch_url(item.place)
+            content = fetch_url(str(item.place))
         else:
             return _of_file(item, stamp, known, sampling)
         sha256 = hashlib.sha256(content).hexdigest()

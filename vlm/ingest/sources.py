@@ -13,10 +13,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.jsonfiles import read_json
 from vlm.datasets.readers.rows import Format, Row
-from vlm.datasets.readers.shards import WebDataset
-from vlm.datasets.readers.tables import Csv, Parquet, Tsv
+from vlm.datasets.readers.shards import WebDataset, WebDatasetInPlace
+from vlm.datasets.readers.tables import Csv, Parquet, ParquetInPlace, Tsv
 from vlm.errors import BadInput
 from vlm.vision.images import list_media
 from vlm.vision.urls import is_url
@@ -30,10 +31,10 @@ MAX_TEXT = 10_000
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or clip: the path, the URL or the bytes it is read from."""
+    """A picture or clip: the path, the URL or the bytes it is read from, or where those lie inside a file."""
 
     id: str
-    place: str | bytes
+    place: str | bytes | Inside
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the source says of it, JSON."""
     suffix: str = ""
@@ -54,11 +55,12 @@ class Source:
         return origin == self.name or (self.folder and Path(id).is_relative_to(self.name))
 
 
-def open_source(place: str, column: str | None = None, below: Path | None = None) -> Source:
+def open_source(place: str, column: str | None = None, below: Path | None = None, *, in_place: bool = False) -> Source:
     """The collection at `place`.
 
     `column` is the table's column to read, found by its name otherwise; relative paths start `below`, which is the
-    file's own folder by default. Raises `BadInput` for what is no collection; a bad row raises when it is come to.
+    file's own folder by default. With `in_place` bytes inside a file stay there until somebody reads them. Raises
+    `BadInput` for what is no collection; a bad row raises when it is come to.
     """
     path = Path(place).expanduser().absolute()
     suffix = path.suffix.lower()
@@ -66,13 +68,16 @@ def open_source(place: str, column: str | None = None, below: Path | None = None
         files = [str(file) for file in list_media(path.resolve())]
         return Source(str(path.resolve()), [Item(file, file) for file in files], len(files), folder=True)
     if suffix == ".tar" or path.name.endswith(".tar.gz"):
-        return Source(str(path), _shards(path))
+        if in_place and suffix != ".tar":
+            raise BadInput(f"{place}: expected a .tar that is not compressed, whose samples are read where they lie")
+        return Source(str(path), _shards(path, WebDatasetInPlace() if in_place else WebDataset()))
     if not path.is_file():
         got = "something else" if path.exists() else "nothing there"
         raise BadInput(f"{place}: expected a folder, list, table, COCO JSON or tar of pictures and clips, got {got}")
     home = below.absolute() if below is not None else path.parent
     if suffix in TABLES:
-        return Source(str(path), _table(path, TABLES[suffix](), column, home))
+        format = ParquetInPlace() if in_place and suffix == ".parquet" else TABLES[suffix]()
+        return Source(str(path), _table(path, format, column, home))
     if suffix in LISTS:
         lines = [line.strip() for line in _text(path).splitlines()]
         items = [_named(line, home, {}) for line in lines if line and not line.startswith("#")]
@@ -98,7 +103,7 @@ def _table(path: Path, format: Format, column: str | None, home: Path) -> Iterat
         value, rest = row.values[wanted], {key: v for key, v in row.values.items() if key != wanted}
         if isinstance(value, dict):  # a picture as the hub's data sets have it
             value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes):
+        if isinstance(value, bytes | Inside):
             yield Item(f"{path}#{row.id}", value, _plain(rest))
         elif isinstance(value, str) and value.strip():
             yield _named(value.strip(), home, _plain(rest))
@@ -106,9 +111,9 @@ def _table(path: Path, format: Format, column: str | None, home: Path) -> Iterat
             raise BadInput(f"{row.where}: column {wanted}: expected a path, a URL or bytes, got {value!r:.40}")
 
 
-def _shards(path: Path) -> Iterator[Item]:
+def _shards(path: Path, format: WebDataset) -> Iterator[Item]:
     """`*` in the name stands for anything: `shard-*.tar`."""
-    for row in WebDataset().rows(path.parent, path.name, ""):
+    for row in format.rows(path.parent, path.name, ""):
         shard = _shard(row, path)
         kind = next((kind for kind in ("image", "video") if kind in row.values), None)
         if kind is None:

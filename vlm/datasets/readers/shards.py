@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.jsonfiles import parse_json
 from vlm.datasets.readers.media import MAX_MEDIA_BYTES
 from vlm.datasets.readers.rows import Format, Row
@@ -30,6 +31,9 @@ class WebDataset(Format):
 
     name: Literal["webdataset"] = "webdataset"
 
+    in_place: ClassVar[bool] = False
+    """Whether pictures and clips are `Inside`, not bytes; an archive is not compressed then."""
+
     def rows(self, home: Path, annotations: str, split: str) -> Iterator[Row]:
         """The stem alone is the id, not the shard: a sample is the same however a set is cut into shards."""
         for row in super().rows(home, annotations, split):
@@ -38,7 +42,7 @@ class WebDataset(Format):
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         sample: dict[str, Any] = {}
         try:
-            with tarfile.open(path, "r|*") as archive:
+            with tarfile.open(path, "r:" if self.in_place else "r|*") as archive:
                 for member in archive:
                     if not member.isfile():
                         continue
@@ -64,6 +68,9 @@ class WebDataset(Format):
             raise BadInput(f"{where}: a second {key} of its sample")
         if member.size > MAX_MEDIA_BYTES:
             raise BadInput(f"{where}: {member.size} bytes; expected at most {MAX_MEDIA_BYTES}")
+        if self.in_place and key in ("image", "video"):
+            sample[key] = Inside(str(archive.name), member.offset_data, member.size)
+            return
         file = archive.extractfile(member)
         content = file.read() if file is not None else b""
         if key in ("image", "video"):
@@ -75,6 +82,12 @@ class WebDataset(Format):
                 sample[key] = content.decode("utf-8").strip()
             except UnicodeDecodeError as error:
                 raise BadInput(f"{where}: not UTF-8: {error}") from None
+
+
+class WebDatasetInPlace(WebDataset):
+    """Bytes are not read, only passed over."""
+
+    in_place: ClassVar[bool] = True
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -7,8 +7,9 @@ import binascii
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.media import MAX_MEDIA_BYTES
 from vlm.datasets.readers.rows import Format, Row
 from vlm.errors import BadInput, VlmError
@@ -77,6 +78,9 @@ class Parquet(Format):
 
     name: Literal["parquet"] = "parquet"
 
+    in_place: ClassVar[bool] = False
+    """Whether pictures are `Inside`, not bytes."""
+
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         try:
             import pyarrow
@@ -86,16 +90,33 @@ class Parquet(Format):
         number = 0
         try:
             with parquet.ParquetFile(path) as table:
+                heavy = [field.name for field in table.schema_arrow if self.in_place and _holds_bytes(field.type)]
+                light = [name for name in table.schema_arrow.names if name not in heavy] if heavy else None
                 for group in range(table.metadata.num_row_groups):
                     size = table.metadata.row_group(group).total_byte_size
                     if size > MAX_GROUP_BYTES:
                         raise BadInput(f"{path}: row group of {size} bytes; expected at most {MAX_GROUP_BYTES}")
-                    for batch in table.iter_batches(batch_size=BATCH, row_groups=[group]):
-                        for record in batch.to_pylist():
+                    for batch in table.iter_batches(batch_size=BATCH, row_groups=[group], columns=light):
+                        for record in batch.to_pylist() if batch.num_columns else [{} for _ in range(batch.num_rows)]:
+                            record |= {name: Inside(str(path), number, column=name) for name in heavy}
                             number += 1
                             yield Row(record, f"{path}: record {number}", str(number), path.parent)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: not a parquet file: {' '.join(str(error).split())[:200]}") from None
+
+
+class ParquetInPlace(Parquet):
+    """Columns of bytes are not read."""
+
+    in_place: ClassVar[bool] = True
+
+
+def _holds_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _decoded(text: str, where: str) -> bytes:
