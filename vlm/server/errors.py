@@ -86,7 +86,7 @@ def install(app: FastAPI) -> None:
 def told(errors: Any) -> str:
     """pydantic's first finding in one line; never the value, which may be large."""
     first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "one", "many")) or "body"
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "one", "many", "words")) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where[:200]}: {first['msg'].removeprefix('Value error, ')}{more}"
 

@@ -18,13 +18,25 @@ from pydantic import (
 
 Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
-Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)]
+# A list is refused at its first fault: all of a long one's would take the memory of a thousand such lists.
+Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
 Metadata: TypeAlias = dict[str, Any]
 SOURCES = ("path", "url", "image", "video", "text", "vector")
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """What somebody sends: numbers are numbers and not texts, and no key is passed over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, body: Any) -> Any:
+        """The first unknown key is told, before a million of them are collected."""
+        unknown = isinstance(body, dict) and next((key for key in body if key not in cls.model_fields), None)
+        if unknown:
+            raise ValueError(f"expected {', '.join(cls.model_fields)}; got {unknown:.80}")
+        return body
 
     def exactly_one(self, names: Sequence[str]) -> None:
         given = [name for name in names if getattr(self, name) is not None]
@@ -51,7 +63,7 @@ class Item(Body):
 
 
 class Items(Body):
-    items: list[Item] = Field(min_length=1)
+    items: Annotated[list[Item], Field(min_length=1, fail_fast=True)]
 
 
 def several(key: str) -> Discriminator:
@@ -115,7 +127,7 @@ class Search(Options, Query):
 class Searches(Options):
     """Several queries with the same options."""
 
-    queries: list[Query] = Field(min_length=1)
+    queries: Annotated[list[Query], Field(min_length=1, fail_fast=True)]
 
 
 OneOrManySearches: TypeAlias = Annotated[
@@ -181,11 +193,25 @@ class Part(Body):
         return self
 
 
+def _sort_of_input(value: Any) -> str | None:
+    found = {str: "words", dict: "one", list: "many"}
+    return "one" if isinstance(value, Part) else found.get(type(value))
+
+
+BY_SORT = Discriminator(
+    _sort_of_input, custom_error_type="input", custom_error_message="expected a text or an object with a picture"
+)
+Input: TypeAlias = Annotated[Annotated[Text, Tag("words")] | Annotated[Part, Tag("one")], BY_SORT]
+Inputs: TypeAlias = Annotated[list[Input], Field(min_length=1, fail_fast=True)]
+
+
 class Embeddings(Body):
     """OpenAI's request, whose inputs may be pictures too."""
 
     model: str | None = None
-    input: Text | Part | Annotated[list[Text | Part], Field(min_length=1)]
+    input: Annotated[
+        Annotated[Text, Tag("words")] | Annotated[Part, Tag("one")] | Annotated[Inputs, Tag("many")], BY_SORT
+    ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
     user: str | None = None
