@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlm.config import Config, parse
+from vlm.errors import BadInput
 from vlm.files import atomic_folder, read_json
 from vlm.index import create_index, open_index
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
@@ -61,9 +62,9 @@ class Collection:
         """Whether each id was known; durable then."""
         try:
             before = await self._writer.write(Upsert(ids, vectors, metadata))
-        except Exception:
+        except Exception as error:
             self.media.forget(_keys(metadata))
-            raise
+            raise self._told(error) from None
         self.media.forget(_keys(before))
         return [row is not None for row in before]
 
@@ -74,10 +75,10 @@ class Collection:
         return sum(row is not None for row in before)
 
     async def search(self, vectors: Vectors, top: int, where: Where | None, least: float | None) -> list[list[Hit]]:
-        return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
-
-    async def count(self, where: Where | None) -> int:
-        return await self._read(lambda index: index.count(where))
+        try:
+            return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
+        except BadInput as error:
+            raise self._told(error) from None
 
     async def entry(self, id: str) -> tuple[dict[str, Any], Vectors]:
         """Metadata, and the vector `[D]`. Raises `ApiError` 404."""
@@ -92,6 +93,10 @@ class Collection:
 
     async def close(self) -> None:
         await self._writer.close()
+
+    def _told(self, error: Exception) -> Exception:
+        """Where an index lies is nobody's business."""
+        return BadInput(str(error).removeprefix(f"{self.folder / 'index'}: ")) if isinstance(error, BadInput) else error
 
     async def _read(self, work: Callable[[Index], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._writer.index)
