@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlm.config import Config, parse
-from vlm.errors import BadInput
+from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, read_json
 from vlm.index import create_index, open_index
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
-from vlm.server.errors import ApiError, log
+from vlm.server.errors import ApiError, log, storage
 from vlm.server.media import Media
 from vlm.server.settings import Settings
 from vlm.server.writer import Delete, Upsert, Writer
@@ -142,7 +142,11 @@ class Collections:
                 raise ApiError(409, "exists", f"there is a collection {name!r} already")
             if len(self._open) >= self._settings.limits.collections:
                 raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")
-            self._open[name] = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+            try:
+                self._open[name] = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+            except (VlmError, OSError) as error:
+                log.error("collection %s could not be made: %s", name, " ".join(str(error).split()))
+                raise storage() from None
         return self._open[name]
 
     async def delete(self, name: str) -> None:
@@ -151,7 +155,13 @@ class Collections:
             del self._open[name]
             await collection.close()
             gone = self._folder / f".{name}-{uuid.uuid4().hex}"
-            collection.folder.rename(gone)
+            try:
+                collection.folder.rename(gone)
+            except OSError:
+                self._open[name] = await asyncio.to_thread(
+                    self._opened, collection.folder, asyncio.get_running_loop()
+                )
+                raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     async def close(self) -> None:

@@ -10,7 +10,9 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -166,25 +168,31 @@ class Sources:
             raise ApiError(400, "bad_input", "expected a picture or clip, got nothing")
         if suffix is None:
             return PictureBytes(content, name)
-        path = self._new(suffix)
-        path.write_bytes(content)
+        with self._new(suffix) as path:
+            path.write_bytes(content)
         return ClipFile(path, hashlib.sha256(content).hexdigest(), name)
 
     def _copied(self, file: UploadFile, suffix: str, name: str) -> ClipFile:
-        path, digest, size = self._new(suffix), hashlib.sha256(), 0
-        with path.open("wb") as copy:
+        digest, size = hashlib.sha256(), 0
+        with self._new(suffix) as path, path.open("wb") as copy:
             while chunk := file.file.read(CHUNK):
                 size += len(chunk)
                 if size > self._limits.video_bytes:
-                    path.unlink()
                     raise _too_large(self._limits.video_bytes)
                 digest.update(chunk)
                 copy.write(chunk)
         return ClipFile(path, digest.hexdigest(), name)
 
-    def _new(self, suffix: str) -> Path:
+    @contextmanager
+    def _new(self, suffix: str) -> Iterator[Path]:
+        """A path to write to; what is half written does not stay."""
         assert suffix.lower() in VIDEO_SUFFIXES
-        return self._temporary / (uuid.uuid4().hex + suffix.lower())
+        path = self._temporary / (uuid.uuid4().hex + suffix.lower())
+        try:
+            yield path
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _too_large(most: int) -> ApiError:
