@@ -158,9 +158,7 @@ class Collections:
             try:
                 collection.folder.rename(gone)
             except OSError:
-                self._open[name] = await asyncio.to_thread(
-                    self._opened, collection.folder, asyncio.get_running_loop()
-                )
+                self._open[name] = await asyncio.to_thread(self._opened, collection.folder, asyncio.get_running_loop())
                 raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 

@@ -19,7 +19,7 @@ from vlm.errors import BadInput
 from vlm.index.base import Vectors
 from vlm.server.collections import MEDIA, Collection
 from vlm.server.errors import ApiError, of_input, told
-from vlm.server.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany
+from vlm.server.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany, size_of
 from vlm.server.service import Embedded, Service
 from vlm.server.sources import ClipFile, Source
 
@@ -145,9 +145,9 @@ def _entry(item: Item | Upload, sha256: str, embedded: Embedded, about: dict[str
 def check_metadata(metadata: dict[str, Any], most: int) -> None:
     """Raises `ApiError` for what is no JSON, is too long, or has the server's keys."""
     try:
-        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, RecursionError):
-        raise ApiError(422, "invalid", "metadata: expected JSON of finite numbers and whole characters") from None
+        size = size_of(metadata)
+    except ValueError as error:
+        raise ApiError(422, "invalid", f"metadata: {error}") from None
     if size > most:
         raise ApiError(413, "too_large", f"metadata: expected at most {most} bytes of JSON, got {size}")
     if any(key.startswith("_") for key in metadata):

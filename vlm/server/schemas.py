@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -21,6 +23,22 @@ Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
 # A list is refused at its first fault: all of a long one's would take the memory of a thousand such lists.
 Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
 Metadata: TypeAlias = dict[str, Any]
+
+
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ValueError` for what Python reads as JSON and JSON is not: NaN, half a character, what has no end."""
+    size_of(value)
+    return value
+
+
+def size_of(value: dict[str, Any]) -> int:
+    """Bytes as JSON. Raises `ValueError`."""
+    try:
+        return len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):
+        raise ValueError("expected JSON of finite numbers and whole characters") from None
+
+
 SOURCES = ("path", "url", "image", "video", "text", "vector")
 
 
@@ -99,24 +117,30 @@ class ItemAnswer(BaseModel):
 
 
 class Query(Body):
-    """Exactly one of `text`, `image`, `video`, `vector` and `id`."""
+    """Exactly one of `text`, `image`, `video`, `vector` and `id`; or `image` and `text`, composed."""
 
     text: Text | None = None
     image: str | None = Field(None, description="A picture in base64, or as a data: URL.")
     video: str | None = Field(None, description="A clip in base64, or as a data: URL.")
     vector: Vector | None = None
     id: Id | None = Field(None, description="An item of the collection: more like this.")
+    weight: float | None = Field(None, ge=0, le=1, description="Of the words beside an image; by default a half.")
 
     @model_validator(mode="after")
     def _one(self) -> Query:
-        self.exactly_one(("text", "image", "video", "vector", "id"))
+        if self.image is not None and self.text is not None:
+            self.exactly_one(("image", "video", "vector", "id"))
+        else:
+            self.exactly_one(("text", "image", "video", "vector", "id"))
+            if self.weight is not None:
+                raise ValueError("weight: expected an image and a text beside it")
         return self
 
 
 class Options(Body):
     top: int = Field(10, ge=1)
     offset: int = Field(0, ge=0)
-    filter: dict[str, Any] | None = None
+    filter: Annotated[dict[str, Any], AfterValidator(plain)] | None = None
     min_score: FiniteFloat | None = None
 
 
@@ -224,15 +248,17 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    prompt_tokens: int = 0
-    total_tokens: int = 0
+    """Tokens of the texts that the model read; a picture has none."""
+
+    prompt_tokens: int
+    total_tokens: int
 
 
 class EmbeddingsAnswer(BaseModel):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
-    usage: Usage = Usage()
+    usage: Usage
 
 
 class Health(BaseModel):

@@ -139,13 +139,12 @@ class Sources:
 
     def _path(self, name: str) -> Source:
         path = self.find(name)
-        relative = next(str(path.relative_to(root)) for root in self._roots if path.is_relative_to(root))
+        root = next(root for root in self._roots if path.is_relative_to(root))
+        relative = str(path.relative_to(root))
         most = self._limits.video_bytes if is_video(path) else self._limits.image_bytes
         try:
-            # The resolved path has no links; one that is put there meanwhile is not followed.
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-            with open(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
+            with open(_opened(root, relative), "rb") as file:
+                status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ApiError(400, "bad_input", "path: expected a file")
                 if status.st_size > most:
@@ -193,6 +192,21 @@ class Sources:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+def _opened(root: Path, relative: str) -> int:
+    """A descriptor of the file. The resolved path has no links; one that is put there meanwhile is not followed."""
+    only = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if os.open not in os.supports_dir_fd:
+        return os.open(root / relative, only)
+    at = os.open(root, os.O_RDONLY)
+    for part in Path(relative).parts:
+        above, at = at, -1
+        try:
+            at = os.open(part, only, dir_fd=above)
+        finally:
+            os.close(above)
+    return at
 
 
 def _too_large(most: int) -> ApiError:
