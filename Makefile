@@ -3,14 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PAGE := $(VENV)/page
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-page lint install clean
 
 demo: $(STAMP)
 	$(BIN)/vlm demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The page needs Gradio, and Gradio an older Pillow than the other tests' figures are of: an environment of its own that
+# has that, and everything else from the first one.
+test-page: $(PAGE)/.installed
+	$(PAGE)/bin/python -m pytest tests/server/test_page.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -25,6 +31,13 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
+
+$(PAGE)/.installed: $(STAMP)
+	$(PYTHON) -m venv $(PAGE)
+	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	  $(BIN)/python -c "$$packages" > "$$($(PAGE)/bin/python -c "$$packages")/beside.pth"
+	$(PAGE)/bin/python -m pip install --quiet --disable-pip-version-check 'gradio>=6'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache

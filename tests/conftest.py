@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from vlm.checkpoints.assemble import Assembled
     from vlm.text.tokenizer import TextTokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +52,18 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     from vlm.text.tokenizer import TextTokenizer
 
     return TextTokenizer(tiny.write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, found on PATH or named by `$VLM_CHROMIUM`; a test that needs it is skipped without."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip: vlm[dev])")
+    path = os.environ.get("VLM_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH, and VLM_CHROMIUM is not set")
+    # Chromium's own sandbox does not start for root, as whom containers run.
+    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=flags)
+        yield opened
+        opened.close()

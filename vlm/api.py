@@ -180,6 +180,10 @@ class Model:
         """float32 `[N, S]`, unit length."""
         return shortened(self.embedder.embed_texts(texts), width)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text `embed_texts` reads: with those that begin and end it, without padding."""
+        return self.embedder.count_tokens(texts)
+
     def compose(self, image: MediaSource, text: str, *, weight: float = 0.5) -> Vectors:
         """float32 `[S]`: a query of a picture and words, the words weighing `weight` and the picture the rest."""
         return composed([self.embed_images([image])[0], self.embed_texts([text])[0]], [1 - weight, weight])

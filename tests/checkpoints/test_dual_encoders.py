@@ -49,6 +49,8 @@ def test_transformers_vectors_are_the_librarys(tmp_path: Path, kind: str) -> Non
     np.testing.assert_allclose(model.embed_texts(TEXTS), text, atol=1e-5)
     assert model.similarity_scale == pytest.approx(theirs.logit_scale.exp().item())
     assert identity(tmp_path)[1] == text.shape[1]
+    alone = AutoTokenizer.from_pretrained(tmp_path)
+    assert model.count_tokens([*TEXTS, "a " * 40]) == [len(alone(one)["input_ids"]) for one in TEXTS] + [12]
 
 
 @torch.no_grad()
@@ -63,6 +65,7 @@ def test_open_clips_vectors_are_the_librarys(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.embed_images(pictures), image, atol=1e-5)
     np.testing.assert_allclose(model.embed_texts(TEXTS), text, atol=1e-5)
     assert identity(tmp_path)[1] == 24
+    assert model.count_tokens(["a photo of a cat", "cat"]) == [7, 3]  # a token a word, the beginning and the end
 
 
 @pytest.fixture(scope="module")

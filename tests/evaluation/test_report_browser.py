@@ -1,9 +1,7 @@
-"""The report's page in a real browser: headless Chromium, found on PATH or named by `$VLM_CHROMIUM`."""
+"""The report's page in a real browser: headless Chromium."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,23 +14,8 @@ from vlm.evaluation.report.write import write_reports
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 COUNT = 240
 TOP = 40
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip: vlm[dev])")
-    path = os.environ.get("VLM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} on PATH, and VLM_CHROMIUM is not set")
-    # Chromium's own sandbox does not start for root, as whom containers run.
-    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=flags)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def served(
     try:
         wait(lambda: server.address)
         with httpx.Client(base_url=server.address, timeout=60) as client:
-            wait(lambda: troubles or client.get("/readyz").status_code == 200, 120)
+            wait(lambda: troubles or ready(client), 120)
             assert not troubles, troubles
             yield client
     finally:
@@ -66,7 +66,7 @@ class ServerProcess:
         line = self.process.stderr.readline()
         assert "serving on" in line, line + self.process.stderr.read()
         self.client = httpx.Client(base_url=line.split()[-1], timeout=60)
-        wait(lambda: self.client.get("/readyz").status_code == 200, 120)
+        wait(lambda: ready(self.client), 120)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         os.kill(self.process.pid, number)
@@ -75,6 +75,13 @@ class ServerProcess:
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
+
+
+def ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:  # an idle connection was closed while the model was being imported
+        return False
 
 
 def wait(what: Callable[[], Any], seconds: float = 60) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import signal
 import subprocess
@@ -175,13 +176,19 @@ def test_nano_finds_what_it_finds_without_a_server(tmp_path: Path) -> None:
     assert server.client.post(f"{C}/items", json={"items": items}, timeout=120).status_code == 200
     found = server.client.post(f"{C}/search", json={"text": "a cup of coffee"}).json()["hits"]
     assert server.client.get(C).json()["model"] == "nano"
+    picture = base64.b64encode((REPOSITORY / "data/samples/coffee.jpg").read_bytes()).decode()
+    composed = server.client.post(f"{C}/search", json={"text": "a cat", "image": picture, "weight": 0.7}).json()["hits"]
+    usage = server.client.post("/v1/embeddings", json={"input": ["a cup of coffee", "cats"]}).json()["usage"]
     assert server.end() == 0
 
     import vlm
 
     model = vlm.load("nano")
+    assert usage["prompt_tokens"] == sum(model.count_tokens(["a cup of coffee", "cats"])) == 4 + 1 + 2 * 2
     vectors = model.embed_images([REPOSITORY / f"data/samples/{item['path']}" for item in items])
-    scores = dict(zip([item["id"] for item in items], vectors @ model.embed_texts(["a cup of coffee"])[0], strict=True))
-    assert [hit["id"] for hit in found] == sorted(scores, key=lambda id: -scores[id])
-    for hit in found:
-        assert hit["score"] == pytest.approx(float(scores[hit["id"]]), abs=1e-5)
+    query = model.compose(REPOSITORY / "data/samples/coffee.jpg", "a cat", weight=0.7)
+    for hits, vector in ((found, model.embed_texts(["a cup of coffee"])[0]), (composed, query)):
+        scores = dict(zip([item["id"] for item in items], vectors @ vector, strict=True))
+        assert [hit["id"] for hit in hits] == sorted(scores, key=lambda id: -scores[id])
+        for hit in hits:
+            assert hit["score"] == pytest.approx(float(scores[hit["id"]]), abs=1e-5)

@@ -1,9 +1,8 @@
-"""The page in a real browser: headless Chromium, found on PATH or named by `$VLM_CHROMIUM`."""
+"""The page in a real browser: headless Chromium."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,23 +20,8 @@ pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[page])")
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<img src=x onerror=alert(1)>"
 READ, WRITE = "r" * 20, "w" * 20
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip: vlm[dev])")
-    path = os.environ.get("VLM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} on PATH, and VLM_CHROMIUM is not set")
-    # Chromium's own sandbox does not start for root, as whom containers run.
-    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=flags)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -138,6 +138,23 @@ def test_a_batch_of_queries_gives_what_single_ones_give(client: httpx.Client, c:
     assert results == [client.post(f"{c}/search", json={**query, "top": 2}).json() for query in queries]
 
 
+def test_a_picture_and_words_make_one_query(client: httpx.Client, c: str) -> None:
+    for colour in ("red", "lime", "blue"):
+        add(client, c, colour)
+    image, words = (
+        Colours().embed_images([np.asarray(Image.new("RGB", (4, 4), "red"))]),
+        Colours().embed_texts(["blue"]),
+    )
+    for weight, best in ((None, {"red", "blue"}), (0.9, {"blue"}), (0.0, {"red"})):
+        query = {"image": b64(picture("red")), "text": "blue", **({} if weight is None else {"weight": weight})}
+        hits = client.post(f"{c}/search", json={**query, "top": len(best)}).json()["hits"]
+        assert {hit["id"] for hit in hits} == best
+        share = 0.5 if weight is None else weight
+        composed = (1 - share) * image[0] + share * words[0]
+        of_best = Colours().embed_images([np.asarray(Image.new("RGB", (4, 4), hits[0]["id"]))])[0]
+        assert hits[0]["score"] == pytest.approx(composed @ of_best / np.linalg.norm(composed), abs=1e-5)
+
+
 def test_clips_are_found_and_open_at_the_moment(client: httpx.Client, c: str, media: Path) -> None:
     shutil.copy(CLIP, media / "clip.mp4")
     with CLIP.open("rb") as file:
@@ -184,6 +201,7 @@ def test_embeddings_as_openai_has_them(client: httpx.Client) -> None:
     np.testing.assert_array_equal(rows[1], rows[2])
     np.testing.assert_array_equal(rows[0], rows[3])
 
+    assert answer["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
     one = client.post("/v1/embeddings", json={"input": "red", "encoding_format": "base64"}).json()
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(one["data"][0]["embedding"]), "<f4"), rows[0])
     cut = np.array(client.post("/v1/embeddings", json={"input": "red", "dimensions": 8}).json()["data"][0]["embedding"])
@@ -210,7 +228,9 @@ def test_every_error_has_the_same_form(client: httpx.Client, c: str) -> None:
     put = client.put("/v1/collections")
     assert error(put) == (405, "method_not_allowed")
     assert put.headers["allow"]
-    assert error(client.post(f"{c}/search", json={"text": "a", "image": "b"})) == (422, "invalid")
+    assert error(client.post(f"{c}/search", json={"text": "a", "vector": unit(1)})) == (422, "invalid")
+    assert error(client.post(f"{c}/search", json={"text": "a", "weight": 0.5})) == (422, "invalid")
+    assert error(client.post(f"{c}/search", json={"text": "a", "top": "5"})) == (422, "invalid")
     assert error(client.post(f"{c}/search", json={})) == (422, "invalid")
     assert error(client.post(f"{c}/search", json={"text": "a", "colour": 1})) == (422, "invalid")
     assert error(client.post(f"{c}/search", content="{", headers={"Content-Type": "application/json"}))[0] == 422

@@ -70,6 +70,11 @@ class TransformersPair(nn.Module):
         found = self.both.get_text_features(**self.tokenizer(list(texts), **self.reading))
         return F.normalize(getattr(found, "pooler_output", found), dim=-1)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text those that are read, without padding."""
+        cut = {"truncation": True, "max_length": self.reading["max_length"]}
+        return [len(ids) for ids in self.tokenizer(list(texts), **cut)["input_ids"]]
+
 
 Pair: TypeAlias = open_clip.Pair | TransformersPair
 """Two sides of one space, with the checkpoint's own preprocessing and tokenizer."""

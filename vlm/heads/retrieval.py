@@ -20,6 +20,8 @@ from vlm.heads.vqa import batched
 from vlm.language.decoder import LanguageModel
 
 Vectors = NDArray[np.float32]
+MAX_TOKENS = 64
+"""Of a text that the decoder reads."""
 
 
 class Embedder:
@@ -57,6 +59,12 @@ class Embedder:
             rows += self.model.alignment.embed_texts(*self.text_states(list(chunk)))
         return _array(rows, self.width)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text those that are read."""
+        if self.text_encoder is not None:
+            return [len(ids) for ids in self.text_encoder.tokens(list(texts))]
+        return [len(ids[:MAX_TOKENS]) for ids in self.tokenizer.encode_batch(list(texts))]
+
     def text_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Token states `[B, T, D]` and mask `[B, T]` of the text side: the sentence encoder's, or the decoder's."""
         if self.text_encoder is not None:
@@ -84,6 +92,10 @@ class PairEmbedder:
         refuse_empty(texts)
         return _array([row for chunk in batched(texts, batch) for row in self.pair.embed_texts(chunk)], 0)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text those that are read."""
+        return self.pair.count_tokens(texts)
+
 
 def refuse_empty(texts: Sequence[str]) -> None:
     """Raise `BadInput` that says which of the texts has no words."""
@@ -92,7 +104,9 @@ def refuse_empty(texts: Sequence[str]) -> None:
             raise BadInput(f"text {number + 1} is empty; expected some words")
 
 
-def language_states(language: LanguageModel, rows: list[list[int]], max_tokens: int = 64) -> tuple[Tensor, Tensor]:
+def language_states(
+    language: LanguageModel, rows: list[list[int]], max_tokens: int = MAX_TOKENS
+) -> tuple[Tensor, Tensor]:
     """The decoder's last states of each text's tokens, right-padded (causal: padding is never looked at)."""
     rows = [ids[:max_tokens] for ids in rows]
     longest = max(len(ids) for ids in rows)

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlm.config import Config, parse
+from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, read_json
 from vlm.index import create_index, open_index
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
-from vlm.server.errors import ApiError, log
+from vlm.server.errors import ApiError, log, storage
 from vlm.server.media import Media
 from vlm.server.settings import Settings
 from vlm.server.writer import Delete, Upsert, Writer
@@ -61,9 +62,9 @@ class Collection:
         """Whether each id was known; durable then."""
         try:
             before = await self._writer.write(Upsert(ids, vectors, metadata))
-        except Exception:
+        except Exception as error:
             self.media.forget(_keys(metadata))
-            raise
+            raise self._told(error) from None
         self.media.forget(_keys(before))
         return [row is not None for row in before]
 
@@ -74,10 +75,10 @@ class Collection:
         return sum(row is not None for row in before)
 
     async def search(self, vectors: Vectors, top: int, where: Where | None, least: float | None) -> list[list[Hit]]:
-        return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
-
-    async def count(self, where: Where | None) -> int:
-        return await self._read(lambda index: index.count(where))
+        try:
+            return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
+        except BadInput as error:
+            raise self._told(error) from None
 
     async def entry(self, id: str) -> tuple[dict[str, Any], Vectors]:
         """Metadata, and the vector `[D]`. Raises `ApiError` 404."""
@@ -92,6 +93,10 @@ class Collection:
 
     async def close(self) -> None:
         await self._writer.close()
+
+    def _told(self, error: Exception) -> Exception:
+        """Where an index lies is nobody's business."""
+        return BadInput(str(error).removeprefix(f"{self.folder / 'index'}: ")) if isinstance(error, BadInput) else error
 
     async def _read(self, work: Callable[[Index], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._writer.index)
@@ -137,7 +142,11 @@ class Collections:
                 raise ApiError(409, "exists", f"there is a collection {name!r} already")
             if len(self._open) >= self._settings.limits.collections:
                 raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")
-            self._open[name] = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+            try:
+                self._open[name] = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+            except (VlmError, OSError) as error:
+                log.error("collection %s could not be made: %s", name, " ".join(str(error).split()))
+                raise storage() from None
         return self._open[name]
 
     async def delete(self, name: str) -> None:
@@ -146,7 +155,11 @@ class Collections:
             del self._open[name]
             await collection.close()
             gone = self._folder / f".{name}-{uuid.uuid4().hex}"
-            collection.folder.rename(gone)
+            try:
+                collection.folder.rename(gone)
+            except OSError:
+                self._open[name] = await asyncio.to_thread(self._opened, collection.folder, asyncio.get_running_loop())
+                raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     async def close(self) -> None:

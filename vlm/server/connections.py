@@ -9,12 +9,15 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from vlm.server.limits import LINGER_SECONDS
+
 
 def protocol(header_seconds: float, most: int) -> type[H11Protocol]:
     """An HTTP/1.1 protocol with at most `most` connections, each with a deadline for a whole request header."""
 
     class Connection(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _over = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -24,8 +27,9 @@ def protocol(header_seconds: float, most: int) -> type[H11Protocol]:
             self._watch()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
+            if not self._over:
+                super().data_received(data)
+                self._watch()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -42,7 +46,16 @@ def protocol(header_seconds: float, most: int) -> type[H11Protocol]:
                 head = h11.Response(status_code=400, headers=[*headers, ("connection", "close")], reason=b"Bad Request")
                 for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
+            # Closed with bytes unread, the connection would be reset and the answer lost.
+            self._unwatch()
+            self._over, self._deadline = True, self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.transport.write_eof()
+
+        def shutdown(self) -> None:
+            if self._over:
+                self.transport.close()
+            else:
+                super().shutdown()
 
         def _watch(self) -> None:
             """The time runs while no request is being answered, from its beginning and not from the last byte."""

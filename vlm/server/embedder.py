@@ -31,6 +31,9 @@ class Embedder(Protocol):
     def embed_images(self, pictures: Sequence[Picture]) -> Vectors:
         """float32 `[P, D]`, unit length."""
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens of the texts are read, all together; any thread may ask."""
+
 
 class ModelEmbedder:
     """A model of `vlm.load`."""
@@ -48,6 +51,9 @@ class ModelEmbedder:
 
     def embed_images(self, pictures: Sequence[Picture]) -> Vectors:
         return self._model.embed_images(pictures)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(self._model.count_tokens(texts))
 
 
 NAMED = {
@@ -75,6 +81,10 @@ class Colours:
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return _unit([self._row(text) for text in texts], self.width)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """A word is one."""
+        return sum(len(text.split()) for text in texts)
 
     def _row(self, text: str) -> NDArray[np.float64]:
         """The colours named, and a little of a pattern of its own, so that no two texts are the same."""

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 
 from vlm.errors import unknown
+from vlm.heads.vectors import shortened
 from vlm.index.base import Vectors
 from vlm.server.errors import ApiError
 from vlm.server.schemas import Embeddings, ImageUrl, Part
@@ -15,8 +16,8 @@ from vlm.server.service import Service
 from vlm.vision.urls import is_url
 
 
-async def embeddings(service: Service, request: Embeddings) -> Vectors:
-    """float32 `[N, D]` of unit length; with `dimensions`, the first of them, brought to length 1 again."""
+async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, int]:
+    """float32 `[N, D]` of unit length, with `dimensions` the first of them brought to length 1 again; tokens read."""
     embedder, inputs = service.embedder, request.input if isinstance(request.input, list) else [request.input]
     if request.model not in (None, embedder.name):
         raise ApiError(404, "model_not_found", str(unknown("model", request.model[:80], [embedder.name])))
@@ -25,15 +26,17 @@ async def embeddings(service: Service, request: Embeddings) -> Vectors:
     if request.dimensions is not None and request.dimensions > embedder.width:
         raise ApiError(422, "invalid", f"dimensions: expected at most {embedder.width}, got {request.dimensions}")
     rows_ND = np.stack(await asyncio.gather(*(_vector(service, given) for given in inputs)))
-    if request.dimensions is None:
-        return rows_ND
-    cut = rows_ND[:, : request.dimensions]
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+    texts = [text for given in inputs if (text := _text(given)) is not None]
+    tokens = await asyncio.to_thread(embedder.count_tokens, texts) if texts else 0
+    return shortened(rows_ND, request.dimensions), tokens
+
+
+def _text(given: str | Part) -> str | None:
+    return given if isinstance(given, str) else given.text
 
 
 async def _vector(service: Service, given: str | Part) -> Vectors:
-    text = given if isinstance(given, str) else given.text
-    if text is not None:
+    if (text := _text(given)) is not None:
         return (await service.texts([text]))[0]
     assert isinstance(given, Part)
     address = given.image_url.url if isinstance(given.image_url, ImageUrl) else given.image_url

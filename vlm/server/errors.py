@@ -39,6 +39,11 @@ def busy(message: str, seconds: float = 1.0) -> ApiError:
     return ApiError(429, "busy", message, {"Retry-After": str(max(1, round(seconds)))})
 
 
+def storage() -> ApiError:
+    """The disk is full, or cannot be written."""
+    return ApiError(503, "storage", "the server's disk is full or cannot be written; nothing was changed")
+
+
 def of_input(error: BadInput) -> ApiError:
     """What somebody gave cannot be used."""
     return ApiError(400, "bad_input", str(error))
@@ -73,6 +78,10 @@ def install(app: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         return await known(request, of_input(error)) if isinstance(error, BadInput) else await failed(request, error)
 
+    async def full(request: Request, error: Exception) -> Response:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+        return await known(request, storage())
+
     async def failed(request: Request, error: Exception) -> Response:
         # The framework raises it again for uvicorn, which logs it and ends the connection.
         return response(500, "internal", "the server failed; its log says why", {"Connection": "close"})
@@ -80,15 +89,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, known)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(VlmError, refused)
+    app.add_exception_handler(OSError, full)
     app.add_exception_handler(Exception, failed)
 
 
 def told(errors: Any) -> str:
     """pydantic's first finding in one line; never the value, which may be large."""
     first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "one", "many")) or "body"
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "one", "many", "words")) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where[:200]}: {first['msg'].removeprefix('Value error, ')}{more}"
 
 
-__all__ = ["ApiError", "JSONResponse", "answer", "busy", "install", "of_input", "response", "told"]
+__all__ = ["ApiError", "JSONResponse", "answer", "busy", "install", "of_input", "response", "storage", "told"]

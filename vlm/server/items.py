@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -18,12 +19,14 @@ from vlm.errors import BadInput
 from vlm.index.base import Vectors
 from vlm.server.collections import MEDIA, Collection
 from vlm.server.errors import ApiError, of_input, told
-from vlm.server.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany
+from vlm.server.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany, size_of
 from vlm.server.service import Embedded, Service
 from vlm.server.sources import ClipFile, Source
 
 ITEMS: TypeAdapter[Item | Items] = TypeAdapter(OneOrMany)
 ID: TypeAdapter[str] = TypeAdapter(Id)
+FIELDS = ("metadata", "id")
+"""Of a form, beside its files."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ async def read_items(request: Request, batch: int) -> Sequence[Item | Upload]:
     """What a request holds, files or JSON, at most `batch`. Raises `ApiError` for what cannot be read."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
+        charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+        if charset.lower() not in (
+            b"utf-8",
+            b"utf8",
+        ):  # some of Python's codecs take a minute, some raise what they like
+            raise ApiError(415, "unsupported", "expected a form in UTF-8")
         form = await request.form(max_files=batch, max_fields=2 * batch + 1)
         return _uploads(form)
     if kind not in ("application/json", ""):
@@ -136,9 +145,9 @@ def _entry(item: Item | Upload, sha256: str, embedded: Embedded, about: dict[str
 def check_metadata(metadata: dict[str, Any], most: int) -> None:
     """Raises `ApiError` for what is no JSON, is too long, or has the server's keys."""
     try:
-        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, RecursionError):
-        raise ApiError(422, "invalid", "metadata: expected JSON of finite numbers and whole characters") from None
+        size = size_of(metadata)
+    except ValueError as error:
+        raise ApiError(422, "invalid", f"metadata: {error}") from None
     if size > most:
         raise ApiError(413, "too_large", f"metadata: expected at most {most} bytes of JSON, got {size}")
     if any(key.startswith("_") for key in metadata):
@@ -148,11 +157,15 @@ def check_metadata(metadata: dict[str, Any], most: int) -> None:
 def _uploads(form: FormData) -> list[Upload]:
     """A form's files. `metadata` is an object for all of them or a list of one each; `id` is there as often, or not."""
     fields = form.multi_items()
-    files = [value for _, value in fields if isinstance(value, UploadFile)]
-    if unknown := sorted({key for key, value in fields if isinstance(value, str)} - {"metadata", "id"}):
+    files = [value for key, value in fields if isinstance(value, UploadFile)]
+    if mistaken := [key for key, value in fields if key in FIELDS and isinstance(value, UploadFile)]:
+        raise ApiError(422, "invalid", f"{mistaken[0]}: expected a field, got a file")
+    if unknown := sorted({key for key, value in fields if isinstance(value, str)} - set(FIELDS)):
         raise ApiError(422, "invalid", f"{unknown[0][:80]}: expected files, and the fields metadata and id")
     if not files:
         raise ApiError(422, "invalid", "expected at least one file")
+    if len(form.getlist("metadata")) > 1:
+        raise ApiError(422, "invalid", "metadata: expected it once, an object or a list of one for each file")
     ids = [value for key, value in fields if key == "id" and isinstance(value, str)]
     if ids and len(ids) != len(files):
         raise ApiError(422, "invalid", f"id: expected one for each of {len(files)} files, got {len(ids)}")

@@ -43,12 +43,12 @@ class _Exchange:
     def __init__(self, limits: Limits, scope: Scope, receive: Receive, send: Send) -> None:
         self.limits, self.scope, self._receive, self._send = limits, scope, receive, send
         headers = Headers(scope=scope)
-        files = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        self.most = limits.body_bytes if files else limits.json_bytes
+        self.files = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        self.most = limits.body_bytes if self.files else limits.json_bytes
         self.length = headers.get("content-length", "")
         self.whole = self.length in ("", "0") and "transfer-encoding" not in headers
         self.expects = "expect" in headers
-        self.got, self.started = 0, False
+        self.got, self.values, self.started = 0, 0, False
         self.until = time.monotonic() + limits.body_seconds
 
     async def run(self, app: ASGIApp) -> None:
@@ -74,6 +74,8 @@ class _Exchange:
             self.whole = not message.get("more_body", False)
             if self.got > self.most:
                 raise self._too_large()
+            if not self.files:
+                self._count(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:
@@ -90,6 +92,12 @@ class _Exchange:
 
     async def refuse(self, error: ApiError) -> None:
         await answer(error, self.scope, self.receive, self.send)
+
+    def _count(self, body: bytes) -> None:
+        """Values of JSON by what stands before each: before it is parsed, since then it is in memory."""
+        self.values += sum(body.count(sign) for sign in b",[{")
+        if self.values > self.limits.json_values:
+            raise ApiError(413, "too_large", f"expected JSON of at most {self.limits.json_values} values")
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "too_large", f"expected a body of at most {self.most} bytes")

@@ -46,14 +46,18 @@ class Media:
     def keep(self, thumbnail: bytes | None, clip: Path | None, frames: Frames | None) -> str:
         """The key of what is kept. `clip` is moved here."""
         key = uuid.uuid4().hex
-        if thumbnail is not None:
-            atomic_write(self._path(key, ".jpg"), thumbnail)
-        if clip is not None:
-            self._path(key, "").parent.mkdir(exist_ok=True)
-            shutil.move(clip, self._path(key, clip.suffix))
-        if frames is not None:
-            rows = {"vectors": frames.vectors, "times": np.array([*frames.times, frames.duration])}
-            atomic_write(self._path(key, ".frames"), save(rows))
+        try:
+            if thumbnail is not None:
+                atomic_write(self._path(key, ".jpg"), thumbnail)
+            if clip is not None:
+                self._path(key, "").parent.mkdir(exist_ok=True)
+                shutil.move(clip, self._path(key, clip.suffix))
+            if frames is not None:
+                rows = {"vectors": frames.vectors, "times": np.array([*frames.times, frames.duration])}
+                atomic_write(self._path(key, ".frames"), save(rows))
+        except OSError:
+            self.forget([key])
+            raise
         return key
 
     def thumbnail(self, key: str) -> Path | None:

@@ -177,9 +177,10 @@ async def video(served: Served, name: str, id: str) -> FileResponse:
 @v1.post("/embeddings")
 async def create_embeddings(served: Served, body: of.Embeddings) -> of.EmbeddingsAnswer:
     """As OpenAI's, and for pictures too."""
-    rows_ND = await embeddings(served, body)
+    rows_ND, tokens = await embeddings(served, body)
     data = [of.Embedding(index=i, embedding=_written(row, body.encoding_format)) for i, row in enumerate(rows_ND)]
-    return of.EmbeddingsAnswer(data=data, model=served.embedder.name)
+    usage = of.Usage(prompt_tokens=tokens, total_tokens=tokens)
+    return of.EmbeddingsAnswer(data=data, model=served.embedder.name, usage=usage)
 
 
 async def _media(served: Service, name: str, id: str) -> tuple[Collection, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -18,13 +20,41 @@ from pydantic import (
 
 Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
-Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536)]
+# A list is refused at its first fault: all of a long one's would take the memory of a thousand such lists.
+Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
 Metadata: TypeAlias = dict[str, Any]
+
+
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ValueError` for what Python reads as JSON and JSON is not: NaN, half a character, what has no end."""
+    size_of(value)
+    return value
+
+
+def size_of(value: dict[str, Any]) -> int:
+    """Bytes as JSON. Raises `ValueError`."""
+    try:
+        return len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):
+        raise ValueError("expected JSON of finite numbers and whole characters") from None
+
+
 SOURCES = ("path", "url", "image", "video", "text", "vector")
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """What somebody sends: numbers are numbers and not texts, and no key is passed over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, body: Any) -> Any:
+        """The first unknown key is told, before a million of them are collected."""
+        unknown = isinstance(body, dict) and next((key for key in body if key not in cls.model_fields), None)
+        if unknown:
+            raise ValueError(f"expected {', '.join(cls.model_fields)}; got {unknown:.80}")
+        return body
 
     def exactly_one(self, names: Sequence[str]) -> None:
         given = [name for name in names if getattr(self, name) is not None]
@@ -51,7 +81,7 @@ class Item(Body):
 
 
 class Items(Body):
-    items: list[Item] = Field(min_length=1)
+    items: Annotated[list[Item], Field(min_length=1, fail_fast=True)]
 
 
 def several(key: str) -> Discriminator:
@@ -87,24 +117,30 @@ class ItemAnswer(BaseModel):
 
 
 class Query(Body):
-    """Exactly one of `text`, `image`, `video`, `vector` and `id`."""
+    """Exactly one of `text`, `image`, `video`, `vector` and `id`; or `image` and `text`, composed."""
 
     text: Text | None = None
     image: str | None = Field(None, description="A picture in base64, or as a data: URL.")
     video: str | None = Field(None, description="A clip in base64, or as a data: URL.")
     vector: Vector | None = None
     id: Id | None = Field(None, description="An item of the collection: more like this.")
+    weight: float | None = Field(None, ge=0, le=1, description="Of the words beside an image; by default a half.")
 
     @model_validator(mode="after")
     def _one(self) -> Query:
-        self.exactly_one(("text", "image", "video", "vector", "id"))
+        if self.image is not None and self.text is not None:
+            self.exactly_one(("image", "video", "vector", "id"))
+        else:
+            self.exactly_one(("text", "image", "video", "vector", "id"))
+            if self.weight is not None:
+                raise ValueError("weight: expected an image and a text beside it")
         return self
 
 
 class Options(Body):
     top: int = Field(10, ge=1)
     offset: int = Field(0, ge=0)
-    filter: dict[str, Any] | None = None
+    filter: Annotated[dict[str, Any], AfterValidator(plain)] | None = None
     min_score: FiniteFloat | None = None
 
 
@@ -115,7 +151,7 @@ class Search(Options, Query):
 class Searches(Options):
     """Several queries with the same options."""
 
-    queries: list[Query] = Field(min_length=1)
+    queries: Annotated[list[Query], Field(min_length=1, fail_fast=True)]
 
 
 OneOrManySearches: TypeAlias = Annotated[
@@ -181,11 +217,25 @@ class Part(Body):
         return self
 
 
+def _sort_of_input(value: Any) -> str | None:
+    found = {str: "words", dict: "one", list: "many"}
+    return "one" if isinstance(value, Part) else found.get(type(value))
+
+
+BY_SORT = Discriminator(
+    _sort_of_input, custom_error_type="input", custom_error_message="expected a text or an object with a picture"
+)
+Input: TypeAlias = Annotated[Annotated[Text, Tag("words")] | Annotated[Part, Tag("one")], BY_SORT]
+Inputs: TypeAlias = Annotated[list[Input], Field(min_length=1, fail_fast=True)]
+
+
 class Embeddings(Body):
     """OpenAI's request, whose inputs may be pictures too."""
 
     model: str | None = None
-    input: Text | Part | Annotated[list[Text | Part], Field(min_length=1)]
+    input: Annotated[
+        Annotated[Text, Tag("words")] | Annotated[Part, Tag("one")] | Annotated[Inputs, Tag("many")], BY_SORT
+    ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
     user: str | None = None
@@ -198,15 +248,17 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    prompt_tokens: int = 0
-    total_tokens: int = 0
+    """Tokens of the texts that the model read; a picture has none."""
+
+    prompt_tokens: int
+    total_tokens: int
 
 
 class EmbeddingsAnswer(BaseModel):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
-    usage: Usage = Usage()
+    usage: Usage
 
 
 class Health(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlm.errors import BadInput
+from vlm.heads.vectors import composed
 from vlm.index.base import Hit, Vectors
 from vlm.server.collections import MEDIA, Collection
 from vlm.server.errors import ApiError
@@ -50,6 +51,11 @@ async def vector_of(service: Service, source: Source) -> Vectors:
 
 
 async def _vector(service: Service, collection: Collection, query: Query) -> Vectors:
+    if query.text is not None and query.image is not None:
+        weight = 0.5 if query.weight is None else query.weight
+        parts = (query.model_copy(update={"text": None}), query.model_copy(update={"image": None}))
+        both = await asyncio.gather(*(_vector(service, collection, part) for part in parts))
+        return composed(both, [1 - weight, weight])
     if query.text is not None:
         return (await service.texts([query.text]))[0]
     if query.vector is not None:

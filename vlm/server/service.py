@@ -94,6 +94,7 @@ class Service:
         await self._pictures.close()
         await self.collections.close()
         await asyncio.to_thread(self._decoders.close)
+        await asyncio.to_thread(self.sources.close)
         self._model.shutdown()
 
     async def texts(self, texts: Sequence[str], *, patient: bool = False) -> Vectors:

@@ -20,6 +20,8 @@ class Limits(Config):
     """Of a request with files; they go to disk as they come."""
     json_bytes: PositiveInt = 24 * MB
     """Of any other request; it is held in memory."""
+    json_values: PositiveInt = 300_000
+    """In such a request, about: an empty list is two bytes of JSON and forty times that in memory."""
     image_bytes: PositiveInt = 32 * MB
     video_bytes: PositiveInt = 256 * MB
     metadata_bytes: PositiveInt = 16 * 1024

@@ -10,7 +10,11 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -28,6 +32,8 @@ VIDEO_TYPES = {
 }  # fmt: skip
 DATA_URL = re.compile(r"data:([\w.+/-]*)(?:;[\w.+=-]+)*?;base64,", re.ASCII)
 CHUNK = 2**20
+FETCHES = 8
+"""URLs fetched at once, in threads of their own: slow strangers hold up nothing else."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,10 @@ class Sources:
     def __init__(self, settings: Settings, temporary: Path) -> None:
         self._roots = [root.resolve() for root in settings.media]
         self._limits, self._urls, self._temporary = settings.limits, settings.urls, temporary
+        self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
+
+    def close(self) -> None:
+        self._fetching.shutdown()
 
     def find(self, name: str) -> Path:
         """The file behind a path below one of the folders. Raises `ApiError` 403 for what lies outside, 404 for what
@@ -97,7 +107,8 @@ class Sources:
             raise ApiError(400, "bad_input", "url: expected at most 4096 characters and no NUL among them")
         most = self._limits.image_bytes
         try:
-            content = await asyncio.to_thread(fetch_url, url, max_bytes=most, timeout=self._limits.fetch_seconds)
+            fetch = partial(fetch_url, url, max_bytes=most, timeout=self._limits.fetch_seconds)
+            content = await asyncio.get_running_loop().run_in_executor(self._fetching, fetch)
         except BadInput as error:
             # Which private address a name has, and what it answers, is nobody's business.
             private = "expected a public address" in str(error)
@@ -128,13 +139,12 @@ class Sources:
 
     def _path(self, name: str) -> Source:
         path = self.find(name)
-        relative = next(str(path.relative_to(root)) for root in self._roots if path.is_relative_to(root))
+        root = next(root for root in self._roots if path.is_relative_to(root))
+        relative = str(path.relative_to(root))
         most = self._limits.video_bytes if is_video(path) else self._limits.image_bytes
         try:
-            # The resolved path has no links; one that is put there meanwhile is not followed.
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-            with open(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
+            with open(_opened(root, relative), "rb") as file:
+                status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ApiError(400, "bad_input", "path: expected a file")
                 if status.st_size > most:
@@ -157,25 +167,46 @@ class Sources:
             raise ApiError(400, "bad_input", "expected a picture or clip, got nothing")
         if suffix is None:
             return PictureBytes(content, name)
-        path = self._new(suffix)
-        path.write_bytes(content)
+        with self._new(suffix) as path:
+            path.write_bytes(content)
         return ClipFile(path, hashlib.sha256(content).hexdigest(), name)
 
     def _copied(self, file: UploadFile, suffix: str, name: str) -> ClipFile:
-        path, digest, size = self._new(suffix), hashlib.sha256(), 0
-        with path.open("wb") as copy:
+        digest, size = hashlib.sha256(), 0
+        with self._new(suffix) as path, path.open("wb") as copy:
             while chunk := file.file.read(CHUNK):
                 size += len(chunk)
                 if size > self._limits.video_bytes:
-                    path.unlink()
                     raise _too_large(self._limits.video_bytes)
                 digest.update(chunk)
                 copy.write(chunk)
         return ClipFile(path, digest.hexdigest(), name)
 
-    def _new(self, suffix: str) -> Path:
+    @contextmanager
+    def _new(self, suffix: str) -> Iterator[Path]:
+        """A path to write to; what is half written does not stay."""
         assert suffix.lower() in VIDEO_SUFFIXES
-        return self._temporary / (uuid.uuid4().hex + suffix.lower())
+        path = self._temporary / (uuid.uuid4().hex + suffix.lower())
+        try:
+            yield path
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _opened(root: Path, relative: str) -> int:
+    """A descriptor of the file. The resolved path has no links; one that is put there meanwhile is not followed."""
+    only = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if os.open not in os.supports_dir_fd:
+        return os.open(root / relative, only)
+    at = os.open(root, os.O_RDONLY)
+    for part in Path(relative).parts:
+        above, at = at, -1
+        try:
+            at = os.open(part, only, dir_fd=above)
+        finally:
+            os.close(above)
+    return at
 
 
 def _too_large(most: int) -> ApiError:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.index.base import Index, Metadata, Vectors
-from vlm.server.errors import ApiError, log
+from vlm.server.errors import ApiError, log, storage
 
 GROUP = 256
 """Changes of one commit at the most."""
@@ -46,7 +47,7 @@ class Writer:
         self.index, self._reopen, self._seen = index, reopen, seen
         self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "writer")
-        self._closed = False
+        self._closed = self._lost = False
         self._task = asyncio.create_task(self._run())
 
     async def write(self, change: Upsert | Delete) -> Before:
@@ -94,16 +95,24 @@ class Writer:
         began = time.monotonic()
         results: list[Before | Exception] = []
         try:
+            if self._lost:
+                self._recover()
             for _, run in groupby(changes, type):
                 results += self._run_of(list(run))
             self.index.commit()
         except Exception as error:  # a full disk, say: nobody is told that anything was written
-            log.error("changes could not be committed", exc_info=error)
-            self.index.close()
-            self.index = self._reopen()
-            return [ApiError(503, "storage", "the change could not be made durable") for _ in changes]
+            log.error("changes could not be committed: %s", " ".join(str(error).split()))
+            with suppress(Exception):  # where not even that goes, the next change tries again
+                self._recover()
+            return [storage() for _ in changes]
         self._seen(len(changes), time.monotonic() - began)
         return results
+
+    def _recover(self) -> None:
+        """The index as it is on disk, without what could not be committed."""
+        self._lost, before = True, self.index
+        self.index, self._lost = self._reopen(), False  # searches go on in either
+        before.close()
 
     def _run_of(self, changes: list[Upsert | Delete]) -> list[Before | Exception]:
         """Changes of one kind at once, since an engine takes as long for many as for one; one by one if refused."""

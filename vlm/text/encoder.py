@@ -34,9 +34,13 @@ class TextEncoder(nn.Module):
         self.width: int = config.hidden_size
         self.max_tokens = max_tokens
 
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, those that begin and end it among them, at most `max_tokens`."""
+        return [ids[: self.max_tokens] for ids in self.tokenizer.encode_batch(texts, special=True)]
+
     def forward(self, texts: list[str]) -> TextStates:
         """Texts longer than `max_tokens` are cut."""
-        rows = [ids[: self.max_tokens] for ids in self.tokenizer.encode_batch(texts, special=True)]
+        rows = self.tokens(texts)
         longest = max(len(ids) for ids in rows)
         tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)
         mask_BT = torch.zeros(len(rows), longest, dtype=torch.bool)

@@ -11,7 +11,9 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from urllib.parse import quote, urljoin, urlsplit
 
 from vlm.errors import BadInput
@@ -19,6 +21,7 @@ from vlm.errors import BadInput
 MAX_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 5
 _EMBEDS_IPV4 = ipaddress.ip_network("64:ff9b::/96")  # NAT64: the last four bytes are where it leads
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")  # all that is given out; the rest is local, mapped or of old use
 
 
 def is_url(text: object) -> bool:
@@ -52,10 +55,15 @@ def _request(url: str, allow_private: bool, max_bytes: int, deadline: float) -> 
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"{url}: expected an http:// or https:// URL with a host")
     secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
+    port = parts.port if parts.port is not None else 443 if secure else 80
     address = _public_address(url, parts.hostname, port, allow_private)
     connection = (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(parts.hostname, port)
     raw = socket.create_connection((address, port), timeout=_left(deadline))
+    # A time limit on the socket begins anew with each byte; this one ends the exchange, whatever it is at.
+    watched = raw.dup()
+    timer = threading.Timer(_left(deadline), _hang_up, [watched])
+    timer.daemon = True
+    timer.start()
     try:
         context = ssl.create_default_context()
         connection.sock = context.wrap_socket(raw, server_hostname=parts.hostname) if secure else raw
@@ -69,9 +77,19 @@ def _request(url: str, allow_private: bool, max_bytes: int, deadline: float) -> 
         if response.status != 200:
             raise BadInput(f"{url}: expected status 200, got {response.status} {response.reason}")
         return _body(response, raw if not secure else connection.sock, url, max_bytes, deadline)
+    except (OSError, http.client.HTTPException, ValueError, BadInput):
+        _left(deadline)  # what is said of a connection that was ended here is that the time was over
+        raise
     finally:
+        timer.cancel()
         connection.close()
         raw.close()
+        watched.close()
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):  # it ended by itself meanwhile
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _body(response: http.client.HTTPResponse, sock: socket.socket, url: str, max_bytes: int, deadline: float) -> bytes:
@@ -85,6 +103,7 @@ def _body(response: http.client.HTTPResponse, sock: socket.socket, url: str, max
         content += chunk
         if len(content) > max_bytes:
             raise BadInput(f"{url}: expected at most {max_bytes} bytes, got more")
+    _left(deadline)  # an end may be ours
     if response.length:
         raise BadInput(f"{url}: expected {response.length} bytes more, got the end")
     return bytes(content)
@@ -106,6 +125,8 @@ def _is_public(text: str) -> bool:
             inner = ipaddress.IPv4Address(address.packed[-4:])
         if inner is not None:
             return _is_public(str(inner))
+        if address not in _PUBLIC_IPV6:
+            return False
     return address.is_global and not address.is_multicast
 
 

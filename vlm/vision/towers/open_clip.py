@@ -106,6 +106,13 @@ class Pair(nn.Module):
         """Unit vectors `[B, S]`."""
         return self.text.encode_text(self.tokenizer(list(texts)), normalize=True)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text those that are read, without the padding at its end."""
+        padding = getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", None) or 0
+        ids_BT = self.tokenizer(list(texts))
+        after_BT = (ids_BT != padding).flip(1).cumsum(dim=1).flip(1)  # how many that are no padding are still to come
+        return (after_BT > 0).sum(dim=1).tolist()
+
 
 def load_pair(folder: Path) -> Pair:
     """The two sides of a checkpoint in open_clip's layout, in evaluation mode. Raises `BadInput` as a tower does."""
