@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from vlm.api import Model
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
+from vlm.evaluation.served import ServedModel
 from vlm.heads.media import Media, open_media
 from vlm.heads.retrieval import Vectors
+from vlm.index.exact import plain
 from vlm.video.sampling.base import Sampler
 
 Progress = Callable[[int], None]
@@ -111,6 +113,18 @@ class Subject:
             rows += self._vectors(keys, chunk, self.model.embed_texts)
             progress(len(rows))
         return np.stack(rows)
+
+    def compared(self, queries_QD: Vectors, candidates_CD: Vectors) -> Iterator[Vectors]:
+        """Similarities, `[B, C]` for the next B queries; the whole matrix never exists.
+
+        Those of a server are what its searches say. In memory they are computed row by row as an index does, so that
+        equal vectors have equal scores wherever they lie, and both ways agree to the last bit.
+        """
+        if isinstance(self.model, ServedModel):
+            yield from self.model.compared(queries_QD, candidates_CD)
+            return
+        for start in range(0, len(queries_QD), CHUNK):
+            yield np.stack([plain(candidates_CD, query_D) for query_D in queries_QD[start : start + CHUNK]])
 
     def _vectors(self, keys: Sequence[str], items: Sequence[Any], embed: Callable[..., Vectors]) -> list[Vectors]:
         known = self.cache.get(keys)
