@@ -16,7 +16,7 @@ from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache
 from vlm.evaluation.card import BenchmarkCard
 from vlm.evaluation.folder import RunFolder
-from vlm.evaluation.kinds import caption, choice, classification, moments, retrieval, vqa
+from vlm.evaluation.kinds import caption, choice, classification, moments, rerank, retrieval, vqa
 from vlm.evaluation.kinds.base import Job
 from vlm.evaluation.results import Sample, TaskResult
 from vlm.evaluation.served import ServedModel
@@ -34,6 +34,7 @@ KINDS = {
     "choice": choice.run,
     "classification": classification.run,
     "moments": moments.run,
+    "rerank": rerank.run,
 }
 
 

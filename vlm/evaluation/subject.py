@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,21 @@ class Subject:
             rows += self._vectors(keys, chunk, self.model.embed_texts)
             progress(len(rows))
         return np.stack(rows)
+
+    def matches(self, pairs: Sequence[tuple[Example, str]], progress: Progress = lambda done: None) -> list[float]:
+        """How well each text fits its example's picture or clip, in nats a token (`Model.match`)."""
+        scores: list[float] = []
+        for start in range(0, len(pairs), CHUNK):
+            chunk = pairs[start : start + CHUNK]
+            media = _open_all([example for example, _ in chunk], self.sampling)
+            keys = [self._key("match", m, text=text) for m, (_, text) in zip(media, chunk, strict=True)]
+            known = self.cache.get(keys)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            new = self.model.match([media[i] for i in missing], [chunk[i][1] for i in missing])
+            self.cache.put(found := {keys[i]: struct.pack("<d", x) for i, x in zip(missing, new, strict=True)})
+            scores += [struct.unpack("<d", (known | found)[key])[0] for key in keys]
+            progress(len(scores))
+        return scores
 
     def compared(self, queries_QD: Vectors, candidates_CD: Vectors) -> Iterator[Vectors]:
         """Similarities, `[B, C]` for the next B queries; the whole matrix never exists.

@@ -31,8 +31,8 @@ def run(job: Job) -> Outcome:
     ]
     pictures, texts = len(job.examples), len(captions)
     # Pictures and texts are half of the work each, told as that many pictures.
-    media_ID = _unit(job.subject.media_vectors(job.examples, lambda done: job.progress(done // 2)))
-    texts_TD = _unit(
+    media_ID = unit(job.subject.media_vectors(job.examples, lambda done: job.progress(done // 2)))
+    texts_TD = unit(
         job.subject.text_vectors(
             [caption for _, _, caption in captions],
             lambda done: job.progress((pictures + pictures * done // texts) // 2),
@@ -107,7 +107,7 @@ def _search(
     return found
 
 
-def _unit(vectors_ND: Vectors) -> Vectors:
+def unit(vectors_ND: Vectors) -> Vectors:
     """Of length 1 to the last bit, as an index keeps vectors that it is given; a model's are so to a few."""
     rows_ND = vectors_ND.astype(np.float64)
     return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
