@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import dual
 import httpx
 import numpy as np
 import pytest
@@ -230,6 +231,19 @@ def test_texts_of_a_collection_of_files(colours: httpx.Client, benchmark: Path) 
 
     examples = load_dataset(str(benchmark / "own.yaml")).read(benchmark, "test")
     same_answers(colours, Opened(), examples, 1e-6)
+
+
+def test_a_dual_encoder_by_both(benchmark: Path, tmp_path: Path) -> None:
+    """One as its authors publish it, of random weights; what it knows no word of has one vector, so there are ties."""
+    dual.save_dual(tmp_path / "clip")
+    folder, card = str(tmp_path / "clip"), str(benchmark / "benchmark.yaml")
+    settings = Settings(root=tmp_path / "root", engine="flat")
+    with served(settings, lambda: ModelEmbedder(folder, space_of(folder), offline=True)) as client:
+        mine, my_samples = results(load_model(folder), card, tmp_path / "a")
+        theirs, their_samples = results(ServedModel("here", client), card, tmp_path / "b")
+    assert theirs.model == mine.model == "clip"
+    assert [s.scores for s in their_samples] == [s.scores for s in my_samples]
+    assert theirs.figures == mine.figures
 
 
 @pytest.mark.weights
