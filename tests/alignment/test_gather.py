@@ -11,13 +11,14 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from vlm.alignment.gather import gather
-from vlm.alignment.losses import clip_loss
+from vlm.alignment.losses import clip_loss, siglip_loss
 
 
 def _loss(tower: nn.Module, rows_BD: Tensor, words_BD: Tensor) -> Tensor:
     image = gather(F.normalize(tower(rows_BD), dim=-1))
     text = gather(words_BD)
-    return clip_loss(image, text, torch.arange(len(image)), torch.tensor(4.0))
+    batch = image, text, torch.arange(len(image)), torch.tensor(4.0)
+    return clip_loss(*batch) + siglip_loss(*batch, torch.tensor(-2.0))
 
 
 def _parts() -> tuple[nn.Module, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,6 +57,21 @@ def test_siglip_is_a_yes_or_no_for_every_pair(owners: list[int]) -> None:
     pairs = [(z if o == i else -z) for row, o in zip(logits, owners, strict=True) for i, z in enumerate(row)]
     wanted = sum(math.log1p(math.exp(-z)) for z in pairs) / len(owners)
     assert siglip_loss(image_ID, text_TD, owner_T, scale, bias).item() == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_one_text_a_picture_is_open_clips_loss(kind: str) -> None:
+    mine, theirs = batch(OWNERS["one text a picture"]), batch(OWNERS["one text a picture"])
+    value = clip_loss(*mine[:4]) if kind == "clip" else siglip_loss(*mine)
+    reference = ClipLoss() if kind == "clip" else SigLipLoss()
+    inputs = theirs[:2] + theirs[3:] if kind == "siglip" else (*theirs[:2], theirs[3])
+    wanted = reference(*inputs)
+    value.backward()
+    wanted.backward()
+    torch.testing.assert_close(value, wanted, atol=1e-12, rtol=1e-12)
+    for a, b in zip(mine, theirs, strict=True):
+        if b.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
@@ -121,6 +137,33 @@ def test_a_locked_side_learns_nothing_and_the_other_does() -> None:
     assert tower.weight.grad is None
     assert text.weight.grad is not None
     assert text.weight.grad.abs().sum() > 0
+
+
+def test_distillation_is_the_cross_entropy_of_two_softmaxes_both_ways() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 4, 3, dtype=torch.float64)
+
+    def crossed(mine: list[list[float]], theirs: list[list[float]]) -> float:
+        total = 0.0
+        for own, other in zip(mine, theirs, strict=True):
+            shares = [math.exp(x) / sum(map(math.exp, other)) for x in other]
+            total -= sum(p * math.log(math.exp(x) / sum(map(math.exp, own))) for p, x in zip(shares, own, strict=True))
+        return total / len(mine)
+
+    wanted = (crossed(student.tolist(), teacher.tolist()) + crossed(student.T.tolist(), teacher.T.tolist())) / 2
+    assert distillation_loss(student, teacher).item() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_frame_order_is_infonce_between_a_clip_and_its_shuffled_self() -> None:
+    torch.manual_seed(0)
+    clips, shuffled, texts = F.normalize(torch.randn(3, 5, 8, dtype=torch.float64), dim=-1)
+    both = [
+        (7 * float(text @ clip), 7 * float(text @ other))
+        for clip, other, text in zip(clips, shuffled, texts, strict=True)
+    ]
+    wanted = -sum(math.log(math.exp(a) / (math.exp(a) + math.exp(b))) for a, b in both) / 5
+    scale = torch.tensor(7.0, dtype=torch.float64)
+    assert frame_order_loss(clips, shuffled, texts, scale).item() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_distillation_is_least_where_student_and_teacher_agree() -> None:

@@ -43,6 +43,10 @@ class FakeModel:
         self.batches.add(batch)
         return [self.rule(color_of(m), q) for m, q in zip(media, questions, strict=True)]
 
+    def match(self, media: Sequence[Media], texts: Sequence[str]) -> list[float]:
+        self.asked += len(media)
+        return [-0.5 if self.rule(color_of(m), text) == "fits" else -5.0 for m, text in zip(media, texts, strict=True)]
+
     def embed_images(self, media: Sequence[Media]) -> np.ndarray:
         self.asked += len(media)
         return _unit([COLORS[color_of(m)] for m in media])

@@ -22,6 +22,7 @@ FIELDS = {
     "choice": {"question", "options", "hint"},
     "classification": {"label"},
     "moments": set(),
+    "rerank": set(),
 }
 """What the prompts of each kind may ask for."""
 
@@ -73,7 +74,7 @@ def test_every_card_finds_what_its_kind_needs(
 
 
 def check(card: BenchmarkCard, example: Example, classes: tuple[str, ...]) -> None:
-    if card.kind in ("retrieval", "caption"):
+    if card.kind in ("retrieval", "caption", "rerank"):
         assert example.captions
     if card.kind in ("vqa", "choice", "moments"):
         assert example.question

@@ -166,6 +166,35 @@ def test_equal_candidates_share_their_rank(tmp_path: Path) -> None:
     assert result.figures["text_to_image_R@1"].value == 100  # the middle of 1 and 2 still counts for rank 1
 
 
+MEANT = {"warm": "red", "cold": "blue", "fresh": "green"}
+"""Words that the similarity knows nothing of, and the language model does."""
+
+
+@pytest.mark.parametrize(("top", "after"), [(3, 100.0), (1, 100 / 3)])
+def test_the_best_of_a_search_in_the_language_models_order(tmp_path: Path, top: int, after: float) -> None:
+    rows = [{"color": color, "captions": [word, "another"]} for word, color in MEANT.items()]
+    model = FakeModel(lambda color, text: "fits" if MEANT[text] == color else "no")
+    result, samples = run(tmp_path, model, rows, kind="rerank", top=top)
+    figures = {key: figure.value for key, figure in result.figures.items()}
+    assert figures["similarity_R@1"] == pytest.approx(100 / 3, abs=1e-4)  # the three words are one to it
+    assert (result.main, figures["match_R@1"]) == ("match_R@1", pytest.approx(after, abs=1e-4))
+    assert figures["gain_R@1"] == pytest.approx(after - 100 / 3, abs=1e-4)
+    assert figures["match_R@5"] == figures["similarity_R@5"] == 100
+    assert result.figures["gain_R@1"].bounds == (-100, 100)
+    assert [s.id for s in samples] == ["1#0", "2#0", "3#0"]
+    assert [len(s.output) for s in samples] == [top] * 3
+    assert samples[0].scores["rank"] == (1 if top == 3 else samples[0].scores["rank"])
+    assert model.asked == 3 + 3 + 3 * top, "pictures, texts and pairs, each once"
+
+
+def test_queries_of_a_reranking_are_spread_over_the_data(tmp_path: Path) -> None:
+    rows = [{"color": color, "captions": ["warm"]} for color in list(COLORS) * 3]
+    model = FakeModel(lambda color, text: "fits" if color == "red" else "no")
+    result, samples = run(tmp_path, model, rows, kind="rerank", queries=3, top=2)
+    assert [s.id for s in samples] == ["1#0", "5#0", "9#0"]
+    assert result.notes == ("3 texts, 9 pictures or clips, the best 2 of each looked at again",)
+
+
 def test_classification_by_name(tmp_path: Path) -> None:
     rows = [{"color": "red", "answers": ["red"]}] * 3 + [{"color": "blue", "answers": ["green"]}]
     prompts = ["a photo of a {label} square.", "{label}"]
@@ -184,6 +213,7 @@ def test_classification_by_name(tmp_path: Path) -> None:
     [
         ({"kind": "vqa"}, {"question": "?"}, "has no answers"),
         ({"kind": "retrieval"}, {"question": "?"}, "has no captions"),
+        ({"kind": "rerank"}, {"question": "?"}, "has no captions"),
         ({"kind": "choice"}, {"question": "?", "answers": ["A"]}, "0 options"),
         ({"kind": "choice"}, {"question": "?", "options": ["a", "b"], "answers": ["C"]}, "expected one of AB"),
         ({"kind": "classification"}, {"answers": ["cow"]}, "is of class"),

@@ -14,6 +14,7 @@ from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
 from vlm.heads.matching import Matcher
 from vlm.heads.media import Media
+from vlm.heads.vqa import tower_patches
 
 TEXTS = ["a red square on the wall", "Is there a dog in the picture ?"]
 
@@ -50,6 +51,19 @@ def test_a_match_is_the_mean_log_probability_of_its_tokens(parts: Assembled) -> 
     assert found == pytest.approx([plain(parts, m, t) for m, t in zip(media, tidied, strict=True)], abs=1e-4)
     assert all(score < 0 for score in found)
     assert matcher.match(media, asked, batch=1) == pytest.approx(found, abs=1e-4)
+
+
+def test_texts_of_one_picture_are_scored_together_as_alone(parts: Assembled, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _, clip = pictures()
+    looked: list[int] = []
+    monkeypatch.setattr("vlm.heads.matching.TOGETHER", 2)
+    monkeypatch.setattr("vlm.heads.matching.tower_patches", lambda m, i: looked.append(len(i)) or tower_patches(m, i))
+    media, asked = [first, clip, first, first, clip], [*TEXTS, "a cat", TEXTS[1], TEXTS[0]]
+    found = Matcher(parts).match(media, asked)
+    assert looked == [3], "two sequences of the picture, one of the clip"
+    assert found == pytest.approx(
+        [Matcher(parts).match([m], [t])[0] for m, t in zip(media, asked, strict=True)], abs=1e-4
+    )
 
 
 def test_a_models_own_caption_fits_better_than_others(parts: Assembled) -> None:

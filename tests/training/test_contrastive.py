@@ -23,6 +23,7 @@ from vlm.alignment.losses import clip_loss
 from vlm.checkpoints.assemble import assemble
 from vlm.checkpoints.card import load_card
 from vlm.checkpoints.trained import apply_trained, read_trained
+from vlm.datasets.prompts import CAPTION_PROMPT, Template, tidy
 from vlm.errors import BadInput
 from vlm.heads.media import Media
 from vlm.heads.retrieval import Embedder
@@ -231,6 +232,23 @@ def test_captions_are_written_beside_and_the_language_model_stays(place: Path, t
     assert kinds == {"alignment", "projector"}
     for name, p in stage.task.parts.model.language.named_parameters():  # type: ignore[attr-defined]
         assert torch.equal(p, language[name])
+
+
+@torch.no_grad()
+def test_the_caption_loss_is_the_mean_over_all_words_of_the_first_captions(place: Path) -> None:
+    """CoCa's equation 3, restated: one sequence at a time, no packing."""
+    task = built(recipe(place, {"captions": 2, "write": {"weight": 1.0, "pictures": 3}}, mirror=False))
+    batch, model = task.batches(0), task.parts.model
+    assert task.written is not None
+    template, losses = Template(task.parts.tokenizer), []
+    for row, view in enumerate(batch.views[:3]):
+        example, number = next(text for text, owner in zip(batch.texts, batch.rows, strict=True) if owner == row)
+        prompt = template.prefix(model.cfg.visual_tokens) + template.context(CAPTION_PROMPT)
+        reply = template.reply(tidy(task.batches.texts[example][number]))
+        seen = task.images.states([view])[0]
+        chances = model(torch.tensor([prompt + reply]), seen.float())[0].log_softmax(dim=-1)
+        losses += [-chances[len(prompt) + i - 1, token].item() for i, token in enumerate(reply)]
+    assert task.written(batch).item() == pytest.approx(sum(losses) / len(losses), abs=1e-4)
 
 
 def test_clips_are_told_by_the_order_of_their_frames(place: Path, tmp_path: Path) -> None:

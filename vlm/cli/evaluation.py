@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm import assets
-from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, table, working
 from vlm.cli.session import check_model
 
@@ -28,7 +28,10 @@ def evaluate(
         str, typer.Option("--tasks", metavar="A,B", help="Benchmarks: cards in eval/, groups or paths.")
     ] = "",
     listed: Annotated[bool, typer.Option("--list", help="Only name the benchmarks and groups there are.")] = False,
-    model: ModelName = "nano",
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="NAME|URL", help="A model as elsewhere, or a server of `vlm serve retrieval`."),
+    ] = "nano",
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
     ] = None,
@@ -51,7 +54,10 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("expected at least one benchmark; --list names them", param_hint="--tasks")
-    check_model(model)
+    from vlm.vision.urls import is_url
+
+    if not is_url(model):
+        check_model(model)
     batch = _batch(batch_size)
     if offline:
         os.environ["VLM_OFFLINE"] = "1"

@@ -12,7 +12,7 @@ from vlm.config import Config
 from vlm.datasets.names import named_list
 from vlm.video.sampling import Sampling
 
-Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments"]
+Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank"]
 Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]
 
 
@@ -61,9 +61,13 @@ class BenchmarkCard(Config):
     """Which frames of a clip the model is shown; None leaves it to the model's card."""
     circular: bool = False
     """Ask every rotation of the options and count a question only if all are right (MMBench; kind `choice`)."""
+    queries: PositiveInt = 300
+    """How many captions are searched for (kind `rerank`): each costs `top` readings of the language model."""
+    top: PositiveInt = 10
+    """The best of a search that are looked at again (kind `rerank`)."""
     category: str | None = None
     """The key of an example's `meta` by which figures are also given apart (not of kinds `retrieval`, whose categories
-    are its two directions, and `classification`, whose are its classes)."""
+    are its two directions, `classification`, whose are its classes, and `rerank`)."""
     groups: tuple[str, ...] = ()
     """Names under which `--tasks` takes several benchmarks at once."""
     published: tuple[Published, ...] = Field(default=())
@@ -71,7 +75,7 @@ class BenchmarkCard(Config):
     @field_validator("category")
     @classmethod
     def _is_given_apart(cls, category: str | None, info: ValidationInfo) -> str | None:
-        if category is not None and (kind := info.data.get("kind")) in ("retrieval", "classification"):
+        if category is not None and (kind := info.data.get("kind")) in ("retrieval", "classification", "rerank"):
             raise ValueError(f"kind {kind} has categories of its own")
         return category
 

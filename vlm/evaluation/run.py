@@ -16,11 +16,13 @@ from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache
 from vlm.evaluation.card import BenchmarkCard
 from vlm.evaluation.folder import RunFolder
-from vlm.evaluation.kinds import caption, choice, classification, moments, retrieval, vqa
+from vlm.evaluation.kinds import caption, choice, classification, moments, rerank, retrieval, vqa
 from vlm.evaluation.kinds.base import Job
 from vlm.evaluation.results import Sample, TaskResult
+from vlm.evaluation.served import ServedModel
 from vlm.evaluation.subject import Subject
 from vlm.evaluation.tasks import Prompts, Task, cards_of, tasks_of
+from vlm.vision.urls import is_url
 
 Report = Callable[[str, int, int], None]
 """Told of a task's name, examples done and examples in all."""
@@ -32,6 +34,7 @@ KINDS = {
     "choice": choice.run,
     "classification": classification.run,
     "moments": moments.run,
+    "rerank": rerank.run,
 }
 
 
@@ -54,8 +57,9 @@ def evaluate(
 ) -> list[TaskResult]:
     """The results of each benchmark (and of each of its prompts, if all are wanted), in order.
 
-    `tasks` are cards, paths of cards, or groups. With `options.output` the folder gets what `vlm.evaluation.results`
-    describes, and every answer is kept there as soon as it is given: a run that was cut off goes on with
+    `model` is a name or a path as `vlm.load` takes, or the URL of a server of the retrieval API; `tasks` are cards,
+    paths of cards, or groups. With `options.output` the folder gets what `vlm.evaluation.results` describes, and
+    every answer is kept there as soon as it is given: a run that was cut off goes on with
     `resume=True` and leaves the same bytes. All cards and data are checked before the model is loaded. Raises
     `BadInput`.
     """
@@ -64,7 +68,7 @@ def evaluate(
     data = data_folder(options.data) if options.data or os.environ.get("VLM_DATA") else None
     work = [_prepare(card, data, options.limit) for card in cards_of(tasks)]
     folder = _folder(options, [task.name for item in work for task in tasks_of(item.card, options.prompts)])
-    loaded = load(model) if isinstance(model, str) else model
+    loaded = _loaded(model)
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         cache = RequestCache((options.output or Path(scratch)) / "requests.sqlite")
@@ -81,6 +85,12 @@ def evaluate(
         finally:
             cache.close()
     return results
+
+
+def _loaded(model: str | Model) -> Model:
+    if not isinstance(model, str):
+        return model
+    return ServedModel(model) if is_url(model) else load(model)
 
 
 def _folder(options: Options, names: list[str]) -> RunFolder | None:

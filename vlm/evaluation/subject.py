@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,10 @@ from vlm.api import Model
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
+from vlm.evaluation.served import ServedModel
 from vlm.heads.media import Media, open_media
 from vlm.heads.retrieval import Vectors
+from vlm.index.exact import plain
 from vlm.video.sampling.base import Sampler
 
 Progress = Callable[[int], None]
@@ -111,6 +114,33 @@ class Subject:
             rows += self._vectors(keys, chunk, self.model.embed_texts)
             progress(len(rows))
         return np.stack(rows)
+
+    def matches(self, pairs: Sequence[tuple[Example, str]], progress: Progress = lambda done: None) -> list[float]:
+        """How well each text fits its example's picture or clip, in nats a token (`Model.match`)."""
+        scores: list[float] = []
+        for start in range(0, len(pairs), CHUNK):
+            chunk = pairs[start : start + CHUNK]
+            media = _open_all([example for example, _ in chunk], self.sampling)
+            keys = [self._key("match", m, text=text) for m, (_, text) in zip(media, chunk, strict=True)]
+            known = self.cache.get(keys)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            new = self.model.match([media[i] for i in missing], [chunk[i][1] for i in missing])
+            self.cache.put(found := {keys[i]: struct.pack("<d", x) for i, x in zip(missing, new, strict=True)})
+            scores += [struct.unpack("<d", (known | found)[key])[0] for key in keys]
+            progress(len(scores))
+        return scores
+
+    def compared(self, queries_QD: Vectors, candidates_CD: Vectors) -> Iterator[Vectors]:
+        """Similarities, `[B, C]` for the next B queries; the whole matrix never exists.
+
+        Those of a server are what its searches say. In memory they are computed row by row as an index does, so that
+        equal vectors have equal scores wherever they lie, and both ways agree to the last bit.
+        """
+        if isinstance(self.model, ServedModel):
+            yield from self.model.compared(queries_QD, candidates_CD)
+            return
+        for start in range(0, len(queries_QD), CHUNK):
+            yield np.stack([plain(candidates_CD, query_D) for query_D in queries_QD[start : start + CHUNK]])
 
     def _vectors(self, keys: Sequence[str], items: Sequence[Any], embed: Callable[..., Vectors]) -> list[Vectors]:
         known = self.cache.get(keys)

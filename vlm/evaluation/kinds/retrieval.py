@@ -9,11 +9,12 @@ from vlm.errors import BadInput
 from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Figure, Sample
+from vlm.evaluation.subject import Subject
+from vlm.heads.retrieval import Vectors
 from vlm.metrics.retrieval import ranks
 
 KS = (1, 5, 10)
 TOP = 5
-BLOCK = 512  # queries compared at a time: the whole matrix never exists
 
 
 def run(job: Job) -> Outcome:
@@ -30,15 +31,18 @@ def run(job: Job) -> Outcome:
     ]
     pictures, texts = len(job.examples), len(captions)
     # Pictures and texts are half of the work each, told as that many pictures.
-    media_ID = job.subject.media_vectors(job.examples, lambda done: job.progress(done // 2))
-    texts_TD = job.subject.text_vectors(
-        [caption for _, _, caption in captions], lambda done: job.progress((pictures + pictures * done // texts) // 2)
+    media_ID = unit(job.subject.media_vectors(job.examples, lambda done: job.progress(done // 2)))
+    texts_TD = unit(
+        job.subject.text_vectors(
+            [caption for _, _, caption in captions],
+            lambda done: job.progress((pictures + pictures * done // texts) // 2),
+        )
     )
     image_of_text = np.array([row for row, _, _ in captions])
     names = [job.cluster(example) for example in job.examples]
 
     samples = []
-    found = _search(texts_TD, media_ID, image_of_text, np.arange(len(names)))
+    found = _search(job.subject, texts_TD, media_ID, image_of_text, np.arange(len(names)))
     for (row, number, caption), (rank, best) in zip(captions, found, strict=True):
         samples.append(
             Sample(
@@ -53,7 +57,7 @@ def run(job: Job) -> Outcome:
                 category="text_to_image",
             )
         )
-    found = _search(media_ID, texts_TD, np.arange(len(names)), image_of_text)
+    found = _search(job.subject, media_ID, texts_TD, np.arange(len(names)), image_of_text)
     for example, name, (rank, best) in zip(job.examples, names, found, strict=True):
         samples.append(
             Sample(
@@ -91,17 +95,22 @@ Best = list[tuple[int, float]]
 
 
 def _search(
-    queries_QD: NDArray[np.float32], candidates_CD: NDArray[np.float32], group_Q: NDArray, group_C: NDArray
+    subject: Subject, queries_QD: Vectors, candidates_CD: Vectors, group_Q: NDArray, group_C: NDArray
 ) -> list[tuple[float, Best]]:
     """The rank of each query's first right candidate and its `TOP` best candidates."""
-    found = []
-    for start in range(0, len(queries_QD), BLOCK):
-        similarity_QC = queries_QD[start : start + BLOCK] @ candidates_CD.T
-        rank = ranks(similarity_QC, group_Q[start : start + BLOCK], group_C, "mean")
-        order = np.argsort(-similarity_QC, axis=1, kind="stable")[:, :TOP]
-        for row, best, r in zip(similarity_QC, order, rank, strict=True):
+    found: list[tuple[float, Best]] = []
+    for similarity_BC in subject.compared(queries_QD, candidates_CD):
+        rank = ranks(similarity_BC, group_Q[len(found) : len(found) + len(similarity_BC)], group_C, "mean")
+        order = np.argsort(-similarity_BC, axis=1, kind="stable")[:, :TOP]
+        for row, best, r in zip(similarity_BC, order, rank, strict=True):
             found.append((float(r), [(int(i), round(float(row[i]), 4)) for i in best]))
     return found
+
+
+def unit(vectors_ND: Vectors) -> Vectors:
+    """Of length 1 to the last bit, as an index keeps vectors that it is given; a model's are so to a few."""
+    rows_ND = vectors_ND.astype(np.float64)
+    return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _scores(way: str, rank: float) -> dict[str, float | None]:
