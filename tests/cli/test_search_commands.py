@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,30 @@ def test_search_by_words_and_by_a_picture(vlm_command: Any, index: Path, photos:
     assert set(first) == {"path", "score"}
     assert found(vlm_command, index, photos / "blue.png", "--top", "1") == ["blue.png"]
     assert "red.png" in vlm_command("search", index, "red").out
+
+
+def test_a_filter_and_a_least_score(vlm_command: Any, index: Path) -> None:
+    assert len(found(vlm_command, index, "red")) == 3
+    assert found(vlm_command, index, "red", "--min-score", "0.99") == ["red.png"]
+    sha256 = {id: metadata["file"]["sha256"] for id, metadata in FlatIndex.open(index).items()}
+    blue = next(name for name in sha256 if name.endswith("blue.png"))
+    where = json.dumps({"file.sha256": sha256[blue]})
+    assert found(vlm_command, index, "red", "--filter", where) == ["blue.png"]
+    for bad in ("{", "[]", '{"a": {"like": 1}}'):
+        done = vlm_command("search", index, "red", "--filter", bad)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+
+
+def test_an_index_on_a_server(vlm_command: Any, model: FakeModel, photos: Path, monkeypatch: Any) -> None:
+    qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+    client = qdrant_client.QdrantClient(":memory:")
+    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda **how: client)
+    place = "http://127.0.0.1:6333/photos"
+    assert vlm_command("index", photos, "--to", place, "--json").json["embedded"] == 3
+    assert vlm_command("index", photos, "--to", place, "--json").json["embedded"] == 0
+    assert found(vlm_command, place, "red", "--top", "1") == ["red.png"]
+    done = vlm_command("search", "http://127.0.0.1:6333/none", "red")
+    assert (done.code, done.err.count("\n")) == (2, 1)
 
 
 def test_an_index_of_lancedb_is_found_and_kept_up_to_date(

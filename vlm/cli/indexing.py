@@ -39,7 +39,14 @@ def index(
             "a folder of vectors by `vlm embed`.",
         ),
     ],
-    to: Annotated[Path, typer.Option("--to", metavar="INDEX", help="The index's folder, made where there is none.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="INDEX",
+            help="A folder, s3://bucket/prefix (LanceDB) or http://host:6333/name (Qdrant); made where there is none.",
+        ),
+    ],
     model: ModelName = "nano",
     column: Column = None,
     below: Below = None,
@@ -54,7 +61,8 @@ def index(
     ] = False,
     width: Width = None,
     engine: Annotated[
-        Engine, typer.Option("--engine", help="Of a new index: flat (in memory) or lance (LanceDB, of any size).")
+        Engine,
+        typer.Option("--engine", help="Of a new index in a folder: flat (in memory) or lance (LanceDB, of any size)."),
     ] = Engine.flat,
     as_json: AsJson = False,
     offline: Offline = False,
@@ -113,7 +121,7 @@ def index(
         raise typer.Exit(2)
 
 
-def _load(folder: Path, to: Path, width: int | None, engine: Engine, as_json: bool) -> None:
+def _load(folder: Path, to: str, width: int | None, engine: Engine, as_json: bool) -> None:
     from vlm.ingest.loading import load
     from vlm.ingest.plan import open_plan
 
@@ -131,7 +139,9 @@ def _load(folder: Path, to: Path, width: int | None, engine: Engine, as_json: bo
         raise typer.Exit(2)
 
 
-def _open(to: Path, name: str, width: int, engine: Engine) -> Index:
-    from vlm.index import create_index, open_index, there
+def _open(to: str, name: str, width: int, engine: Engine) -> Index:
+    from vlm.index import create_index, is_folder, open_index, there
 
-    return open_index(to, model=name, width=width) if there(to) else create_index(to, width, name, engine=engine.value)
+    if there(to):
+        return open_index(to, model=name, width=width)
+    return create_index(to, width, name, engine=engine.value if is_folder(to) else None)

@@ -50,4 +50,9 @@ Width: TypeAlias = Annotated[
     int | None,
     typer.Option("--width", min=1, metavar="N", help="Keep the first N numbers of each vector, of unit length again."),
 ]
-Index: TypeAlias = Annotated[Path, typer.Argument(metavar="INDEX", help="The index's folder.", show_default=False)]
+Index: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="INDEX", help="The index: a folder, s3://bucket/prefix or http://host:6333/name.", show_default=False
+    ),
+]

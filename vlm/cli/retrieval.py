@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,11 @@ def search(
         int,
         typer.Option("--rerank", min=0, metavar="K", help="Order the best K by how well the model's words fit them."),
     ] = 0,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help='Entries whose metadata fit: \'{"year": {"gte": 2020}}\'.'),
+    ] = None,
+    least: Annotated[float | None, typer.Option("--min-score", metavar="S", help="Hits of this score or more.")] = None,
     moments: Annotated[bool, typer.Option("--moments", help="Tell when in a video the words are shown.")] = False,
     model: ModelName = "nano",
     as_json: AsJson = False,
@@ -50,6 +56,7 @@ def search(
         raise BadInput("--with: expected words beside a picture or video as the query")
     if (rerank or moments) and (by_media and (also is None or rerank)):
         raise BadInput(f"{'--rerank' if rerank else '--moments'}: expected words as the query")
+    fits = _filter(where)
     load = lazy_model(model, offline)
     media = open_input(query, offline, sampling_of(model)) if by_media else None
     found = open_index(index, model=space_of(model)[0])
@@ -59,7 +66,7 @@ def search(
     asked = composed(vectors, [1 - weight, weight]) if len(vectors) == 2 else vectors[0]
     hits: list[dict[str, Any]] = [
         {"path": hit.id, "score": round(hit.score, 6)}
-        for hit in found.search(shortened(asked, found.width)[None], max(top, rerank))[0]
+        for hit in found.search(shortened(asked, found.width)[None], max(top, rerank), where=fits, min_score=least)[0]
     ]
     if rerank and words is not None:
         hits = _reranked(hits, rerank, words, load, sampling_of(model))
@@ -71,6 +78,21 @@ def search(
         return
     columns = ["score", *(["match"] if rerank else []), *(["moment"] if moments else []), "path"]
     table(columns, [[_cell(hit, column) for column in columns] for hit in hits])
+
+
+def _filter(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    from vlm.index.filters import compiled
+
+    try:
+        where = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"--filter: expected JSON, got {text!r:.80} ({error})") from None
+    if not isinstance(where, dict):
+        raise BadInput(f"--filter: expected a JSON object, got {text!r:.80}")
+    compiled(where)  # refused before a model is loaded
+    return where
 
 
 def _reranked(

@@ -22,7 +22,7 @@ from vlm.index.base import Hit, Index
 # LanceDB reads it when it is imported. It warns of upkeep that a write came before, which is tried again here.
 os.environ.setdefault("LANCEDB_LOG", "error")
 
-__all__ = ["Hit", "Index", "create_index", "drop_index", "open_index", "there"]
+__all__ = ["Hit", "Index", "create_index", "drop_index", "is_folder", "open_index", "there"]
 
 ENGINES = {"flat": None, "lance": "lancedb", "qdrant": "qdrant_client"}
 """With the package that each needs."""
@@ -35,7 +35,8 @@ def create_index(
 ) -> Index:
     """An empty index. `engine` matters for a folder, which is LanceDB's where it is not said.
 
-    `options` are LanceDB's storage options, or `api_key` for Qdrant. Raises `BadInput` where something is there
+    `options` are LanceDB's storage options, or `api_key` for Qdrant; without them both look into the environment
+    (`AWS_ACCESS_KEY_ID` and its like, `QDRANT_API_KEY`). Raises `BadInput` where something is there
     already, and for an engine that is not installed.
     """
     scheme = _scheme(place)
@@ -117,6 +118,11 @@ def drop_index(place: str | Path, *, options: Mapping[str, str] | None = None) -
         qdrant.drop(*_server(str(place), options))
 
 
+def is_folder(place: str | Path) -> bool:
+    """Whether a place is in the file system, and not a URL."""
+    return _scheme(place) is None
+
+
 def _scheme(place: str | Path) -> str | None:
     """The engine that a URL is for; `None` for a folder."""
     scheme, found, _ = str(place).partition("://")
@@ -145,4 +151,5 @@ def _server(place: str, options: Mapping[str, str] | None) -> tuple[Any, str]:
     server, _, collection = place.rpartition("/")
     if server.endswith(("http:/", "https:/")) or not collection:
         raise BadInput(f"{place}: expected http://host:port/collection, got no collection")
-    return QdrantClient(url=server, api_key=(options or {}).get("api_key"), check_compatibility=False), collection
+    key = (options or {}).get("api_key") or os.environ.get("QDRANT_API_KEY")
+    return QdrantClient(url=server, api_key=key, check_compatibility=False), collection

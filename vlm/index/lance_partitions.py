@@ -23,8 +23,8 @@ SIZE = 1024
 instead, it goes towards 8,192 rows all the same."""
 GROWN = 4
 """How many times the rows that it was made for an index may hold before it is made anew."""
-ASKED, NEIGHBOURS, RECALL = 64, 10, 0.995
-LEAST_PROBES, SHARES = 20, (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+ASKED, NEIGHBOURS, RECALL = 64, 10, 0.998
+LEAST_PROBES, SHARES = 20, (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.4, 1.0)
 """Partitions visited at least, and the shares of them that are tried."""
 UNMEASURED = 0.2
 BATCH = 8192

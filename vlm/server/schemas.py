@@ -218,7 +218,7 @@ class Part(Body):
 
 
 def _sort_of_input(value: Any) -> str | None:
-    found = {str: "words", dict: "one", list: "many"}
+    found: dict[type, str] = {str: "words", dict: "one", list: "many"}
     return "one" if isinstance(value, Part) else found.get(type(value))
 
 
