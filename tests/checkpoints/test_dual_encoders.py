@@ -50,7 +50,7 @@ def test_transformers_vectors_are_the_librarys(tmp_path: Path, kind: str) -> Non
     assert model.similarity_scale == pytest.approx(theirs.logit_scale.exp().item())
     assert identity(tmp_path)[1] == text.shape[1]
     alone = AutoTokenizer.from_pretrained(tmp_path)
-    assert model.count_tokens([*TEXTS, "a " * 40]) == [len(alone(one)["input_ids"]) for one in TEXTS] + [12]
+    assert model.count_tokens(TEXTS) == [min(12, len(alone(one)["input_ids"])) for one in TEXTS]
 
 
 @torch.no_grad()

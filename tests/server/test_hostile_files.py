@@ -29,9 +29,9 @@ def png_of(width: int, height: int, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed) + b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def encoded(kind: str, size: tuple[int, int]) -> bytes:
+def encoded(kind: str, size: tuple[int, int], **options: str) -> bytes:
     out = io.BytesIO()
-    Image.new("L", size).save(out, kind)
+    Image.new("L", size).save(out, kind, **options)
     return out.getvalue()
 
 
@@ -80,14 +80,14 @@ def upload(client: httpx.Client, c: str, content: bytes, name: str = "a.png") ->
         (jpeg_of(65_500, 65_500), "bomb.jpg"),
         (jpeg_of(64, 0), "flat.jpg"),
         (encoded("WEBP", (1200, 1200)), "bomb.webp"),
-        (encoded("TIFF", (1200, 1200)), "bomb.tif"),
+        (encoded("TIFF", (1200, 1200), compression="tiff_lzw"), "bomb.tif"),
         (encoded("JPEG2000", (1200, 1200)), "bomb.jp2"),
         (b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, -5, -(2**31), 1, 24, *[0] * 6), "bomb.bmp"),
         (b"P6 100000 100000 255\n", "bomb.ppm"),
         (b"P6 " + b"9" * 9999, "digits.ppm"),
         (png_with(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(10_000_000))), "text.png"),
         (png_with(b"iCCP", b"k\0\0" + zlib.compress(bytes(10_000_000))), "profile.png"),
-        (picture()[:-20], "cut.png"),
+        (picture()[:-32], "cut.png"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "list.mkv"),
         (CLIP.read_bytes()[:20_000], "cut.mp4"),
         (b"<html><script>alert(1)</script></html>", "page.jpg"),

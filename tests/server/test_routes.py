@@ -221,6 +221,13 @@ def test_metrics_are_prometheus(client: httpx.Client, c: str) -> None:
     assert {"/v1/collections/{name}/items", "other"} <= routes
     assert [s.value for s in found["vlm_items"].samples if s.labels == {"collection": "c"}] == [1]
     assert found["vlm_commit_seconds"].samples
+    for name in ("gone", "never-written"):
+        client.post("/v1/collections", json={"name": name})
+        if name == "gone":
+            add(client, f"/v1/collections/{name}", "red")
+        client.get("/metrics")
+        client.delete(f"/v1/collections/{name}")
+        assert name not in client.get("/metrics").text
 
 
 def test_every_error_has_the_same_form(client: httpx.Client, c: str) -> None:

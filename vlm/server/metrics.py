@@ -38,6 +38,11 @@ class Metrics:
         self.commits.observe(seconds)
         self.changes.labels(collection).inc(changes)
 
+    def forget(self, collection: str) -> None:
+        """One that is no more; else figures of all that ever were would gather."""
+        for figure in (self.changes, self.items):
+            figure.remove(collection)
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
 

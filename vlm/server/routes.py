@@ -103,6 +103,7 @@ async def delete_collection(served: Served, name: str) -> of.Deleted:
     """With all that is in it."""
     count = len(served.collections[name])
     await served.collections.delete(name)
+    served.metrics.forget(name)
     return of.Deleted(deleted=count)
 
 
