@@ -88,6 +88,7 @@ OPTIONS = {
         "--body-mb",
         "--engine",
         "--host",
+        "--index",
         "--keys",
         "--media",
         "--model",

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("lancedb", reason="lancedb is not installed")
 
 from vlm.errors import BadInput, VlmError
-from vlm.index import there
+from vlm.index import create_index, drop_index, open_index, there
 from vlm.index.exact import plain
 from vlm.index.lance import LanceIndex
 from vlm.index.lance_table import at_least
@@ -191,3 +191,20 @@ def test_a_filter_in_sql_says_only_what_is_sure() -> None:
     assert at_least({"a": "x'y"}) is None
     assert at_least({"or": [{"a": 1}, {"not": {"b": 1}}]}) is None
     assert at_least({"a.b": "x", "not": {"c": 1}}) == "(json_extract(metadata, '$.a.b') = '\"x\"')"
+
+
+def test_object_storage_is_found_through_the_environment(
+    object_storage: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_storage["endpoint"])
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_REGION", object_storage["region"])
+    for name in ("aws_access_key_id", "aws_secret_access_key"):
+        monkeypatch.setenv(name.upper(), object_storage[name])
+    index = create_index("s3://photographs/by-environment", 16, "m")
+    index.upsert(["a"], unit(1))
+    index.commit()
+    index.close()
+    assert list(open_index("s3://photographs/by-environment")) == ["a"]
+    drop_index("s3://photographs/by-environment")
+    assert not there("s3://photographs/by-environment")

@@ -10,7 +10,7 @@ import typer
 
 from vlm.cli.options import Offline
 from vlm.cli.output import say
-from vlm.errors import VlmError, unknown
+from vlm.errors import BadInput, VlmError, unknown
 
 app = typer.Typer(help="Serve a model over HTTP.", rich_markup_mode=None)
 
@@ -39,6 +39,14 @@ def retrieval(
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="What keeps new collections: lance or flat.")
     ] = "lance",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            metavar="URL",
+            help="Keep vectors not below --root but in s3://bucket/prefix (LanceDB) or http://host:6333 (Qdrant).",
+        ),
+    ] = None,
     body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
     offline: Offline = False,
 ) -> None:
@@ -54,12 +62,15 @@ def retrieval(
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
     from vlm.cli.session import check_model, space_of
+    from vlm.index import is_folder
 
     if page and find_spec("gradio") is None:
         say("no page: it needs gradio (pip: vlm[page])")
         page = False
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
+    if store is not None and is_folder(store):
+        raise BadInput(f"--index {store}: expected s3://bucket/prefix or http://host:port, got a folder")
     if model not in EMBEDDERS:
         check_model(model)
 
@@ -71,6 +82,7 @@ def retrieval(
         media=tuple(path.resolve() for path in media or ()),
         urls=urls and not offline,
         engine=engine,
+        store=store,
         page=page,
         limits=Limits(body_bytes=body_mb * MB),
     )

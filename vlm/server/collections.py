@@ -2,7 +2,7 @@
 
 <root>/.lock                                 held while a server runs
 <root>/collections/<name>/collection.json    its engine, its model's space and width
-<root>/collections/<name>/index/             the engine's own
+<root>/collections/<name>/index/             the engine's own, where it is not in a store elsewhere
 <root>/collections/<name>/media/             small pictures, clips, frames' vectors
 <root>/tmp/                                  uploads as they come; emptied at the start
 """
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from vlm.config import Config, parse
 from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, read_json
-from vlm.index import create_index, open_index
+from vlm.index import create_index, drop_index, open_index
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.server.errors import ApiError, log, storage
 from vlm.server.media import Media
@@ -43,14 +43,16 @@ class About(Config):
     engine: str
     model: str
     width: int
+    place: str | None = None
+    """In a store elsewhere."""
 
 
 class Collection:
     """One index, what is kept beside it, and the one that writes to it."""
 
-    def __init__(self, folder: Path, index: Index, reopen: Callable[[], Index], readers: ThreadPoolExecutor,
-                 committed: Committed) -> None:  # fmt: skip
-        self.folder, self.name = folder, folder.name
+    def __init__(self, folder: Path, index: Index, place: str | None, reopen: Callable[[], Index],
+                 readers: ThreadPoolExecutor, committed: Committed) -> None:  # fmt: skip
+        self.folder, self.name, self.place = folder, folder.name, place
         self.media = Media(folder / "media")
         self._readers = readers
         self._writer = Writer(index, reopen, lambda count, seconds: committed(self.name, count, seconds))
@@ -161,6 +163,11 @@ class Collections:
                 self._open[name] = await asyncio.to_thread(self._opened, collection.folder, asyncio.get_running_loop())
                 raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        if collection.place is not None:
+            try:
+                await asyncio.to_thread(drop_index, collection.place)
+            except VlmError as error:
+                log.error("collection %s is gone, but not from its store: %s", name, " ".join(str(error).split()))
 
     async def close(self) -> None:
         for collection in self:
@@ -169,14 +176,26 @@ class Collections:
 
     def _try(self) -> None:
         """Make an index and drop it: the engine is imported, and found to work, before anybody waits for it."""
-        place = self.temporary / "trial"
-        create_index(place, self._width, self._space, engine=self._settings.engine).close()
-        shutil.rmtree(place, ignore_errors=True)
+        name = f"trial-{uuid.uuid4().hex}"
+        place = self._stored(name) or self.temporary / name
+        index = create_index(place, self._width, self._space, engine=self._engine)
+        index.commit()
+        index.close()
+        drop_index(place)
+
+    @property
+    def _engine(self) -> str | None:
+        """Of new collections; a store elsewhere has but one."""
+        return self._settings.engine if self._settings.store is None else None
+
+    def _stored(self, name: str) -> str | None:
+        return None if self._settings.store is None else f"{self._settings.store.rstrip('/')}/{name}"
 
     def _created(self, name: str, loop: asyncio.AbstractEventLoop) -> Collection:
-        about = About(engine=self._settings.engine, model=self._space, width=self._width)
+        place = self._stored(name)
+        about = About(engine=self._engine or "", model=self._space, width=self._width, place=place)
         with atomic_folder(self._folder / name) as folder:
-            index = create_index(folder / "index", about.width, about.model, engine=about.engine)
+            index = create_index(place or folder / "index", about.width, about.model, engine=self._engine)
             index.commit()
             index.close()
             (folder / "collection.json").write_text(about.model_dump_json(indent=1))
@@ -184,17 +203,17 @@ class Collections:
 
     def _opened(self, folder: Path, loop: asyncio.AbstractEventLoop) -> Collection:
         path = folder / "collection.json"
-        parse(About, read_json(path), str(path))
+        about = parse(About, read_json(path), str(path))
 
         def reopen() -> Index:
-            return open_index(folder / "index", model=self._space, width=self._width)
+            return open_index(about.place or folder / "index", model=self._space, width=self._width)
 
         async def made(index: Index) -> Collection:  # a writer belongs to the event loop
-            return Collection(folder, index, reopen, self._readers, self._committed)
+            return Collection(folder, index, about.place, reopen, self._readers, self._committed)
 
         index = reopen()
         collection = asyncio.run_coroutine_threadsafe(made(index), loop).result()
-        keys = set(_keys(index.metadata(id) for id in index))
+        keys = set(_keys(metadata for _, metadata in index.items()))
         if count := collection.media.sweep(keys):
             log.info("%s: removed %d files that no entry names", folder.name, count)
         return collection

@@ -66,6 +66,8 @@ class Settings(Config):
     """Whether URLs are fetched."""
     engine: str = "lance"
     """Of collections that are made; those that are there keep theirs."""
+    store: str | None = None
+    """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
     page: bool = False
     decoders: PositiveInt = 2
     """Processes that decode pictures."""

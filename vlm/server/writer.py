@@ -124,13 +124,14 @@ class Writer:
             return [result for change in changes for result in self._run_of([change])]
 
     def _together(self, changes: list[Upsert | Delete]) -> list[Before]:
+        known = self.index.known(list({id for change in changes for id in change.ids}))
         after: dict[str, tuple[Vectors, Metadata] | None] = {}
         results = []
         for change in changes:
             before: Before = []
             for number, id in enumerate(change.ids):
-                was = after[id] if id in after else (None, self.index.metadata(id)) if id in self.index else None
-                before.append(None if was is None else was[1])
+                row = after.get(id)
+                before.append((row[1] if row else None) if id in after else known.get(id))
                 after[id] = (change.vectors[number], change.metadata[number]) if isinstance(change, Upsert) else None
             results.append(before)
         rows = [row for row in after.values() if row is not None]
