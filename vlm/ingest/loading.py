@@ -12,7 +12,6 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.heads.media import Skipped
-from vlm.heads.vectors import shortened
 from vlm.index.base import Index
 from vlm.ingest.embedding import missing
 from vlm.ingest.plan import file_name, open_plan
@@ -65,5 +64,10 @@ def _store(index: Index, file: Path, width: int, done: Synced) -> None:
             new.append((row, id, metadata))
     if new:
         chosen, ids, metadata_N = zip(*new, strict=True)
-        index.upsert(ids, shortened(vectors_ND[list(chosen)], index.width), metadata_N)
+        vectors = vectors_ND[list(chosen)]
+        if index.width != width:
+            from vlm.heads.vectors import shortened  # brings the models' libraries along
+
+            vectors = shortened(vectors, index.width)
+        index.upsert(ids, vectors, metadata_N)
         done.moved += len(new)
