@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vlm
-from vlm.api import PublishedModel
 from vlm.checkpoints.deepseek_vl2.config import ModelFields
 from vlm.checkpoints.published import load_folder
 from vlm.cli import main
@@ -23,6 +22,7 @@ from vlm.errors import BadInput
 from vlm.language.checkpoints.families import original_v2
 from vlm.language.checkpoints.folder import read_model
 from vlm.language.checkpoints.tensors import open_tensors
+from vlm.published import PublishedModel
 from vlm.tiled_model import left_padded
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import __version__ as pillow
 
 import vlm
-from vlm.api import PublishedModel
+from vlm.published import PublishedModel
 from vlm.tiled_model import left_padded
 from vlm.vision.tiling import best_resolution
 

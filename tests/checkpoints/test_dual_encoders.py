@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import vlm
-from vlm.api import DualEncoder
 from vlm.checkpoints.dual_encoders import identity
 from vlm.cli import main
 from vlm.errors import BadInput
 from vlm.heads.media import Media
+from vlm.published import DualEncoder
 
 TEXTS = ["a photo of a cat .", "a red square that is on the wall and on the wall and on the wall ."]
 
