@@ -31,7 +31,12 @@ def search(
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many hits.")] = 5,
     rerank: Annotated[
         int,
-        typer.Option("--rerank", min=0, metavar="K", help="Order the best K by how well the model's words fit them."),
+        typer.Option(
+            "--rerank",
+            min=0,
+            metavar="K",
+            help="Order the best K by how likely the model finds the words; nano's are no help (docs/benchmarks.md).",
+        ),
     ] = 0,
     where: Annotated[
         str | None,
