@@ -45,9 +45,22 @@ def test_a_collection_from_its_making_to_its_end(client: httpx.Client) -> None:
     assert error(client.post("/v1/collections/one/search", json={"text": "red"})) == (404, "collection_not_found")
 
 
-@pytest.mark.parametrize("name", ["", "..", "A", "a/b", "a b", "-a", "a" * 65, ".a", "é"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "-a", "a" * 65, ".a", "é"])
 def test_names_that_are_none(client: httpx.Client, name: str) -> None:
     assert error(client.post("/v1/collections", json={"name": name})) == (422, "invalid")
+
+
+def test_a_first_item_makes_its_collection(client: httpx.Client) -> None:
+    assert error(client.post("/v1/collections/..%20/items", json={"text": "red"})) == (422, "invalid")
+    assert error(client.post("/v1/collections/New/items", json={"txt": "red"})) == (422, "invalid")
+    assert error(client.get("/v1/collections/New")) == (404, "collection_not_found")
+    item = client.post("/v1/collections/New/items", json={"text": "red"}).json()["items"][0]
+    assert item["status"] == "added"
+    for name in ("new", "New"):
+        assert error(client.post("/v1/collections", json={"name": name})) == (409, "exists")
+    hits = client.post("/v1/collections/New/search", json={"text": "red"}).json()["hits"]
+    assert [hit["id"] for hit in hits] == [item["id"]]
+    assert client.delete("/v1/collections/New").json() == {"deleted": 1}
 
 
 def test_uploads_are_found_by_words_and_by_pictures(client: httpx.Client, c: str) -> None:

@@ -29,7 +29,7 @@ from vlm.server.settings import Settings
 from vlm.server.writer import Delete, Upsert, Writer
 
 T = TypeVar("T")
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MEDIA = "_media"
 """The key of an entry's metadata that names its files; callers' own keys cannot begin so."""
 Committed = Callable[[str, int, float], None]
@@ -135,13 +135,24 @@ class Collections:
             raise ApiError(404, "collection_not_found", f"no collection {name[:80]!r}")
         return self._open[name]
 
+    async def get_or_create(self, name: str) -> Collection:
+        """Raises `ApiError` for a name that is none."""
+        if name not in self._open:
+            try:
+                return await self.create(name)
+            except ApiError as error:
+                if error.code != "exists":  # made by another request meanwhile
+                    raise
+        return self[name]
+
     async def create(self, name: str) -> Collection:
         """Raises `ApiError` for a name that is none, or taken."""
         if not NAME.fullmatch(name):
-            raise ApiError(422, "invalid", "name: expected 1 to 64 of a-z, 0-9, - and _, a letter or digit first")
+            raise ApiError(422, "invalid", "name: expected 1 to 64 letters, digits, - and _, a letter or digit first")
         async with self._changing:
-            if name in self._open:
-                raise ApiError(409, "exists", f"there is a collection {name!r} already")
+            # Folders of some systems, and stores, do not tell cases apart.
+            if (there := next((other for other in self._open if other.lower() == name.lower()), None)) is not None:
+                raise ApiError(409, "exists", f"there is a collection {there!r} already")
             if len(self._open) >= self._settings.limits.collections:
                 raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")
             try:

@@ -122,10 +122,13 @@ async def delete_collection(served: Served, name: str) -> of.Deleted:
     },
 )
 async def add_items(served: Served, name: str, request: Request) -> of.ItemsAnswer:
-    """Add items, or replace those of the same id. An item that is answered `added` or `replaced` is on disk."""
-    collection = served.collections[name]
+    """Add items, or replace those of the same id. An item that is answered `added` or `replaced` is on disk.
+
+    A collection that is not there is made.
+    """
     try:
         items = await ingest.read_items(request, served.limits.batch)
+        collection = await served.collections.get_or_create(name)
         return of.ItemsAnswer(items=await ingest.add(served, collection, items))
     finally:
         await request.close()  # the form's files

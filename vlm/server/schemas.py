@@ -180,7 +180,7 @@ class ManyHits(BaseModel):
 
 
 class NewCollection(Body):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
 
 
 class CollectionAnswer(BaseModel):
