@@ -53,12 +53,13 @@ def _store(index: Index, file: Path, width: int, done: Synced) -> None:
         got = " ".join(str(error).split())[:120]
         raise BadInput(f"{file}: expected a shard of vectors, got: {got}; delete it and embed again") from None
     new: list[tuple[int, str, dict[str, Any]]] = []
+    known = index.known(table["id"].to_pylist())
     rows = zip(*(table[name].to_pylist() for name in ("id", "metadata", "problem")), strict=True)
     for row, (id, text, problem) in enumerate(rows):
         metadata = json.loads(text)
         if problem is not None:
             done.skipped.append(Skipped(id, problem))
-        elif id in index and dict(index.metadata(id)) == metadata:
+        elif known.get(id) == metadata:
             done.unchanged += 1
         else:
             new.append((row, id, metadata))
