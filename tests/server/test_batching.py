@@ -112,7 +112,7 @@ def test_one_that_fails_harms_no_other() -> None:
 def test_what_nobody_waits_for_is_not_embedded() -> None:
     async def run() -> None:
         slow = Slow()
-        async with batcher(slow, seconds=0.1) as made:
+        async with batcher(slow, seconds=1) as made:
             with pytest.raises(ApiError) as caught:
                 await asyncio.gather(made.embed([0]), made.embed([1]), made.embed([2]))
             assert caught.value.status_code == 504

@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serving import VLM, ServerProcess, error, picture, served, unit, wait
+from serving import CLIP, VLM, ServerProcess, error, picture, served, unit, wait
 
 from vlm.cli import main
 from vlm.errors import BadInput
+from vlm.index.flat import FlatIndex
 from vlm.server.embedder import Colours
 from vlm.server.run import serve
 from vlm.server.settings import Settings
@@ -112,8 +113,6 @@ def test_what_a_kill_left_half_made_goes(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_is_said_and_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlm.index.flat import FlatIndex
-
     def full(self: FlatIndex) -> None:
         raise OSError(28, "No space left on device")
 
@@ -127,6 +126,42 @@ def test_a_disk_that_fails_is_said_and_nothing_is_changed(tmp_path: Path, monkey
         assert client.get(C).json()["count"] == 1
         assert client.post(f"{C}/search", json={"vector": unit(1)}).json()["hits"][0]["id"] == "a"
         assert client.post(f"{C}/items", json={"id": "b", "vector": unit(1)}).status_code == 200
+
+
+def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures, uploads on their way, new collections, and the index that is opened again."""
+    from vlm.server import collections, media
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    files = {"file": ("a.png", picture())}
+    clip = {"file": ("a.mp4", CLIP.read_bytes())}
+    with served(Settings(root=tmp_path, engine="flat")) as client:
+        client.post("/v1/collections", json={"name": "c"})
+        client.post(f"{C}/items", json={"id": "a", "vector": unit(1)})
+        with monkeypatch.context() as patch:
+            patch.setattr(media, "atomic_write", full)
+            assert error(client.post(f"{C}/items", files=files)) == (503, "storage")
+        with monkeypatch.context() as patch:
+            patch.setattr(media.shutil, "move", full)
+            assert error(client.post(f"{C}/items", files=clip)) == (503, "storage")
+        assert not [path for path in tmp_path.glob("**/media/*/*")]
+        assert not list((tmp_path / "tmp").iterdir())
+        with monkeypatch.context() as patch:
+            patch.setattr(collections, "create_index", full)
+            assert error(client.post("/v1/collections", json={"name": "d"})) == (503, "storage")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", full)
+            assert error(client.delete(C)) == (503, "storage")
+        with monkeypatch.context() as patch:
+            patch.setattr(FlatIndex, "commit", full)
+            patch.setattr(collections, "open_index", full)
+            for _ in range(2):
+                assert error(client.post(f"{C}/items", json={"id": "b", "vector": unit(2)})) == (503, "storage")
+        assert client.post(f"{C}/items", json={"id": "c", "vector": unit(1)}).status_code == 200
+        assert client.get(C).json()["count"] == 2
+        assert client.post(f"{C}/items", files=clip).status_code == 200
 
 
 def test_a_folder_of_another_model_or_in_use_is_refused(tmp_path: Path) -> None:
