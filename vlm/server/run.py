@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +47,7 @@ def serve(
     for folder in settings.media:
         if not folder.is_dir():
             raise BadInput(f"{folder}: expected a folder of media, got none")
+    _share_heaps()
     logging.basicConfig(format="vlm: %(message)s", level=logging.WARNING)
     troubles: list[BaseException] = []
     with _alone(settings.root):
@@ -61,6 +63,13 @@ def serve(
             raise VlmError(f"{host}:{port}: cannot listen there") from None
     if troubles:
         raise troubles[0]
+
+
+def _share_heaps() -> None:
+    """glibc gives every thread a heap of its own and hands back little of them: two for all the threads of a server."""
+    arena_max = -8
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(arena_max, 2)
 
 
 def configured(app: ASGIApp, limits: Limits, host: str, port: int) -> uvicorn.Config:
