@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,8 +94,7 @@ def index(
     def embed(media: Sequence[Media]) -> Vectors:
         return shortened(load().embed_images(media), width)
 
-    entries = _open(to, name, width or full, engine)
-    with working("index", read.total) as advance:
+    with closing(_open(to, name, width or full, engine)) as entries, working("index", read.total) as advance:
         done = sync(
             entries,
             read,
@@ -128,8 +128,9 @@ def _load(folder: Path, to: str, width: int | None, engine: Engine, as_json: boo
     plan = open_plan(folder)
     if width is not None and width > plan.width:
         raise BadInput(f"--width {width}: expected at most {plan.width}, the width of the vectors in {folder}")
-    with working("index", plan.items) as advance:
-        done = load(_open(to, plan.model, width or plan.width, engine), folder, advance=advance)
+    entries = _open(to, plan.model, width or plan.width, engine)
+    with closing(entries), working("index", plan.items) as advance:
+        done = load(entries, folder, advance=advance)
     left_out = reported(done.skipped, "path")
     if as_json:
         emit({"indexed": done.indexed, "stored": done.moved, "skipped": left_out.get("skipped", [])})
