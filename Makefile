@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PAGE := $(VENV)/page
+# Processes that run the tests, a file of them at a time.
+JOBS ?= auto
 
 .PHONY: demo test test-page lint install clean
 
@@ -11,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/vlm demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The page needs Gradio, and Gradio an older Pillow than the other tests' figures are of: an environment of its own that
 # has that, and everything else from the first one.

@@ -9,21 +9,26 @@ import pytest
 import tiny
 import torch
 from folders import photographs, shaken
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from vlm.checkpoints.assemble import Assembled
-from vlm.errors import BadInput, VlmError
-from vlm.vision import precision
+from vlm.errors import BadInput
+from vlm.vision import int8_products, precision
 from vlm.vision.images import load_image
+from vlm.vision.int8_products import OneDNNProduct, PlainProduct, Product, Scale
 from vlm.vision.precision import Bfloat16, int8
 from vlm.vision.tower import TowerConfig, VisionTower
 
 SAMPLES = sorted((Path(__file__).parents[2] / "data" / "samples").glob("*.jpg"))
-needs_vnni = pytest.mark.skipif(
-    not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()), reason="needs an x86 CPU with VNNI"
-)
+
+
+@pytest.fixture(params=[PlainProduct, OneDNNProduct])
+def product(request: pytest.FixtureRequest) -> type[Product]:
+    """Both ways to multiply; oneDNN's is left out where it takes hundreds of times as long as float32."""
+    if request.param is OneDNNProduct and int8_products.fastest(384, 1536) is not OneDNNProduct:
+        pytest.skip("on this CPU oneDNN's INT8 products are slower than float32's")
+    return request.param
 
 
 def tower_of(**changes: object) -> VisionTower:
@@ -55,7 +60,6 @@ def test_bfloat16_takes_native_shapes(tmp_path: Path) -> None:
     assert cosines(Bfloat16(tower)(pixels).pooled_BD, tower(pixels).pooled_BD).min() > 0.99
 
 
-@needs_vnni
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "changes",
@@ -68,20 +72,19 @@ def test_bfloat16_takes_native_shapes(tmp_path: Path) -> None:
         {"layer": -2},
     ],
 )
-def test_int8_is_near_and_leaves_the_tower_alone(changes: dict[str, object]) -> None:
+def test_int8_is_near_and_leaves_the_tower_alone(changes: dict[str, object], product: type[Product]) -> None:
     tower = tower_of(**changes)
     pixels = tower.preprocess(photographs())
     expected = tower(pixels)
-    got = int8(tower, photographs()[:4])(pixels)
+    got = int8(tower, photographs()[:4], product=product)(pixels)
     assert cosines(got.pooled_BD, expected.pooled_BD).min() > 0.995
     assert cosines(got.tokens_BND, expected.tokens_BND).mean() > 0.99
     assert torch.equal(tower(pixels).pooled_BD, expected.pooled_BD)
 
 
-@needs_vnni
 @torch.inference_mode()
-def test_int8_of_a_picture_does_not_depend_on_its_batch() -> None:
-    tower = int8(tower_of(), photographs()[:4])
+def test_int8_of_a_picture_does_not_depend_on_its_batch(product: type[Product]) -> None:
+    tower = int8(tower_of(), photographs()[:4], product=product)
     pixels = tower.preprocess(photographs())
     together = tower(pixels)
     for number in range(len(pixels)):
@@ -89,13 +92,43 @@ def test_int8_of_a_picture_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(alone.tokens_BND[0], together.tokens_BND[number], rtol=0, atol=1e-3)
 
 
-@needs_vnni
+@torch.inference_mode()
+def test_both_ways_multiply_the_same(product: type[Product]) -> None:
+    """Bytes in, float32 or bytes out, alone or onto what is there: float64 of what the bytes stand for."""
+    torch.manual_seed(0)
+    weight_ED, bias_E, scale, to = torch.randn(24, 16), torch.randn(24), Scale(0.03, -7), Scale(0.05, -100)
+    x = torch.randint(-128, 128, (9, 16), dtype=torch.int8)
+    step_E, rounded_ED = int8_products.rounded_rows(weight_ED)
+    exact = ((x.double() + 7) * 0.03) @ (rounded_ED * step_E[:, None]).double().T + bias_E
+    layer = product(weight_ED, bias_E, scale)
+    torch.testing.assert_close(layer(x, torch.float32), exact.float(), rtol=1e-5, atol=1e-5)
+    onto = torch.ones(9, 24)
+    assert layer(x, torch.float32, onto=onto).data_ptr() == onto.data_ptr()
+    torch.testing.assert_close(onto, exact.float() + 1, rtol=1e-5, atol=1e-5)
+    for form in ("none", "tanh"):
+        expected = (F.gelu(exact, approximate=form) / to.step + to.zero).round().clamp(-128, 127)
+        assert (layer.gelu(x, form, to).double() - expected).abs().max() <= 1  # a half may be rounded either way
+
+
+def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_products, "supported", lambda: False)
+    assert int8_products.fastest(20, 40) is PlainProduct
+    assert int8(tower_of(), photographs()[:1]).product is int8_products.fastest(tiny.TOWER.width, tiny.TOWER.width * 4)
+    monkeypatch.setattr(int8_products, "supported", lambda: True)
+    seconds = iter([0.1, 100.0, 100.0, 0.1, 0.05, 0.05])
+    monkeypatch.setattr(int8_products, "_seconds", lambda call, repeats: next(seconds))
+    if not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()):
+        pytest.skip("no oneDNN kernels to build")
+    assert int8_products.fastest(24, 40) is PlainProduct
+    assert int8_products.fastest(28, 40) is OneDNNProduct
+
+
 @torch.inference_mode()
 def test_smoothing_and_folding_change_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """The block with nothing rounded - every product in float32, of what bytes stand for - is timm's block."""
 
-    class Exact(precision._Product):
-        def __init__(self, weight_ED: Tensor, bias_E: Tensor | None, scale: precision._Scale):
+    class Exact:
+        def __init__(self, weight_ED: Tensor, bias_E: Tensor | None, scale: Scale):
             self.weight_ED, self.bias_E, self.scale = weight_ED, bias_E, scale
 
         def __call__(self, x: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:
@@ -103,20 +136,18 @@ def test_smoothing_and_folding_change_no_product(monkeypatch: pytest.MonkeyPatch
                 0 if onto is None else onto
             )
 
-        def gelu(self, x: Tensor, form: str, to: precision._Scale) -> Tensor:
+        def gelu(self, x: Tensor, form: str, to: Scale) -> Tensor:
             return F.gelu(self(x, x.dtype), approximate=form) / to.step + to.zero
 
-    monkeypatch.setattr(precision, "_Product", Exact)
-    monkeypatch.setattr(precision, "_bytes", lambda x: x)
+    monkeypatch.setattr(precision, "as_bytes", lambda x: x)
     monkeypatch.setattr(torch, "bfloat16", torch.float32)
     tower = tower_of(options={"init_values": 0.3})
     pixels = tower.preprocess(photographs())
-    got = int8(tower, photographs())(pixels)
+    got = int8(tower, photographs(), product=Exact)(pixels)
     torch.testing.assert_close(got.tokens_BND, tower(pixels).tokens_BND, rtol=1e-4, atol=1e-4)
 
 
-@needs_vnni
-def test_int8_refuses_what_it_would_get_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_refuses_what_it_would_get_wrong(tmp_path: Path) -> None:
     from vlm.vision.towers import load
 
     folders.save_timm(tmp_path / "convnext", *folders.TIMM["convnext"])
@@ -130,12 +161,8 @@ def test_int8_refuses_what_it_would_get_wrong(tmp_path: Path, monkeypatch: pytes
         int8(tower_of(options={"act_layer": "quick_gelu"}, activation="quick_gelu"), photographs())
     with pytest.raises(BadInput, match="needs photographs"):
         int8(tower_of(), [])
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(VlmError, match="VNNI"):
-        int8(tower_of(), [Image.new("RGB", (9, 9))])
 
 
-@needs_vnni
 @pytest.mark.weights
 @torch.inference_mode()
 def test_trained_weights_on_photographs_keep_their_directions(nano: Assembled) -> None:

@@ -82,6 +82,8 @@ def _towers(tower: VisionTower, photographs: list[Image.Image], rounds: int, say
                 raise AssertionError(f"{what}: cosine to float32 {pooled:.4f} pooled, {patches:.4f} a patch")
             ratio = alternate(what, "open_clip, float32", partial(fast, pixels), partial(peer, pixels), rounds)
             said = f"{PICTURES / ratio.ours_seconds:.3g} a second; cosine to float32: pooled at least {pooled:.4f}"
+            if hasattr(fast, "product"):
+                said = f"{fast.product.__name__}, the faster way on this CPU; {said}"
             yield replace(ratio, note=f"{said}, patches {patches:.4f} on average")
 
 

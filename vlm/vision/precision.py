@@ -3,9 +3,8 @@
 INT8 is static and for inference only. Weights have a scale a row, activations one a tensor, measured on a few
 photographs; so a picture's vectors do not depend on what else is in its batch. Before that, channels that are large in
 activations are made smaller and their weights larger (SmoothQuant, arXiv:2211.10438, equation 4, alpha 0.5), which
-changes no product: norms and the values of an attention take the factors up. oneDNN's kernels, those that
-`torch.compile` uses, multiply, add biases and residuals and apply the activation at once. Attention itself and the cut
-into patches are bfloat16.
+changes no product: norms and the values of an attention take the factors up. `int8_products.py` has the products, and
+times which way this CPU does them faster. Attention itself and the cut into patches are bfloat16.
 
 B images, T tokens, D width, E width of a product's output.
 """
@@ -23,7 +22,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.errors import BadInput, VlmError
+from vlm.errors import BadInput
+from vlm.vision.int8_products import TINY, Product, Scale, as_bytes, fastest
 from vlm.vision.tower import TowerInput, TowerOutput, VisionTower
 
 PARTS = {"norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.act", "mlp.fc2"}
@@ -34,7 +34,6 @@ GELU = {"gelu": "none", "gelu_tanh": "tanh"}
 SMOOTHING = 0.5
 TOKENS = 4
 """Tokens are padded to a multiple: on 257, oneDNN's attention takes half as long again as on 260."""
-TINY = 1e-6
 
 
 class Bfloat16(VisionTower):
@@ -50,11 +49,17 @@ class Bfloat16(VisionTower):
 
 
 @torch.inference_mode()
-def int8(tower: VisionTower, photographs: Sequence[Image.Image], batch: int = 8) -> VisionTower:
+def int8(
+    tower: VisionTower,
+    photographs: Sequence[Image.Image],
+    batch: int = 8,
+    *,
+    product: type[Product] | None = None,
+) -> VisionTower:
     """A copy of `tower` whose blocks multiply in INT8, with the ranges that `photographs` need: a dozen will do.
 
-    Raises `BadInput` for a tower that is no plain ViT of timm or has another activation than GELU, `VlmError` where the
-    CPU or torch lacks the kernels.
+    `product` is the way it multiplies, by default the faster one on this CPU; the copy's attribute `product` says
+    which. Raises `BadInput` for a tower that is no plain ViT of timm or has another activation than GELU.
     """
     vit = getattr(tower, "vit", None)
     if not isinstance(vit, VisionTransformer) or not all(_is_plain(block) for block in vit.blocks):
@@ -65,13 +70,12 @@ def int8(tower: VisionTower, photographs: Sequence[Image.Image], batch: int = 8)
         )
     if not photographs:
         raise BadInput(f"tower {tower.cfg.name}: INT8 needs photographs to measure ranges on, got none")
-    if not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()):
-        raise VlmError("INT8 towers need an x86 CPU with VNNI and a torch with oneDNN")
     ranges = _ranges(tower, vit, photographs, batch)
     fast: Any = deepcopy(tower).eval()
-    blocks = [
-        _Block(block, own, GELU[tower.cfg.activation]) for block, own in zip(fast.vit.blocks, ranges, strict=True)
-    ]
+    fc1 = fast.vit.blocks[0].mlp.fc1
+    fast.product = product or fastest(fc1.in_features, fc1.out_features)
+    form = GELU[tower.cfg.activation]
+    blocks = [_Block(block, own, form, fast.product) for block, own in zip(fast.vit.blocks, ranges, strict=True)]
     fast.vit.blocks = _Blocks(*blocks)
     fast.vit.patch_embed.proj = _Bfloat16Product(fast.vit.patch_embed.proj)
     return fast
@@ -94,51 +98,14 @@ class _Range:
         factors_D = largest_D**SMOOTHING / weight_ED.abs().amax(0).clamp_min(TINY) ** (1 - SMOOTHING)
         return factors_D / factors_D.mean()
 
-    def scale(self, smoothing_D: Tensor | float = 1.0) -> _Scale:
+    def scale(self, smoothing_D: Tensor | float = 1.0) -> Scale:
         low, high = float((self.low_D / smoothing_D).min()), float((self.high_D / smoothing_D).max())
         step = max(max(high, 0.0) - min(low, 0.0), TINY) / 255
-        return _Scale(step, round(-min(low, 0.0) / step) - 128)
+        return Scale(step, round(-min(low, 0.0) / step) - 128)
 
-    def even_scale(self, smoothing_D: Tensor) -> _Scale:
+    def even_scale(self, smoothing_D: Tensor) -> Scale:
         """With zero at zero."""
-        return _Scale(max(float((torch.maximum(-self.low_D, self.high_D) / smoothing_D).max()), TINY) / 127, 0)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """A signed byte `b` stands for `(b - zero) * step`."""
-
-    step: float
-    zero: int
-
-
-def _bytes(x: Tensor) -> Tensor:
-    """What is scaled already, as signed bytes."""
-    return x.round_().clamp_(-128, 127).to(torch.int8)
-
-
-class _Product:
-    """`x W^T + b` from bytes, to float32, bfloat16 or bytes of another scale."""
-
-    def __init__(self, weight_ED: Tensor, bias_E: Tensor | None, scale: _Scale):
-        self.step_E = (weight_ED.abs().amax(1) / 127).clamp_min(TINY**2).contiguous()
-        rounded_ED = (weight_ED / self.step_E[:, None]).round().to(torch.int8)
-        self.weight = torch.ops.onednn.qlinear_prepack(rounded_ED, None)
-        self.zero_E = torch.zeros(len(weight_ED), dtype=torch.int64)
-        self.bias_E, self.scale = bias_E, scale
-
-    def __call__(self, x: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:
-        """What it is added `onto` is written over."""
-        own = (x, self.scale.step, self.scale.zero, self.weight, self.step_E, self.zero_E)
-        if onto is None:
-            return torch.ops.onednn.qlinear_pointwise(*own, self.bias_E, 1.0, 0, dtype, "none", [], "")
-        add = torch.ops.onednn.qlinear_pointwise.binary
-        return add(*own, onto, self.bias_E, 1.0, 0, dtype, 1.0, 0, "sum", 1.0, "none", [], "")
-
-    def gelu(self, x: Tensor, form: str, to: _Scale) -> Tensor:
-        """GELU of the product, as bytes of the scale `to`."""
-        own = (x, self.scale.step, self.scale.zero, self.weight, self.step_E, self.zero_E)
-        return torch.ops.onednn.qlinear_pointwise(*own, self.bias_E, to.step, to.zero, torch.int8, "gelu", [], form)
+        return Scale(max(float((torch.maximum(-self.low_D, self.high_D) / smoothing_D).max()), TINY) / 127, 0)
 
 
 class _Bfloat16Product(nn.Module):
@@ -169,7 +136,7 @@ class _Blocks(nn.Sequential):
 class _Block(nn.Module):
     """A block of timm: `x + scale(attn(norm(x)))`, then `x + scale(mlp(norm(x)))`."""
 
-    def __init__(self, block: Any, ranges: dict[str, _Range], form: str):
+    def __init__(self, block: Any, ranges: dict[str, _Range], form: str, product: type[Product]):
         super().__init__()
         attn, mlp, self.form, self.heads = block.attn, block.mlp, form, block.attn.num_heads
         width = attn.proj.in_features
@@ -184,14 +151,14 @@ class _Block(nn.Module):
         inputs_D = ranges["attn.qkv"].smoothing(qkv_ED)
         scale = ranges["attn.qkv"].scale(inputs_D)
         self.norm1 = _to_bytes(block.norm1, inputs_D, scale)
-        self.qkv = _Product(qkv_ED * inputs_D, qkv_bias_E, scale)
-        self.proj = _Product(proj_DD * values_D, proj_bias_D, proj_scale)
+        self.qkv = product(qkv_ED * inputs_D, qkv_bias_E, scale)
+        self.proj = product(proj_DD * values_D, proj_bias_D, proj_scale)
 
         inputs_D = ranges["mlp.fc1"].smoothing(mlp.fc1.weight)
         scale = ranges["mlp.fc1"].scale(inputs_D)
         self.norm2 = _to_bytes(block.norm2, inputs_D, scale)
-        self.fc1 = _Product(mlp.fc1.weight * inputs_D, mlp.fc1.bias, scale)
-        self.fc2 = _Product(*_scaled(mlp.fc2, block.ls2), ranges["mlp.fc2"].scale())
+        self.fc1 = product(mlp.fc1.weight * inputs_D, mlp.fc1.bias, scale)
+        self.fc2 = product(*_scaled(mlp.fc2, block.ls2), ranges["mlp.fc2"].scale())
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.onto(x_BTD.clone())
@@ -200,12 +167,12 @@ class _Block(nn.Module):
         """The block's output, written over its input: memory is what takes the time."""
         batch, tokens, width = x_BTD.shape
         x_ND = x_BTD.view(-1, width)
-        qkv_NE = self.qkv(_bytes(self.norm1(x_ND)), torch.bfloat16)
+        qkv_NE = self.qkv(as_bytes(self.norm1(x_ND)), torch.bfloat16)
         q, k, v = qkv_NE.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         mixed_BHTE = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed_ND = mixed_BHTE.transpose(1, 2).reshape(-1, width).float()
-        x_ND = self.proj(_bytes(mixed_ND), torch.float32, onto=x_ND)
-        wide_NE = self.fc1.gelu(_bytes(self.norm2(x_ND)), self.form, self.fc2.scale)
+        x_ND = self.proj(as_bytes(mixed_ND), torch.float32, onto=x_ND)
+        wide_NE = self.fc1.gelu(as_bytes(self.norm2(x_ND)), self.form, self.fc2.scale)
         return self.fc2(wide_NE, torch.float32, onto=x_ND).view(batch, tokens, width)
 
 
@@ -235,7 +202,7 @@ def _ranges(tower: VisionTower, vit: Any, photographs: Sequence[Image.Image], ba
     return ranges
 
 
-def _to_bytes(norm: Any, factors_D: Tensor, scale: _Scale) -> nn.LayerNorm:
+def _to_bytes(norm: Any, factors_D: Tensor, scale: Scale) -> nn.LayerNorm:
     """The norm, smoothed, giving the numbers that bytes of `scale` round."""
     layer = nn.LayerNorm(len(factors_D), norm.eps)
     layer.weight.data = norm.weight / factors_D / scale.step
