@@ -13,8 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from vlm.checkpoints.assemble import Assembled
-    from vlm.text.tokenizer import TextTokenizer
+    from vlm.conversation.tokenizer import TextTokenizer
+    from vlm.models.assemble import Assembled
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -38,8 +38,8 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def nano() -> Assembled:
     """The untrained `nano`: published parts, upcycled. A test that changes it must put it back."""
-    from vlm.checkpoints.assemble import assemble
-    from vlm.checkpoints.card import load_card
+    from vlm.models.assemble import assemble
+    from vlm.models.card import load_card
 
     return assemble(load_card("nano"), trained=False)
 
@@ -49,7 +49,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     """A small byte-level tokenizer with the template's control tokens."""
     import tiny
 
-    from vlm.text.tokenizer import TextTokenizer
+    from vlm.conversation.tokenizer import TextTokenizer
 
     return TextTokenizer(tiny.write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"))
 

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vlm.alignment.dual_encoder import AlignmentConfig
-from vlm.language.config import LanguageConfig, MoEConfig
+from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.moe import MixtureOfExperts
-from vlm.model import ModelConfig, VisionLanguageModel
+from vlm.language.mixture.config import MoEConfig
+from vlm.language.mixture.moe import MixtureOfExperts
+from vlm.models.vision_language import ModelConfig, VisionLanguageModel
 from vlm.projector import PixelShuffleMLPConfig
 from vlm.vision.tower import TowerConfig
 
@@ -43,7 +44,7 @@ SENTENCES = [
 def language(moe: MoEConfig | None = MOE, seed: int = 0) -> LanguageModel:
     """A random decoder whose experts say something, in evaluation mode."""
     torch.manual_seed(seed)
-    model = LANGUAGE.model_copy(update={"moe": moe}).build().eval()
+    model = LanguageModel(LANGUAGE.model_copy(update={"moe": moe})).eval()
     with torch.no_grad():
         model.embedding.weight *= 0.1  # else a token's own embedding drowns what the layers say
         model.norm.weight *= 4  # and the logits can still be sure of themselves

@@ -8,17 +8,18 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from vlm.api import Model
-from vlm.checkpoints.dual_encoders import Pair
-from vlm.checkpoints.published import Published, TilesByContent
-from vlm.checkpoints.trained import weights_hash
+from vlm.conversation.budget import TokenBudget
+from vlm.engine.greedy import greedy_tiled
 from vlm.errors import BadInput
+from vlm.facade import Model
+from vlm.families.published import Published, TilesByContent
 from vlm.heads.chat import ChatHead
-from vlm.heads.media import MediaSource
-from vlm.heads.retrieval import PairEmbedder, Vectors
-from vlm.inference.generate import greedy_tiled
-from vlm.video.sampling.base import Sampler
-from vlm.vision.tokens import TokenBudget
+from vlm.heads.retrieval import PairEmbedder
+from vlm.media.open import MediaSource
+from vlm.media.video.sampling.base import Sampler
+from vlm.models.dual_encoders import Pair
+from vlm.models.trained import weights_hash
+from vlm.vectors import Vectors
 
 
 class DualEncoder(Model):

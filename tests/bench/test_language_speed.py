@@ -18,7 +18,7 @@ from vlm.bench.timing import Missing, Ratio
 from vlm.cli.app import app
 from vlm.language import LanguageModel
 from vlm.language.checkpoints.llama import read_gguf
-from vlm.language.experts import RoutedExperts
+from vlm.language.mixture.experts import RoutedExperts
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_outputs_with_a_nan_do_not_agree() -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_llama_cpp_is_given_reads_back_as_the_model(dtype: torch.dtype, tied: bool, tmp_path: Path) -> None:
-    model = decode.LLAMA.model_copy(update={"tied_embeddings": tied}).build()
+    model = LanguageModel(decode.LLAMA.model_copy(update={"tied_embeddings": tied}))
     llama_cpp.write_gguf(model, tmp_path / "model.gguf", dtype)
     cfg, state = read_gguf(tmp_path / "model.gguf")
     assert cfg == model.cfg
@@ -95,7 +95,7 @@ class StandIn:
 
     def __init__(self, options: Any):
         cfg, state = read_gguf(Path(options.model.path))
-        self.model: LanguageModel = cfg.build().eval()
+        self.model: LanguageModel = LanguageModel(cfg).eval()
         self.model.load_state_dict(state, strict=False)
 
     @torch.inference_mode()

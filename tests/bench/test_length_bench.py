@@ -37,7 +37,7 @@ def test_a_turn_measures_what_a_token_costs(design: Design) -> None:
 
 
 def test_the_indexers_time_is_counted_where_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.language.latent_attention.gathering_pays", lambda *_: True)
+    monkeypatch.setattr("vlm.language.attention.latent.gathering_pays", lambda *_: True)
     turn = Reader(SMALL[3], 1024).turn(1024)
     assert 0 < turn.choosing_seconds < turn.read_seconds
 

@@ -9,7 +9,7 @@ import pytest
 from vlm.bench import video
 from vlm.bench.timing import Missing, Ratio
 from vlm.bench.video import KINDS, Frames, Kind, run, write
-from vlm.video.reader import open_video
+from vlm.media.video.reader import open_video
 
 SMALL = Kind("small", (64, 48), 1, group=12)
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlm.conversation.budget import PictureTokens, TokenBudget
 from vlm.heads.classification import Chance, classified
-from vlm.heads.media import Media
 from vlm.heads.moments import Moment
-from vlm.vision.tokens import PictureTokens, TokenBudget
+from vlm.media.open import Media
 
 WIDTH = 8
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from stand_in import Done, FakeModel
 
-from vlm.language.statistics import RoutingStatistics
+from vlm.language.mixture.statistics import RoutingStatistics
 
 
 @pytest.fixture

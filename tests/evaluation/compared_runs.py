@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vlm.evaluation.card import BenchmarkCard
-from vlm.evaluation.compare import compare
-from vlm.evaluation.comparison import TaskComparison
+from vlm.evaluation.comparing.compare import compare
+from vlm.evaluation.comparing.comparison import TaskComparison
 from vlm.evaluation.results import Figure, RunInfo, Sample, TaskResult, write_task
 
 CARD = BenchmarkCard(name="pets", about="", dataset="pets", split="test", kind="vqa", prompts=("{question}",))

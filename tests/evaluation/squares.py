@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from vlm.heads.media import Media
-from vlm.video.config import VideoConfig
-from vlm.video.sampling.base import Sampler
+from vlm.media.open import Media
+from vlm.media.video.config import VideoConfig
+from vlm.media.video.sampling.base import Sampler
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from compared_runs import both, samples, write_run
 
-from vlm.evaluation.compare import compare
-from vlm.evaluation.comparison import Comparison
+from vlm.evaluation.comparing.compare import compare
+from vlm.evaluation.comparing.comparison import Comparison
 from vlm.evaluation.results import Figure
 from vlm.metrics.significance import mcnemar
 

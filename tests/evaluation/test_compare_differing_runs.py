@@ -9,7 +9,7 @@ import pytest
 from compared_runs import CARD, both, samples, write_run
 
 from vlm.errors import BadInput
-from vlm.evaluation.compare import compare
+from vlm.evaluation.comparing.compare import compare
 from vlm.evaluation.results import Figure, read_result, write_task
 
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
-from vlm.evaluation.contamination import compare_pictures, compare_texts, normalise, overlap, read_examples
-from vlm.evaluation.near_pictures import Print, fingerprint, nearest, perceptual_hash
+from vlm.evaluation.overlap.contamination import compare_pictures, compare_texts, normalise, overlap, read_examples
+from vlm.evaluation.overlap.near_pictures import Print, fingerprint, nearest, perceptual_hash
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -169,8 +169,8 @@ def test_the_mirrored_hash_is_that_of_the_mirrored_picture() -> None:
 
 def test_the_search_is_that_of_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a plain loop, in blocks that do not divide the number of pictures."""
-    monkeypatch.setattr("vlm.evaluation.near_pictures.CELLS", 50)
-    monkeypatch.setattr("vlm.evaluation.near_pictures.KNOWN_AT_ONCE", 7)
+    monkeypatch.setattr("vlm.evaluation.overlap.near_pictures.CELLS", 50)
+    monkeypatch.setattr("vlm.evaluation.overlap.near_pictures.KNOWN_AT_ONCE", 7)
     random = np.random.default_rng(0)
 
     def prints(count: int) -> list[Print]:

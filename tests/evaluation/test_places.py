@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlm.evaluation.places import name_of, path_of
-from vlm.weights import cache_dir
+from vlm.weights.parts import cache_dir
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from PIL import Image
 
 from vlm.api import Model, load
 from vlm.assets import root
-from vlm.checkpoints.card import load_card
-from vlm.datasets.packing import IMAGE_SLOT
-from vlm.datasets.prompts import Template, stamp
+from vlm.conversation.packing import IMAGE_SLOT
+from vlm.conversation.template import Template, stamp
+from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
-from vlm.heads.media import Media, open_media
-from vlm.text.tokenizer import TextTokenizer
-from vlm.video.sampling import Adaptive, Keyframes, Rate, Uniform
+from vlm.media.open import Media, open_media
+from vlm.media.video.sampling import Adaptive, Keyframes, Rate, Uniform
+from vlm.models.card import load_card
 
 CLIP = root() / "data" / "samples" / "temple_and_flower.mp4"
 SQUARE = Image.new("RGB", (64, 64), "red")

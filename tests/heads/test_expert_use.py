@@ -9,13 +9,13 @@ import tiny
 import torch
 from PIL import Image
 
-from vlm.checkpoints.assemble import Assembled, assemble
-from vlm.checkpoints.card import load_card
-from vlm.datasets.packing import IMAGE_SLOT
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.conversation.packing import IMAGE_SLOT
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template
 from vlm.errors import BadInput
 from vlm.heads.experts import expert_use
-from vlm.heads.media import Media, open_media
+from vlm.media.open import Media, open_media
+from vlm.models.assemble import Assembled, assemble
+from vlm.models.card import load_card
 
 
 @pytest.fixture

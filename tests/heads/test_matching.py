@@ -7,14 +7,14 @@ import tiny
 import torch
 from PIL import Image
 
-from vlm.checkpoints.assemble import Assembled, assemble
-from vlm.checkpoints.card import load_card
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template
 from vlm.errors import BadInput
 from vlm.heads.captioning import Captioner
 from vlm.heads.matching import Matcher
-from vlm.heads.media import Media
 from vlm.heads.vqa import tower_patches
+from vlm.media.open import Media
+from vlm.models.assemble import Assembled, assemble
+from vlm.models.card import load_card
 
 TEXTS = ["a red square on the wall", "Is there a dog in the picture ?"]
 

@@ -12,10 +12,10 @@ from vlm.assets import root
 from vlm.config import read_yaml
 from vlm.datasets.examples import load_card
 from vlm.errors import BadInput
-from vlm.heads.media import Media
 from vlm.heads.moments import moments, moments_of
+from vlm.media.open import Media
+from vlm.media.video.reader import open_video
 from vlm.metrics.video import temporal_iou
-from vlm.video.reader import open_video
 
 
 def test_the_best_stretch_is_the_one_that_stands_out() -> None:

@@ -19,14 +19,15 @@ import pytest
 from PIL import Image
 
 from vlm.errors import BadInput, VlmError
-from vlm.heads.media import Media
 from vlm.index.base import Vectors
 from vlm.index.flat import FlatIndex
-from vlm.ingest.embedding import Embedded, Job, Model, check_engine, embed_collection
+from vlm.ingest.embedding import Embedded, check_engine, embed_collection
+from vlm.ingest.job import Job, Model
 from vlm.ingest.loading import load
 from vlm.ingest.plan import Plan, items_of, open_plan, prepare
 from vlm.ingest.sources import open_source
 from vlm.ingest.sync import Synced, sync
+from vlm.media.open import Media
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 COUNT = 11
@@ -240,7 +241,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 import test_embedding as t
-from vlm.ingest.embedding import Job, Model, embed_collection
+from vlm.ingest.job import Job, Model
+from vlm.ingest.embedding import embed_collection
 marks = Path(sys.argv[3])
 def slow():
     def embed(media):

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from vlm.errors import BadInput
-from vlm.heads.media import Media
 from vlm.index.base import Vectors
 from vlm.index.flat import FlatIndex
 from vlm.ingest.sources import open_source
 from vlm.ingest.sync import Synced, sync
+from vlm.media.open import Media
 
 COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
 

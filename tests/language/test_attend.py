@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm.language import attend as module
-from vlm.language.attend import attend, plain_attention
-from vlm.language.gathered_attention import HeavyBlocks, attend_blocks, attend_chosen
-from vlm.language.kv_cache import block_means
-from vlm.language.masks import causal_mask, padded_mask, shown_mask, window_mask
-from vlm.language.sparse_attention import heavy_block_mask, top_token_mask, top_tokens
+from vlm.language.attention import attend as module
+from vlm.language.attention.attend import attend, plain_attention
+from vlm.language.attention.gathered import HeavyBlocks, attend_blocks, attend_chosen
+from vlm.language.attention.kv_cache import block_means
+from vlm.language.attention.masks import causal_mask, padded_mask, shown_mask, window_mask
+from vlm.language.attention.sparse import heavy_block_mask, top_token_mask, top_tokens
 
 HEADS = [(4, 4), (6, 2), (3, 1)]
 
@@ -88,7 +88,7 @@ def test_gradients_go_through_windows_and_unequal_widths() -> None:
 def test_gathered_tokens_are_attention_under_their_mask(
     heads: int, groups: int, tokens: int, keys: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlm.language.gathered_attention.GATHERED_NUMBERS", at_once)
+    monkeypatch.setattr("vlm.language.attention.gathered.GATHERED_NUMBERS", at_once)
     q, k, v = parts(tokens, keys, heads, groups)
     scores, mask = torch.randn(2, tokens, keys), causal_mask(tokens, keys - tokens, q.device)
     for values in (v, k):
@@ -103,8 +103,8 @@ def test_gathered_tokens_are_attention_under_their_mask(
 def test_gathered_blocks_are_attention_under_their_mask(
     tokens: int, keys: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlm.language.gathered_attention.SCORED_QUERIES", 8)
-    monkeypatch.setattr("vlm.language.gathered_attention.gathering_pays", lambda *_: not torch.is_grad_enabled())
+    monkeypatch.setattr("vlm.language.attention.gathered.SCORED_QUERIES", 8)
+    monkeypatch.setattr("vlm.language.attention.gathered.gathering_pays", lambda *_: not torch.is_grad_enabled())
     q, k, v = parts(tokens, keys)
     mask = heavy_block_mask(q, k, 4, count, causal_mask(tokens, keys - tokens, q.device))
     expected = plain_attention(q, k, v, mask)
@@ -121,7 +121,7 @@ def test_gathered_blocks_are_attention_under_their_mask(
 @pytest.mark.parametrize("many", [0, 10**9])
 def test_the_best_of_many_are_the_best(count: int, k: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorted out at once, or through the maxima of columns."""
-    monkeypatch.setattr("vlm.language.sparse_attention.MANY", many)
+    monkeypatch.setattr("vlm.language.attention.sparse.MANY", many)
     torch.manual_seed(0)
     scores = torch.randn(2, 3, count)
     mask = torch.rand(2, 3, count) < 0.5

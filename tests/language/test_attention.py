@@ -5,7 +5,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from vlm.language.attention import GroupedQueryAttention, Rotary, plain_attention, rotate
+from vlm.language.attention.grouped import GroupedQueryAttention, Rotary, plain_attention, rotate
 from vlm.language.config import LanguageConfig
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm.language.balance import (
+from vlm.language.mixture.balance import (
     batch_balance_loss,
     relative_load,
     router_z_loss,

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import vlm.language
 from vlm.errors import BadInput
-from vlm.language.checkpoints.tensors import dequantise
+from vlm.weights.tensors import dequantise
 
 MIXTURE = {
     "num_key_value_heads": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10,

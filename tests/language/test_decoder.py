@@ -4,7 +4,8 @@ import pytest
 import tiny
 import torch
 
-from vlm.language.kv_cache import KVCache
+from vlm.language.attention.kv_cache import KVCache
+from vlm.language.decoder import LanguageModel
 from vlm.language.lora import add_lora, portable
 from vlm.language.upcycle import upcycle
 
@@ -58,7 +59,7 @@ def test_a_full_cache_says_how_much_it_holds() -> None:
 def test_tied_embeddings_are_one_parameter() -> None:
     model = tiny.language()
     assert model.lm_head.weight is model.embedding.weight
-    untied = tiny.LANGUAGE.model_copy(update={"tied_embeddings": False}).build()
+    untied = LanguageModel(tiny.LANGUAGE.model_copy(update={"tied_embeddings": False}))
     assert untied.lm_head.weight is not untied.embedding.weight
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm.language import dispatch
-from vlm.language.dispatch import Dispatch, parts_of
+from vlm.language.mixture import dispatch
+from vlm.language.mixture.dispatch import Dispatch, parts_of
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=24)
 

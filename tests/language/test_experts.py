@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm.language import dispatch
-from vlm.language.config import MoEConfig
-from vlm.language.experts import RoutedExperts
+from vlm.language.mixture import dispatch
+from vlm.language.mixture.config import MoEConfig
+from vlm.language.mixture.experts import RoutedExperts
 
 
 def layer(experts: int, k: int, width: int = 12, hidden: int = 5) -> RoutedExperts:

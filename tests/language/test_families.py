@@ -17,9 +17,9 @@ from transformers.models.deepseek_ocr2.modeling_deepseek_ocr2 import DeepseekOcr
 
 import vlm.language
 from vlm.language import LanguageModel
+from vlm.language.attention.kv_cache import KVCache
+from vlm.language.attention.latent import LatentAttention
 from vlm.language.checkpoints.families import FAMILIES
-from vlm.language.kv_cache import KVCache
-from vlm.language.latent_attention import LatentAttention
 
 YARN = {
     "rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 8,

@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 
+from vlm.language.attention.kv_cache import KVCache
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.kv_cache import KVCache
 from vlm.language.lora import add_lora
 
 LATENT = {"kind": "mla", "kv_rank": 10, "rope_width": 4, "value_width": 6}
@@ -20,7 +20,7 @@ def model(form: str = "auto", **options: Any) -> LanguageModel:
     attention = LATENT | {key: options.pop(key) for key in [*options] if key in ("q_rank", "bias", "value_width")}
     cfg = tiny.LANGUAGE.model_dump() | {"kv_heads": 4, "head_width": 12, "moe": None, "attention": attention} | options
     torch.manual_seed(0)
-    built = LanguageConfig.model_validate(cfg).build().eval()
+    built = LanguageModel(LanguageConfig.model_validate(cfg)).eval()
     for layer in built.layers:
         layer.attention.form = form
     return built

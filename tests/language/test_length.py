@@ -9,10 +9,10 @@ import tiny
 import torch
 from torch import Tensor
 
+from vlm.language.attention.gathered import HeavyBlocks
+from vlm.language.attention.kv_cache import KVCache, block_means
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.gathered_attention import HeavyBlocks
-from vlm.language.kv_cache import KVCache, block_means
 
 PROMPT, REPLY = 50, 12
 LATENT = {"kind": "mla", "kv_rank": 10, "rope_width": 4, "value_width": 6, "q_rank": 8}
@@ -39,7 +39,7 @@ def model(kind: str) -> LanguageModel:
     changes, attributes = KINDS[kind]
     torch.manual_seed(0)
     cfg = LanguageConfig.model_validate(tiny.LANGUAGE.model_dump() | changes)
-    built = cfg.build().eval().double()
+    built = LanguageModel(cfg).eval().double()
     with torch.no_grad():
         built.embedding.weight *= 0.1  # else the last token's own embedding decides what is said
     for layer in built.layers:
@@ -57,9 +57,9 @@ def prompt() -> Tensor:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is chosen is gathered as soon as there is more, or where that pays: while decoding, here."""
     if request.param:
-        for name in ("gathered_attention", "latent_attention"):
+        for name in ("gathered", "latent"):
             here = lambda tokens, keys, chosen, heads: keys > chosen and not torch.is_grad_enabled()  # noqa: E731
-            monkeypatch.setattr(f"vlm.language.{name}.gathering_pays", here)
+            monkeypatch.setattr(f"vlm.language.attention.{name}.gathering_pays", here)
 
 
 def read(built: LanguageModel, prompt: Tensor, chunk: int) -> tuple[list[int], Tensor]:
@@ -124,7 +124,7 @@ def test_forms_and_choices_differ_in_what_they_compute() -> None:
 def test_heads_made_one_by_one_are_all_heads(prompt: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     built = model("latent, expanded")
     expected = built(prompt)
-    monkeypatch.setattr("vlm.language.latent_attention.EXPANDED_NUMBERS", 1)
+    monkeypatch.setattr("vlm.language.attention.latent.EXPANDED_NUMBERS", 1)
     torch.testing.assert_close(built(prompt), expected)
 
 
@@ -133,7 +133,7 @@ def test_an_indexers_tiles_are_the_whole(prompt: Tensor, monkeypatch: pytest.Mon
     built = model("indexer")
     expected = built(prompt)
     for name, value in (("SCORED_QUERIES", 3), ("SCORED_NUMBERS", 1)):
-        monkeypatch.setattr(f"vlm.language.sparse_attention.{name}", value)
+        monkeypatch.setattr(f"vlm.language.attention.sparse.{name}", value)
     torch.testing.assert_close(built(prompt), expected)
 
 

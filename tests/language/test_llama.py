@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from vlm.checkpoints.assemble import Assembled, load_language
-from vlm.checkpoints.parts import pull
 from vlm.errors import BadInput
 from vlm.language.checkpoints.llama import GGUF_NAMES, read_gguf
-from vlm.weights import fetch
+from vlm.language.decoder import LanguageModel
+from vlm.models.assemble import Assembled, load_language
+from vlm.models.parts import pull
+from vlm.weights.fetching import fetch
 
 HF_NAMES = {
     "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
@@ -71,7 +72,7 @@ def test_a_random_llama_gives_transformers_logits(tmp_path: Path, tied: bool) ->
     theirs = llama(tied)
     cfg, state = read_gguf(write_gguf(tmp_path / "a.gguf", theirs))
     assert cfg.tied_embeddings == tied
-    ours = cfg.build().eval()
+    ours = LanguageModel(cfg).eval()
     missing, unexpected = ours.load_state_dict(state, strict=False)
     assert unexpected == []
     assert missing == (["lm_head.weight"] if tied else [])

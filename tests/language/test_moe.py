@@ -7,10 +7,11 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from vlm.language.config import MoEConfig
-from vlm.language.experts import RoutedExperts
-from vlm.language.moe import MixtureOfExperts, Router
-from vlm.language.routing import experts_a_token
+from vlm.language.decoder import LanguageModel
+from vlm.language.mixture.config import MoEConfig
+from vlm.language.mixture.experts import RoutedExperts
+from vlm.language.mixture.moe import MixtureOfExperts, Router
+from vlm.language.mixture.routing import experts_a_token
 
 
 def mixture(experts: int = 4, top_k: int = 2, seed: int = 0) -> MixtureOfExperts:
@@ -223,7 +224,7 @@ def test_load_is_counted_in_training_only() -> None:
 
 def test_losses_are_kept_in_training_only_and_handed_over_by_the_model() -> None:
     moe = tiny.MOE.model_copy(update={"sequence_balance": 0.1, "z_loss": 0.01})
-    model = tiny.LANGUAGE.model_copy(update={"moe": moe}).build()
+    model = LanguageModel(tiny.LANGUAGE.model_copy(update={"moe": moe}))
     tokens = torch.randint(320, (2, 9))
     model.eval()(tokens)
     assert model.router_losses() == {}
@@ -243,7 +244,7 @@ def test_losses_are_kept_in_training_only_and_handed_over_by_the_model() -> None
 def test_padding_counts_in_no_load_and_no_loss(side: str) -> None:
     moe = tiny.MOE.model_copy(update={"sequence_balance": 1.0, "batch_balance": 1.0, "z_loss": 1.0})
     torch.manual_seed(0)
-    model = tiny.LANGUAGE.model_copy(update={"moe": moe}).build().train()
+    model = LanguageModel(tiny.LANGUAGE.model_copy(update={"moe": moe})).train()
     tokens = torch.randint(320, (2, 9))
     pad = (4, 0) if side == "left" else (0, 4)
     model(tokens)

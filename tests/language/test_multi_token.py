@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.language.masks import padded
+from vlm.language.attention.masks import padded
+from vlm.language.decoder import LanguageModel
 from vlm.language.multi_token import MultiTokenHead, MultiTokenPrediction, later, multi_token_losses
 
 B, T, D, V, N = 2, 9, 12, 17, 3
@@ -157,7 +158,7 @@ def test_the_block_is_handed_all_context() -> None:
 def test_a_models_heads_work_on_padded_batches_and_in_a_window(tokens: Tensor) -> None:
     cfg = tiny.LANGUAGE.model_copy(update={"multi_token": 2, "window": 4})
     torch.manual_seed(0)
-    model = cfg.build().eval()
+    model = LanguageModel(cfg).eval()
 
     def logits(tokens_BT: Tensor, mask_BTS: Tensor | None, positions_BT: Tensor | None) -> Tensor:
         hidden = model.hidden(model.embedding(tokens_BT), positions_BT=positions_BT, mask_BTS=mask_BTS)
@@ -176,6 +177,6 @@ def test_a_model_has_as_many_heads_as_its_config_says() -> None:
     assert plain.multi_token is None
     assert plain.multi_token_logits(torch.zeros(1, 3, 32), torch.zeros(1, 3, dtype=torch.long)) == []
     moe = tiny.MOE.model_copy(update={"layers": (0,)})
-    model = tiny.LANGUAGE.model_copy(update={"multi_token": 2, "moe": moe}).build()
+    model = LanguageModel(tiny.LANGUAGE.model_copy(update={"multi_token": 2, "moe": moe}))
     assert [type(head.block.ffn).__name__ for head in model.multi_token.heads] == ["MixtureOfExperts"] * 2
     assert len(model.routers()) == 3

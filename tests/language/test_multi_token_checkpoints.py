@@ -16,6 +16,7 @@ from transformers.modeling_layers import MtpModel
 
 import vlm.language
 from vlm.errors import BadInput
+from vlm.language.decoder import LanguageModel
 
 N, LAYERS = 2, 3
 MLA = {
@@ -145,6 +146,6 @@ def test_families_without_them_say_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="the model has no such layers"):
         vlm.language.load(folder, multi_token=True)
     model = vlm.language.load(folder)
-    model = model.cfg.model_copy(update={"multi_token": 1}).build()
+    model = LanguageModel(model.cfg.model_copy(update={"multi_token": 1}))
     with pytest.raises(BadInput, match=r"format llama cannot hold this model's multi_token 1 \(it would be 0\)"):
         vlm.language.save(model, tmp_path / "a", format="llama")

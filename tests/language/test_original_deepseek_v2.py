@@ -15,9 +15,9 @@ from published import BASE, gap, theirs, write
 from vlm.errors import BadInput
 from vlm.language.checkpoints.families import original_v2
 from vlm.language.checkpoints.folder import read_model
-from vlm.language.checkpoints.tensors import open_tensors
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
+from vlm.weights.tensors import open_tensors
 
 MOE: dict[str, Any] = {
     "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 16, "n_shared_experts": 2,
@@ -108,7 +108,7 @@ def test_every_routing_with_either_attention(
         "routed_scaling_factor": 1.5, "n_group": 4, "topk_group": 2,
     } | (MLA if latent else {"use_mla": False})  # fmt: skip
     torch.manual_seed(0)
-    router = read(fields).build().routers()[0].eval()
+    router = LanguageModel(read(fields)).routers()[0].eval()
     router.bias_E.normal_(std=0.2)
     if method != "noaux_tc":
         router.bias_E.zero_()
@@ -121,7 +121,7 @@ def test_every_routing_with_either_attention(
 
 def test_no_expert_outside_the_kept_groups_is_ever_chosen() -> None:
     fields = BASE | MOE | BIASED_CHOICE | {"use_mla": False, "n_group": 2, "topk_group": 1}
-    router = read(fields).build().routers()[0]
+    router = LanguageModel(read(fields)).routers()[0]
     router.bias_E.copy_(torch.tensor([0.0, 0.0, -5.0, -5.0, -1.0, -1.0, -1.0, -1.0]))
     chosen_Tk = router.choose(torch.full((1, 8), 0.5))
     assert (chosen_Tk < 4).all(), "an expert worth less than nothing comes before one that is not allowed"

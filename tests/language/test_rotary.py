@@ -10,9 +10,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import vlm.config
+from vlm.language.attention.rotary import Rotary
 from vlm.language.checkpoints.families import FAMILIES
 from vlm.language.config import LanguageConfig
-from vlm.language.rotary import Rotary
 
 WIDTH, ORIGINAL = 12, 32
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL}

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from vlm.language.routing import budget_p, experts_a_token, mass_before, within_mass
+from vlm.language.mixture.routing import budget_p, experts_a_token, mass_before, within_mass
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import tiny
 import torch
 from PIL import Image
 
-from vlm.language.statistics import RoutingStatistics, draw, recorded, routing_statistics
+from vlm.language.mixture.statistics import RoutingStatistics, draw, recorded, routing_statistics
 
 L, T, K, E = 3, 40, 2, 6
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlm.language.attention import Rotary, plain_attention
-from vlm.language.rotary import PlainRope
-from vlm.language.sparse_attention import (
+from vlm.language.attention.grouped import Rotary, plain_attention
+from vlm.language.attention.rotary import PlainRope
+from vlm.language.attention.sparse import (
     LightningIndexer,
     attention_mass,
     heavy_block_mask,

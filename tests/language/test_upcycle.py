@@ -7,9 +7,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from vlm.language.config import MoEConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.moe import MixtureOfExperts
+from vlm.language.mixture.config import MoEConfig
+from vlm.language.mixture.moe import MixtureOfExperts
 from vlm.language.upcycle import upcycle, upcycle_by_copy, upcycle_by_split
 
 WIDTH = tiny.LANGUAGE.ffn_width  # 48
@@ -162,7 +162,7 @@ def test_widths_that_do_not_fit_are_refused(dense: LanguageModel) -> None:
         upcycle(dense, slices(shared_width=8))
     with pytest.raises(ValueError, match="an untrained gate"):
         upcycle(dense, slices(shared_width=None, shared_gate=True))
-    biased = tiny.LANGUAGE.model_copy(update={"moe": None, "ffn_bias": True}).build()
+    biased = LanguageModel(tiny.LANGUAGE.model_copy(update={"moe": None, "ffn_bias": True}))
     for way, moe in ((upcycle_by_copy, copies()), (upcycle_by_split, slices())):
         with pytest.raises(ValueError, match="biases"):
             way(biased, moe)
@@ -171,5 +171,5 @@ def test_widths_that_do_not_fit_are_refused(dense: LanguageModel) -> None:
 @torch.no_grad()
 def test_adding_experts_keeps_biases(tokens: Tensor) -> None:
     torch.manual_seed(0)
-    biased = tiny.LANGUAGE.model_copy(update={"moe": None, "ffn_bias": True}).build().eval()
+    biased = LanguageModel(tiny.LANGUAGE.model_copy(update={"moe": None, "ffn_bias": True})).eval()
     torch.testing.assert_close(upcycle(biased, tiny.MOE).eval()(tokens), biased(tokens), rtol=0, atol=1e-5)

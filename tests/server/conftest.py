@@ -10,7 +10,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed (pip: vlm[de
 
 from serving import ServerProcess, served  # noqa: E402
 
-from vlm.server.settings import Limits, Settings  # noqa: E402
+from vlm.server.http.settings import Limits, Settings  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from vlm.server.app import create_app
-from vlm.server.auth import Keys
-from vlm.server.embedder import Colours, Embedder
-from vlm.server.run import Server, configured
-from vlm.server.settings import Settings
+from vlm.server.http.auth import Keys
+from vlm.server.http.settings import Settings
+from vlm.server.retrieval.app import create_app
+from vlm.server.retrieval.embedder import Colours, Embedder
+from vlm.server.retrieval.run import Server, configured
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIP = REPOSITORY / "data" / "samples" / "city_at_night.mp4"

@@ -28,10 +28,10 @@ from vlm.evaluation import served as module
 from vlm.evaluation.results import Sample, TaskResult, read_samples
 from vlm.evaluation.run import Options, evaluate
 from vlm.evaluation.served import ServedModel
-from vlm.heads.media import Media
-from vlm.server.auth import Keys
-from vlm.server.embedder import Colours, ModelEmbedder
-from vlm.server.settings import Settings
+from vlm.media.open import Media
+from vlm.server.http.auth import Keys
+from vlm.server.http.settings import Settings
+from vlm.server.retrieval.embedder import Colours, ModelEmbedder
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
 

@@ -18,9 +18,9 @@ from serving import CLIP, VLM, ServerProcess, error, picture, served, unit, wait
 from vlm.cli import main
 from vlm.errors import BadInput
 from vlm.index.flat import FlatIndex
-from vlm.server.embedder import Colours
-from vlm.server.run import serve
-from vlm.server.settings import Settings
+from vlm.server.http.settings import Settings
+from vlm.server.retrieval.embedder import Colours
+from vlm.server.retrieval.run import serve
 
 C = "/v1/collections/c"
 
@@ -130,7 +130,7 @@ def test_a_disk_that_fails_is_said_and_nothing_is_changed(tmp_path: Path, monkey
 
 def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small pictures, uploads on their way, new collections, and the index that is opened again."""
-    from vlm.server import collections, media
+    from vlm.server.retrieval import collections, media
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from serving import served, unit
 
-from vlm.server.settings import Limits, Settings
+from vlm.server.http.settings import Limits, Settings
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (pip: vlm[dev])")
 from hypothesis import HealthCheck, given, settings, strategies  # noqa: E402

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from serving import error, picture, raw, served, wait
 
-from vlm.server.settings import Limits, Settings
+from vlm.server.http.settings import Limits, Settings
 
 
 def streamed(total: int, sent: list[int]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from serving import CLIP, error, picture, served
 
-from vlm.server.settings import Limits, Settings
+from vlm.server.http.settings import Limits, Settings
 
 SVG = b"""<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>
 <svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><text>&x;</text></svg>"""
@@ -152,7 +152,7 @@ def test_a_polyglot_is_taken_as_the_picture_it_is_and_shown_as_one_of_ours(
 def test_a_picture_that_ends_its_decoder_ends_nothing_else(
     client: httpx.Client, c: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlm.server import decode
+    from vlm.server.http import decode
 
     before = decode._Process._ask
 
@@ -171,7 +171,7 @@ def test_a_picture_that_ends_its_decoder_ends_nothing_else(
 
 
 def test_a_picture_that_hangs_its_decoder_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlm.server import decode
+    from vlm.server.http import decode
 
     monkeypatch.setattr(decode, "send", lambda *_: None)  # the process waits for a picture that never comes
     with served(Settings(root=tmp_path, limits=Limits(decode_seconds=0.3))) as client:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from serving import error, picture, served
 
-from vlm.server.settings import Limits, Settings
-from vlm.server.sources import Sources
+from vlm.server.http.settings import Limits, Settings
+from vlm.server.http.sources import Sources
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_urls_that_lead_inside(fetching: httpx.Client, url: str) -> None:
 def resolves(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Every name has these addresses."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
-    monkeypatch.setattr("vlm.vision.urls.socket.getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("vlm.media.urls.socket.getaddrinfo", lambda *_, **__: found)
 
 
 def test_a_public_name_with_a_private_address(fetching: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_a_public_name_with_a_private_address(fetching: httpx.Client, monkeypatc
 
 def test_a_redirect_to_a_private_address(fetching: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first hop is let through, as a public server would be; the second one is checked for itself."""
-    from vlm.vision import urls
+    from vlm.media import urls
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from serving import CLIP, picture, served
 
-from vlm.server.auth import Keys
-from vlm.server.settings import Settings
+from vlm.server.http.auth import Keys
+from vlm.server.http.settings import Settings
 
 pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[page])")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from serving import REPOSITORY, served
 
-from vlm.server.settings import Settings
+from vlm.server.http.settings import Settings
 
 PAGE = REPOSITORY / "docs" / "retrieval-api.md"
 
@@ -33,7 +33,7 @@ def test_the_requests_shown_are_answered(tmp_path: Path) -> None:
 
 
 def test_every_route_is_in_the_document() -> None:
-    from vlm.server.routes import state, v1
+    from vlm.server.retrieval.routes import state, v1
 
     text = PAGE.read_text(encoding="utf-8")
     for route in (*state.routes, *v1.routes):

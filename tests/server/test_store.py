@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from serving import picture, served
 
-from vlm.server.settings import Settings
+from vlm.server.http.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
 

@@ -20,21 +20,21 @@ from torch import multiprocessing
 from transformers import BertConfig, BertModel
 
 from vlm.alignment.losses import clip_loss
-from vlm.checkpoints.assemble import assemble
-from vlm.checkpoints.card import load_card
-from vlm.checkpoints.trained import apply_trained, read_trained
-from vlm.datasets.prompts import CAPTION_PROMPT, Template, tidy
+from vlm.conversation.template import CAPTION_PROMPT, Template, tidy
 from vlm.errors import BadInput
-from vlm.heads.media import Media
 from vlm.heads.retrieval import Embedder
-from vlm.training.contrastive.batches import Batches, View, mined
-from vlm.training.contrastive.config import ContrastiveObjective
-from vlm.training.contrastive.sides import padded
-from vlm.training.contrastive.task import ContrastiveTask
+from vlm.media.images import load_image
+from vlm.media.open import Media
+from vlm.models.assemble import assemble
+from vlm.models.card import load_card
+from vlm.models.trained import apply_trained, read_trained
 from vlm.training.loop import train
+from vlm.training.objectives.contrastive.batches import Batches, View, mined
+from vlm.training.objectives.contrastive.config import ContrastiveObjective
+from vlm.training.objectives.contrastive.sides import padded
+from vlm.training.objectives.contrastive.task import ContrastiveTask
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
-from vlm.vision.images import load_image
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,18 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from vlm.checkpoints.assemble import assemble
-from vlm.checkpoints.card import load_card
-from vlm.checkpoints.trained import apply_trained, read_trained
-from vlm.datasets.packing import pack
-from vlm.datasets.prompts import CAPTION_PROMPT, Template, tidy
+from vlm.conversation.packing import pack
+from vlm.conversation.template import CAPTION_PROMPT, Template, tidy
+from vlm.engine.greedy import greedy
 from vlm.errors import BadInput
-from vlm.inference.generate import greedy
-from vlm.training.instruct import InstructTask, by_picture
+from vlm.media.images import load_image
+from vlm.models.assemble import assemble
+from vlm.models.card import load_card
+from vlm.models.trained import apply_trained, read_trained
 from vlm.training.loop import train
+from vlm.training.objectives.instruct import InstructTask, by_picture
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
-from vlm.vision.images import load_image
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ import vlm.language
 from vlm.errors import BadInput
 from vlm.language.multi_token import multi_token_losses
 from vlm.training.loop import train
+from vlm.training.objectives.text import TextTask
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
-from vlm.training.text import TextTask
 
 LANGUAGE = {
     "vocab_size": 300, "width": 32, "layers": 2, "heads": 2, "kv_heads": 2, "head_width": 16, "ffn_width": 48,
@@ -252,7 +252,7 @@ def test_a_folder_to_go_on_from_needs_a_tokenizer_and_an_end(place: Path, tmp_pa
     options = {"model": str(tmp_path / "model"), "objective": {"language": None, "format": "qwen3"}}
     with pytest.raises(BadInput, match=r"tokenizer\.json: no such file"):
         build_stage(recipe(place, tmp_path / "run", **options), lambda text: None)
-    from vlm.text.tokenizer import learn_tokenizer
+    from vlm.conversation.tokenizer import learn_tokenizer
 
     (tmp_path / "model" / "tokenizer.json").write_text(learn_tokenizer(["a text"], 300))
     with pytest.raises(BadInput, match=r"token \d+ is beyond the model's vocabulary of 60"):
@@ -270,7 +270,7 @@ def test_captions_of_a_data_set_are_text(tmp_path: Path) -> None:
     objective = {"path": None, "dataset": str(card)}
     stage = build_stage(recipe(tmp_path, tmp_path / "run", objective=objective, data=str(tmp_path / "data")), print)
     assert isinstance(stage.task, TextTask)
-    from vlm.text.tokenizer import TextTokenizer
+    from vlm.conversation.tokenizer import TextTokenizer
 
     said = TextTokenizer(tmp_path / "run" / "tokenizer.json").decode(stage.task.held_out_NT.flatten().tolist())
     assert said.startswith("A red square on the wall .\nA square that is red .")

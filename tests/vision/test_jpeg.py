@@ -61,7 +61,7 @@ def test_fast_is_within_two_levels(framing: Framing, interpolation: str, request
 )
 @pytest.mark.usefixtures("no_plain_way")
 def test_orientation_gray_and_progressive_are_as_pillow_has_them(picture: bytes) -> None:
-    from vlm.vision.images import load_image
+    from vlm.media.images import load_image
     from vlm.vision.transforms import to_pixels
 
     plain = to_pixels([load_image(picture)], 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")

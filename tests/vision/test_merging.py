@@ -10,9 +10,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from vlm.datasets.packing import IMAGE_SLOT
-from vlm.inference.generate import greedy
-from vlm.model import ModelConfig, VisionLanguageModel
+from vlm.conversation.packing import IMAGE_SLOT
+from vlm.engine.greedy import greedy
+from vlm.models.vision_language import ModelConfig, VisionLanguageModel
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
 from vlm.vision.merging import MergeConfig, Tokens, merge

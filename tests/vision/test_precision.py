@@ -12,10 +12,10 @@ from folders import photographs, shaken
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlm.checkpoints.assemble import Assembled
 from vlm.errors import BadInput
+from vlm.media.images import load_image
+from vlm.models.assemble import Assembled
 from vlm.vision import int8_products, precision
-from vlm.vision.images import load_image
 from vlm.vision.int8_products import OneDNNProduct, PlainProduct, Product, Scale
 from vlm.vision.precision import Bfloat16, int8
 from vlm.vision.tower import TowerConfig, VisionTower

@@ -8,8 +8,8 @@ import pytest
 
 from vlm.assets import root
 from vlm.config import Config, parse, read_yaml
-from vlm.video.sampling import load_clip
-from vlm.vision.images import is_image, list_media, load_image
+from vlm.media.images import is_image, list_media, load_image
+from vlm.media.video.sampling import load_clip
 
 FOLDER = root() / "data" / "samples"
 

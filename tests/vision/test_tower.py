@@ -12,12 +12,12 @@ from PIL import Image
 from timm.data import create_transform
 from timm.models.vision_transformer import VisionTransformer
 
-from vlm.checkpoints.assemble import Assembled
 from vlm.errors import BadInput
+from vlm.models.assemble import Assembled
 from vlm.vision.checkpoints import read_dinov2_onnx
 from vlm.vision.tower import TowerConfig
 from vlm.vision.transforms import to_pixels
-from vlm.weights import fetch
+from vlm.weights.fetching import fetch
 
 
 def photograph(width: int, height: int) -> Image.Image:

@@ -19,9 +19,11 @@ from vlm.bench import llama_cpp
 from vlm.bench.pairs import EXPERT_PATHS, agree, both, millions
 from vlm.bench.timing import Missing, Ratio, Result, Say, alternate
 from vlm.language import LanguageModel
-from vlm.language.config import GroupedQueryConfig, LanguageConfig, LatentConfig, MoEConfig
-from vlm.language.kv_cache import KVCache
-from vlm.language.latent_attention import LatentAttention
+from vlm.language.attention.config import GroupedQueryConfig, LatentConfig
+from vlm.language.attention.kv_cache import KVCache
+from vlm.language.attention.latent import LatentAttention
+from vlm.language.config import LanguageConfig
+from vlm.language.mixture.config import MoEConfig
 
 LLAMA = LanguageConfig(  # SmolLM2-135M's shape
     vocab_size=49152, width=576, layers=30, heads=9, kv_heads=3, head_width=64, ffn_width=1536, max_positions=4096
@@ -151,7 +153,7 @@ def _mixture(rounds: int, say: Say) -> Iterator[Ratio]:
 
 def _latent(rounds: int) -> Ratio:
     what = f"decoding {STEPS} tokens behind {LATENT_PAST} with latent attention, absorbed"
-    model, tokens_BT = LATENT.build().eval(), torch.randint(LATENT.vocab_size, (1, LATENT_PAST + STEPS))
+    model, tokens_BT = LanguageModel(LATENT).eval(), torch.randint(LATENT.vocab_size, (1, LATENT_PAST + STEPS))
     attentions = [module for module in model.modules() if isinstance(module, LatentAttention)]
     steps = _Steps(model, tokens_BT)
 

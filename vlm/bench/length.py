@@ -26,10 +26,12 @@ from torch import Tensor
 from vlm.bench.timing import peak_resident
 from vlm.errors import VlmError
 from vlm.files import atomic_write
-from vlm.language.config import IndexerConfig, LanguageConfig, LatentConfig
-from vlm.language.gathered_attention import HeavyBlocks
-from vlm.language.kv_cache import KVCache
-from vlm.language.sparse_attention import LightningIndexer
+from vlm.language.attention.config import IndexerConfig, LatentConfig
+from vlm.language.attention.gathered import HeavyBlocks
+from vlm.language.attention.kv_cache import KVCache
+from vlm.language.attention.sparse import LightningIndexer
+from vlm.language.config import LanguageConfig
+from vlm.language.decoder import LanguageModel
 
 FIRST, LIMIT, CHUNK, STEPS = 2**10, 2**17, 2**10, 4
 CHOSEN = 512
@@ -167,7 +169,7 @@ class Reader:
 
     def __init__(self, design: Design, limit: int):
         torch.manual_seed(0)
-        self.design, self.model = design, design.cfg.build().eval()
+        self.design, self.model = design, LanguageModel(design.cfg).eval()
         self.attentions: list[Any] = [layer.get_submodule("attention") for layer in self.model.layers]
         for attention in self.attentions:
             attention.blocks = design.blocks

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from vlm.bench.pairs import EXPERT_PATHS, agree, both
 from vlm.bench.timing import Ratio, Say, alternate, peak_here
-from vlm.language.config import GroupedQueryConfig, LanguageConfig, MoEConfig
-from vlm.language.moe import MixtureOfExperts
+from vlm.language.attention.config import GroupedQueryConfig
+from vlm.language.config import LanguageConfig
+from vlm.language.mixture.config import MoEConfig
+from vlm.language.mixture.moe import MixtureOfExperts
 
 MOE = LanguageConfig(
     vocab_size=64, width=576, layers=1, heads=9, kv_heads=3, head_width=64, ffn_width=1536, max_positions=4096,

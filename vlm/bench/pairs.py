@@ -22,7 +22,7 @@ def both(cfg: LanguageConfig, family: str) -> tuple[LanguageModel, Any]:
 
     disable_progress_bar()
     torch.manual_seed(0)
-    ours = cfg.build().eval()
+    ours = LanguageModel(cfg).eval()
     with torch.no_grad():
         ours.embedding.weight *= 0.1  # else a token's own embedding drowns what the layers say
     with tempfile.TemporaryDirectory() as folder:

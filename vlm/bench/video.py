@@ -23,9 +23,9 @@ from PIL import Image
 from vlm import assets
 from vlm.bench.timing import Missing, Ratio, alternate
 from vlm.errors import VlmError
-from vlm.video.backends.pyav import threads
-from vlm.video.reader import open_video
-from vlm.video.sampling.base import centres
+from vlm.media.video.backends.pyav import threads
+from vlm.media.video.reader import open_video
+from vlm.media.video.sampling.base import centres
 
 Result = Ratio | Missing
 Say = Callable[[str], None]

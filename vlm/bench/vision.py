@@ -21,10 +21,10 @@ from torchvision import transforms
 
 from vlm import assets
 from vlm.bench.timing import Missing, Ratio, Result, Say, alternate
-from vlm.checkpoints.card import load_card
-from vlm.checkpoints.parts import pull
 from vlm.errors import VlmError
-from vlm.vision.images import load_image
+from vlm.media.images import load_image
+from vlm.models.card import load_card
+from vlm.models.parts import pull
 from vlm.vision.jpeg import Way, read_pixels
 from vlm.vision.precision import Bfloat16, int8
 from vlm.vision.tower import TowerConfig, VisionTower
@@ -82,8 +82,9 @@ def _towers(tower: VisionTower, photographs: list[Image.Image], rounds: int, say
                 raise AssertionError(f"{what}: cosine to float32 {pooled:.4f} pooled, {patches:.4f} a patch")
             ratio = alternate(what, "open_clip, float32", partial(fast, pixels), partial(peer, pixels), rounds)
             said = f"{PICTURES / ratio.ours_seconds:.3g} a second; cosine to float32: pooled at least {pooled:.4f}"
-            if hasattr(fast, "product"):
-                said = f"{fast.product.__name__}, the faster way on this CPU; {said}"
+            way: Any = getattr(fast, "product", None)
+            if way is not None:
+                said = f"{way.__name__}, the faster way on this CPU; {said}"
             yield replace(ratio, note=f"{said}, patches {patches:.4f} on average")
 
 

@@ -15,8 +15,8 @@ from vlm.cli.output import emit, say, table, working
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vlm.evaluation.comparison import Comparison, Differs, FigureComparison, Flip, TaskComparison
-    from vlm.evaluation.contamination import Overlap, PicturePair
+    from vlm.evaluation.comparing.comparison import Comparison, Differs, FigureComparison, Flip, TaskComparison
+    from vlm.evaluation.overlap.contamination import Overlap, PicturePair
 
 LONGEST = 300
 """Letters shown of a model's output or a setting."""
@@ -31,7 +31,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Say whether two runs differ, by how much, and why."""
-    from vlm.evaluation.compare import compare as compare_runs
+    from vlm.evaluation.comparing.compare import compare as compare_runs
 
     with working("comparing"):
         found = compare_runs(run_a, run_b, flips)
@@ -64,7 +64,7 @@ def overlap(
     as_json: AsJson = False,
 ) -> None:
     """Look for a benchmark's texts and pictures in a training set."""
-    from vlm.evaluation.contamination import overlap as look
+    from vlm.evaluation.overlap.contamination import overlap as look
     from vlm.files import atomic_path
 
     with working("overlap", 100) as advance:
@@ -120,7 +120,7 @@ def _sheet(pairs: Iterable[PicturePair]) -> Image.Image:
     from PIL import Image, ImageDraw, ImageOps
 
     from vlm.cli.demo_sheet import INK, MAT, PAPER, font
-    from vlm.vision.images import load_image
+    from vlm.media.images import load_image
 
     pairs = list(pairs)
     (wide, high), label = CELL, 24
@@ -185,7 +185,7 @@ def _print_task(task: TaskComparison, told: Sequence[Differs]) -> None:
 
 
 def _row(figure: FigureComparison) -> list[str]:
-    from vlm.evaluation.verdict import bare, number, probability, spoken
+    from vlm.evaluation.comparing.verdict import bare, number, probability, spoken
 
     scale, found = figure.scale, figure.paired
     values = [figure.metric, number(figure.a, scale), number(figure.b, scale)]

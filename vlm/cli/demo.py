@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from vlm.api import Model
-    from vlm.heads.media import Media
-    from vlm.video.sampling.base import Sampler
+    from vlm.media.open import Media
+    from vlm.media.video.sampling.base import Sampler
 
 QUESTIONS_EACH = 2
 HITS = 5
@@ -134,7 +134,7 @@ def samples() -> dict[str, list[str]]:
 
 def own_pictures(folder: Path) -> dict[str, list[str]]:
     """A user's pictures and videos with questions that fit any: path -> questions."""
-    from vlm.vision.images import list_media
+    from vlm.media.images import list_media
 
     return {str(path): list(OWN_QUESTIONS) for path in list_media(folder)}
 

@@ -24,8 +24,8 @@ def duplicates(
     is loaded.
     """
 
-    from vlm.heads.vectors import near_groups
     from vlm.index import open_index
+    from vlm.vectors import near_groups
 
     found = open_index(index)
     ids, vectors = found.vectors()

@@ -13,7 +13,7 @@ from vlm.cli.session import lazy_model, reported, sampling_of, space_of
 from vlm.errors import BadInput
 
 if TYPE_CHECKING:
-    from vlm.ingest.embedding import Model
+    from vlm.ingest.job import Model
 
 
 def embed_folder(
@@ -33,10 +33,11 @@ def embed_folder(
     as_json: bool,
 ) -> None:
     """Plan the shards, do those that are not there, say what was done."""
-    from vlm.ingest.embedding import Job, check_engine, embed_collection, missing
+    from vlm.ingest.embedding import check_engine, embed_collection, missing
+    from vlm.ingest.job import Job
     from vlm.ingest.plan import prepare
     from vlm.ingest.sources import open_source
-    from vlm.weights import network_is_off
+    from vlm.weights.parts import network_is_off
 
     check_engine(engine)
     if workers is not None and engine == "local":
@@ -70,8 +71,8 @@ def embed_folder(
 
 def _model(name: str, width: int | None, frames: int | None, sampling: str | None, offline: bool) -> Model:
     """In the process that embeds, which may be another."""
-    from vlm.heads.vectors import shortened
-    from vlm.ingest.embedding import Model
+    from vlm.ingest.job import Model
+    from vlm.vectors import shortened
 
     loaded = lazy_model(name, offline)()
     return Model(
@@ -81,9 +82,10 @@ def _model(name: str, width: int | None, frames: int | None, sampling: str | Non
 
 def _pull(name: str, offline: bool) -> None:
     """The model's parts once, before several processes want them."""
-    from vlm import assets, hub
-    from vlm.checkpoints.card import load_card
-    from vlm.checkpoints.parts import pull
+    from vlm import assets
+    from vlm.models.card import load_card
+    from vlm.models.parts import pull
+    from vlm.weights import hub
 
     if not Path(name).expanduser().is_dir() and not hub.is_repository(name):
         with working(f"pulling {name}") as advance:

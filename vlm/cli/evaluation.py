@@ -54,7 +54,7 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("expected at least one benchmark; --list names them", param_hint="--tasks")
-    from vlm.vision.urls import is_url
+    from vlm.media.urls import is_url
 
     if not is_url(model):
         check_model(model)

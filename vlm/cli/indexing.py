@@ -16,8 +16,8 @@ from vlm.cli.session import lazy_model, reported, sampling_of, space_of
 from vlm.errors import BadInput
 
 if TYPE_CHECKING:
-    from vlm.heads.media import Media
     from vlm.index.base import Index, Vectors
+    from vlm.media.open import Media
 
 
 class Duplicates(str, Enum):
@@ -80,10 +80,10 @@ def index(
             raise BadInput(f"{source}: vectors are stored as they are; expected no --prune and no --duplicates")
         _load(Path(source), to, width, engine, as_json)
         return
-    from vlm.heads.vectors import shortened
     from vlm.ingest.sources import open_source
     from vlm.ingest.sync import sync
-    from vlm.weights import network_is_off
+    from vlm.vectors import shortened
+    from vlm.weights.parts import network_is_off
 
     read = open_source(source, column, below)
     load = lazy_model(model, offline)

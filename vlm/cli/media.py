@@ -129,7 +129,7 @@ def embed(
         raise BadInput("a text is empty; expected some words")
     load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
     inputs, empty = expand(paths or [])
-    from vlm.heads.vectors import shortened
+    from vlm.vectors import shortened
 
     done, unread = map_media(
         inputs,

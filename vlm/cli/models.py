@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vlm import assets, hub
+from vlm import assets
 from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, table, working
 from vlm.config import parse, read_yaml
 from vlm.errors import VlmError
-from vlm.weights import Part, fetch
+from vlm.weights import hub
+from vlm.weights.fetching import fetch
+from vlm.weights.parts import Part
 
 
 def models(as_json: AsJson = False) -> None:
@@ -46,8 +48,8 @@ def pull(
     published = hub.is_repository(name)
     path = None if published else assets.find_card("configs/models", name, "model")
     with working(f"pulling {name}") as advance:
-        from vlm.checkpoints.card import load_card
-        from vlm.checkpoints.parts import pull as pull_parts
+        from vlm.models.card import load_card
+        from vlm.models.parts import pull as pull_parts
 
         def report(line: str) -> None:
             if not line.endswith(" MB"):

@@ -12,8 +12,8 @@ from vlm.cli.options import AsJson, ModelName, Offline
 from vlm.cli.output import emit, say, table, working
 
 if TYPE_CHECKING:
-    from vlm.scale.inputs import Measured, Scale
-    from vlm.scale.plan import Code, Planned
+    from vlm.capacity.inputs import Measured, Scale
+    from vlm.capacity.plan import Code, Planned
 
 
 def plan(
@@ -34,8 +34,8 @@ def plan(
     The embedding job and the queries are simulated, with machines that fail and shards that are late.
     """
     from vlm import config as configs
-    from vlm.scale.inputs import Scale
-    from vlm.scale.plan import planned
+    from vlm.capacity.inputs import Scale
+    from vlm.capacity.plan import planned
 
     scale = configs.load(Scale, config, overrides)
     with working("plan") as advance:
@@ -47,7 +47,7 @@ def plan(
         advance(-1, "simulating")
         done = planned(scale)
     if to is not None:
-        from vlm.scale.picture import draw
+        from vlm.capacity.picture import draw
 
         draw(scale, done, to)
     if as_json:
@@ -62,8 +62,8 @@ def plan(
 def _measured(model: str, width: int, offline: bool) -> Measured:
     import platform
 
+    from vlm.capacity.measure import measure
     from vlm.cli.session import lazy_model
-    from vlm.scale.measure import measure
 
     loaded = lazy_model(model, offline)()
     return measure(loaded.embed_images, width, f"{model}, one core, {platform.machine()}")

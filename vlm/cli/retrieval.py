@@ -16,7 +16,7 @@ from vlm.errors import BadInput, VlmError
 
 if TYPE_CHECKING:
     from vlm.api import Model
-    from vlm.video.sampling.base import Sampler
+    from vlm.media.video.sampling.base import Sampler
 
 
 def search(
@@ -49,10 +49,10 @@ def search(
     offline: Offline = False,
 ) -> None:
     """Search an index by words, by a picture, or by both."""
-    from vlm.heads.vectors import composed, shortened
     from vlm.index import open_index
-    from vlm.vision.images import is_image, is_video
-    from vlm.vision.urls import is_url
+    from vlm.media.images import is_image, is_video
+    from vlm.media.urls import is_url
+    from vlm.vectors import composed, shortened
 
     if not query.strip():
         raise BadInput("the query is empty; expected some words or a picture's path")
@@ -117,7 +117,7 @@ def _reranked(
 
 def _tell_moments(hits: list[dict[str, Any]], words: str, load: Callable[[], Model]) -> None:
     """Of each hit that is a video the seconds from and to which the words fit best."""
-    from vlm.vision.images import is_video
+    from vlm.media.images import is_video
 
     with working("moments", len(hits)) as advance:
         for number, hit in enumerate(hits):

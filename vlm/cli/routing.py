@@ -49,7 +49,7 @@ def experts(
     done, unread = map_media(inputs, lambda media: load().expert_use(media), label="experts", offline=offline)
     left_out = reported(empty + unread)
     if done:
-        from vlm.language.statistics import draw
+        from vlm.language.mixture.statistics import draw
 
         found = done[0][1]
         for _, more in done[1:]:

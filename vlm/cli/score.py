@@ -13,7 +13,7 @@ from vlm.cli.options import AsJson
 from vlm.cli.output import emit, say, table, working
 
 if TYPE_CHECKING:
-    from vlm.evaluation.scoring import Scored
+    from vlm.evaluation.scoring.scores import Scored
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -38,7 +38,7 @@ def caption(
 
     Captions are raw text; they are tokenised inside. Scores are fractions, CIDEr goes up to 10.
     """
-    from vlm.evaluation.scoring import score_captions
+    from vlm.evaluation.scoring.scores import score_captions
 
     with working("scores") as advance, _every_problem():
         scored = score_captions(
@@ -73,7 +73,7 @@ def vqa(
     Annotations are objects with question_id and answers, as a list or under "annotations"; {question_id: [answers]}
     will do too.
     """
-    from vlm.evaluation.scoring import score_answers
+    from vlm.evaluation.scoring.scores import score_answers
 
     with working("scores"), _every_problem():
         scored = score_answers(predictions, answers, protocol)
@@ -93,7 +93,7 @@ def retrieval(
     Equal similarities are counted three ways: what is right comes first among its equals (optimistic), last
     (pessimistic), or in the middle (mean).
     """
-    from vlm.evaluation.scoring import score_retrieval
+    from vlm.evaluation.scoring.scores import score_retrieval
 
     with working("scores"), _every_problem():
         scored = score_retrieval(similarity)
@@ -126,7 +126,7 @@ def _show(scored: Scored, columns: list[str], rows: list[list[str]], form: str, 
 @contextmanager
 def _every_problem() -> Iterator[None]:
     """All that is wrong with the files, a line each."""
-    from vlm.evaluation.score_files import BadFiles
+    from vlm.evaluation.scoring.files import BadFiles
 
     try:
         yield

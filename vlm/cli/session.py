@@ -15,8 +15,8 @@ from vlm.errors import BadInput, VlmError
 
 if TYPE_CHECKING:
     from vlm.api import Model
-    from vlm.heads.media import Media, Skipped
-    from vlm.video.sampling.base import Sampler
+    from vlm.media.open import Media, Skipped
+    from vlm.media.video.sampling.base import Sampler
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def lazy_model(name: str, offline: bool, tiling: str | None = None, merge: str |
 
 def check_model(name: str) -> None:
     """Raise `BadInput` unless this is a card, a folder, or may be a repository of the hub."""
-    from vlm import hub
+    from vlm.weights import hub
 
     if not Path(name).expanduser().is_dir() and not hub.is_repository(name):
         assets.find_card("configs/models", name, "model")
@@ -63,12 +63,12 @@ def space_of(name: str) -> tuple[str, int]:
 
     `name` is a card's, or the folder or hub repository of a dual encoder. Raises `BadInput` for a model without one.
     """
-    from vlm import hub
-    from vlm.checkpoints.card import load_card
+    from vlm.models.card import load_card
+    from vlm.weights import hub
 
     folder = Path(name).expanduser()
     if folder.is_dir() or hub.is_repository(name):
-        from vlm.checkpoints.dual_encoders import identity
+        from vlm.models.dual_encoders import identity
 
         return identity(folder if folder.is_dir() else hub.snapshot(name))
     card = load_card(name)
@@ -82,9 +82,9 @@ def space_of(name: str) -> tuple[str, int]:
 
 def expand(inputs: Iterable[str]) -> tuple[list[str], list[Skipped]]:
     """The inputs with every folder replaced by the pictures and videos in it, and folders that hold none."""
-    from vlm.heads.media import Skipped
-    from vlm.vision.images import list_media
-    from vlm.vision.urls import is_url
+    from vlm.media.images import list_media
+    from vlm.media.open import Skipped
+    from vlm.media.urls import is_url
 
     found: list[str] = []
     skipped = []
@@ -102,13 +102,13 @@ def sampling_of(model: str, frames: int | None = None, named: str | None = None)
 
     Raises `BadInput` at once for a way of sampling that is none; a card is read when the first clip is.
     """
-    from vlm.video.sampling import Uniform, parse_sampling
+    from vlm.media.video.sampling import Uniform, parse_sampling
 
     asked = parse_sampling(named, frames) if named is not None else None
 
     @cache
     def found() -> Sampler:
-        from vlm.checkpoints.card import load_card
+        from vlm.models.card import load_card
 
         try:
             card = load_card(model)
@@ -122,10 +122,10 @@ def sampling_of(model: str, frames: int | None = None, named: str | None = None)
 
 def open_input(item: str, offline: bool = False, sampling: Callable[[], Sampler] | None = None) -> Media:
     """One input, read; what was done to it to fit is said on stderr. Raises `BadInput`."""
-    from vlm.heads.media import open_media
-    from vlm.vision.images import is_video
-    from vlm.vision.urls import is_url
-    from vlm.weights import network_is_off
+    from vlm.media.images import is_video
+    from vlm.media.open import open_media
+    from vlm.media.urls import is_url
+    from vlm.weights.parts import network_is_off
 
     if is_url(item) and (offline or network_is_off()):
         raise BadInput(f"{item}: expected a file, got a URL while the network is off")
@@ -163,7 +163,7 @@ def map_media(
     check: Callable[[Media], None] = lambda media: None,
 ) -> tuple[list[tuple[str, T]], list[Skipped]]:
     """`work` on the inputs that can be read and pass `check`, a batch at a time; the others with the reason."""
-    from vlm.heads.media import Skipped
+    from vlm.media.open import Skipped
 
     results: list[tuple[str, T]] = []
     skipped = []

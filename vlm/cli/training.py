@@ -31,7 +31,7 @@ def train(
     recipe = config.load(Recipe, assets.find_card("configs/train", recipe_name, "recipe"), overrides)
     run = Path(recipe.output)
     with working(f"training {run.name}", recipe.steps) as advance:
-        from vlm.training import parallel
+        from vlm.training import distributed as parallel
         from vlm.training.loop import train as train_stage
         from vlm.training.stages import build_stage
 
@@ -62,7 +62,7 @@ def export(
 ) -> None:
     """Make one small file of what runs trained."""
     with working("export"):
-        from vlm.checkpoints.trained import release
+        from vlm.models.trained import release
 
         path = release(runs, to)
     size = round(path.stat().st_size / 1e6, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.errors import BadInput
-from vlm.heads.media import Media
+from vlm.media.open import Media
 
 _DIGEST = 16  # bytes
 _AT_ONCE = 500  # keys of one query; SQLite allows about a thousand variables

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_v
 from vlm import assets, config
 from vlm.config import Config
 from vlm.datasets.names import named_list
-from vlm.video.sampling import Sampling
+from vlm.media.video.sampling import Sampling
 
 Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank"]
 Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]

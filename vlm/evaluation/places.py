@@ -1,7 +1,7 @@
 """How a run names a file: alike on every machine, and found again on this one.
 
 flickr8k/images/1.jpg            below the data folder
-cache:datasets/media/8d/39.png   below `vlm.weights.cache_dir`: what came in a package, a table or an archive
+cache:datasets/media/8d/39.png   below `vlm.weights.fetching.cache_dir`: what came in a package, a table or an archive
 /elsewhere/1.jpg                 anything else, as it is
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlm.weights import cache_dir
+from vlm.weights.parts import cache_dir
 
 CACHE = "cache:"
 

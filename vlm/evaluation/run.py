@@ -22,7 +22,7 @@ from vlm.evaluation.results import Sample, TaskResult
 from vlm.evaluation.served import ServedModel
 from vlm.evaluation.subject import Subject
 from vlm.evaluation.tasks import Prompts, Task, cards_of, tasks_of
-from vlm.vision.urls import is_url
+from vlm.media.urls import is_url
 
 Report = Callable[[str, int, int], None]
 """Told of a task's name, examples done and examples in all."""

@@ -20,9 +20,9 @@ from PIL import Image
 
 from vlm.api import Model
 from vlm.errors import BadInput, VlmError
-from vlm.heads.media import MediaSource
 from vlm.heads.retrieval import Vectors, refuse_empty
-from vlm.video.sampling.base import Sampler
+from vlm.media.open import MediaSource
+from vlm.media.video.sampling.base import Sampler
 
 KEY = "VLM_SERVER_KEY"
 """The environment variable with a key that may write, where the server wants one."""

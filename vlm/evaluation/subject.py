@@ -17,10 +17,10 @@ from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
 from vlm.evaluation.served import ServedModel
-from vlm.heads.media import Media, open_media
-from vlm.heads.retrieval import Vectors
 from vlm.index.exact import plain
-from vlm.video.sampling.base import Sampler
+from vlm.media.open import Media, open_media
+from vlm.media.video.sampling.base import Sampler
+from vlm.vectors import Vectors
 
 Progress = Callable[[int], None]
 """Told how many requests are done."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vlm.checkpoints.assemble import Assembled
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT
-from vlm.heads.media import Media
+from vlm.conversation.budget import TokenBudget
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.heads.vqa import Answerer
-from vlm.vision.tokens import TokenBudget
+from vlm.media.open import Media
+from vlm.models.assemble import Assembled
 
 
 class Captioner:

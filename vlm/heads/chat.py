@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vlm.checkpoints.published import Published
+from vlm.conversation.budget import TokenBudget
+from vlm.engine.greedy import greedy_tiled
 from vlm.errors import BadInput
+from vlm.families.published import Published
 from vlm.heads.captioning import caption_prompts
-from vlm.heads.media import Media
 from vlm.heads.vqa import batched, same_number
-from vlm.inference.generate import greedy_tiled
-from vlm.tiled_model import Inputs, left_padded
-from vlm.video.sampling import Clip
-from vlm.vision.tokens import TokenBudget
+from vlm.media.open import Media
+from vlm.media.video.sampling import Clip
+from vlm.models.tiled import Inputs, left_padded
 
 
 class ChatHead:

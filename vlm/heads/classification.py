@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm.errors import BadInput
-from vlm.heads.retrieval import Vectors
+from vlm.vectors import Vectors
 
 TEMPLATES = ("a photo of a {label}.",)
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 
-from vlm.checkpoints.assemble import Assembled
-from vlm.datasets.packing import IMAGE_SLOT
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.conversation.packing import IMAGE_SLOT
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template
 from vlm.errors import BadInput
-from vlm.heads.media import Media
 from vlm.heads.vqa import tower_patches
-from vlm.language.statistics import RoutingStatistics, recorded, routing_statistics
+from vlm.language.mixture.statistics import RoutingStatistics, recorded, routing_statistics
+from vlm.media.open import Media
+from vlm.models.assemble import Assembled
 
 
 @torch.inference_mode()

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 
-from vlm.checkpoints.assemble import Assembled
-from vlm.datasets.packing import Branch, Packed
-from vlm.datasets.prompts import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
+from vlm.conversation.packing import Branch, Packed
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
+from vlm.engine.likelihood import log_likelihoods
 from vlm.errors import BadInput
-from vlm.heads.media import Media
 from vlm.heads.vqa import batched, tower_patches
-from vlm.inference.likelihood import log_likelihoods
+from vlm.media.open import Media
+from vlm.models.assemble import Assembled
 
 TOGETHER = 16
 """Texts of one input in one sequence, which reads the input once."""

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vlm.errors import BadInput
-from vlm.heads.media import Media
-from vlm.video.sampling.rate import Rate
+from vlm.media.open import Media
+from vlm.media.video.sampling.rate import Rate
 
 if TYPE_CHECKING:  # torch would come with it, and arithmetic on times needs none
-    from vlm.heads.retrieval import Vectors
+    from vlm.vectors import Vectors
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Quantiles of a clip's similarities at which it is cut into stretches."""

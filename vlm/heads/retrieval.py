@@ -9,17 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vlm.checkpoints.assemble import Assembled
-from vlm.checkpoints.dual_encoders import Pair
 from vlm.errors import BadInput
-from vlm.heads.media import Media
 from vlm.heads.vqa import batched
 from vlm.language.decoder import LanguageModel
+from vlm.media.open import Media
+from vlm.models.assemble import Assembled
+from vlm.models.dual_encoders import Pair
+from vlm.vectors import Vectors
 
-Vectors = NDArray[np.float32]
 MAX_TOKENS = 64
 """Of a text that the decoder reads."""
 

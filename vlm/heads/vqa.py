@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vlm.checkpoints.assemble import Assembled
-from vlm.datasets.prompts import Template
+from vlm.conversation.budget import PictureTokens, TokenBudget
+from vlm.conversation.template import Template
+from vlm.engine.greedy import greedy
 from vlm.errors import BadInput
-from vlm.heads.media import Media
-from vlm.inference.generate import greedy
-from vlm.model import VisionLanguageModel
-from vlm.vision.tokens import PictureTokens, TokenBudget
+from vlm.media.open import Media
+from vlm.models.assemble import Assembled
+from vlm.models.vision_language import VisionLanguageModel
 
 MAX_QUESTION_TOKENS = 1024
 

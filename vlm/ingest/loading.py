@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from vlm.errors import BadInput
-from vlm.heads.media import Skipped
 from vlm.index.base import Index
 from vlm.ingest.embedding import missing
 from vlm.ingest.plan import file_name, open_plan
 from vlm.ingest.sync import COMMIT_SECONDS, Synced
+from vlm.media.open import Skipped
 
 
 def load(index: Index, folder: Path, *, advance: Callable[[int, str], None] = lambda done, text: None) -> Synced:
@@ -67,7 +67,7 @@ def _store(index: Index, file: Path, width: int, done: Synced) -> None:
         chosen, ids, metadata_N = zip(*new, strict=True)
         vectors = vectors_ND[list(chosen)]
         if index.width != width:
-            from vlm.heads.vectors import shortened  # brings the models' libraries along
+            from vlm.vectors import shortened  # brings the models' libraries along
 
             vectors = shortened(vectors, index.width)
         index.upsert(ids, vectors, metadata_N)

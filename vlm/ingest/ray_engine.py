@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vlm.errors import VlmError
-from vlm.ingest.embedding import Job, Worker
+from vlm.ingest.job import Job, Worker
 
 START_TRIES = 3
 """Ray gives a part of its own 15 s to start, which a busy machine may exceed (ray-project/ray#65983)."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.media import keep
 from vlm.errors import BadInput
-from vlm.heads.media import Media, open_media
 from vlm.ingest.sources import Item
-from vlm.video.sampling.base import Sampler
-from vlm.vision.images import is_video, load_image
-from vlm.vision.urls import fetch_url, is_url
+from vlm.media.images import is_video, load_image
+from vlm.media.open import Media, open_media
+from vlm.media.urls import fetch_url, is_url
+from vlm.media.video.sampling.base import Sampler
 
 
 @dataclass(frozen=True)

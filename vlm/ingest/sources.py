@@ -19,8 +19,8 @@ from vlm.datasets.readers.rows import Format, Row
 from vlm.datasets.readers.shards import WebDataset, WebDatasetInPlace
 from vlm.datasets.readers.tables import Csv, Parquet, ParquetInPlace, Tsv
 from vlm.errors import BadInput
-from vlm.vision.images import list_media
-from vlm.vision.urls import is_url
+from vlm.media.images import list_media
+from vlm.media.urls import is_url
 
 COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "video", "url", "image_url")
 TABLES: dict[str, type[Format]] = {".csv": Csv, ".tsv": Tsv, ".parquet": Parquet}

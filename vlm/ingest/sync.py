@@ -22,12 +22,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from vlm.errors import BadInput
-from vlm.heads.media import Media, Skipped
 from vlm.index.base import Index, Metadata, Vectors
 from vlm.ingest import reading
 from vlm.ingest.reading import Read, stamp_of
 from vlm.ingest.sources import Item, Source
-from vlm.video.sampling.base import Sampler
+from vlm.media.open import Media, Skipped
+from vlm.media.video.sampling.base import Sampler
 
 BATCH = 8
 AHEAD = 3

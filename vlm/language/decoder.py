@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vlm.language.attention.build import build_attention
+from vlm.language.attention.kv_cache import KVCache
+from vlm.language.attention.masks import padded, padded_mask, positions
+from vlm.language.attention.rotary import Rotary
 from vlm.language.config import LanguageConfig
-from vlm.language.kv_cache import KVCache
-from vlm.language.masks import padded, padded_mask, positions
-from vlm.language.moe import MixtureOfExperts, Router, SwiGLU
+from vlm.language.mixture.moe import MixtureOfExperts, Router, SwiGLU
 from vlm.language.multi_token import MultiTokenPrediction
-from vlm.language.rotary import Rotary
 
 PREFILL_CHUNK = 1024
 """Tokens of a prompt that are read together: enough for large products, few enough to hold."""
@@ -23,7 +24,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, cfg: LanguageConfig, layer: int):
         super().__init__()
         self.attention_norm = nn.RMSNorm(cfg.width, eps=cfg.norm_eps)
-        self.attention = cfg.attention.build(cfg, layer)
+        self.attention = build_attention(cfg, layer)
         self.ffn_norm = nn.RMSNorm(cfg.width, eps=cfg.norm_eps)
         dense = not cfg.is_mixture(layer)
         self.ffn = SwiGLU(cfg.width, cfg.ffn_width, bias=cfg.ffn_bias) if dense else MixtureOfExperts(cfg)

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from vlm.language.config import MoEConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.moe import MixtureOfExperts, SwiGLU
+from vlm.language.mixture.config import MoEConfig
+from vlm.language.mixture.moe import MixtureOfExperts, SwiGLU
 
 
 @torch.no_grad()

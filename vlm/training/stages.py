@@ -10,27 +10,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm.checkpoints.assemble import Assembled, assemble
-from vlm.checkpoints.card import load_card
-from vlm.checkpoints.trained import apply_trained, read_trained, weights_of
+from vlm.conversation.template import Template
 from vlm.datasets import examples as data
 from vlm.datasets.examples import Example
-from vlm.datasets.features import Features, cached_features
-from vlm.datasets.prompts import Template
 from vlm.errors import BadInput
 from vlm.language import LanguageModel
 from vlm.language.lora import add_lora
-from vlm.language.moe import SwiGLU
-from vlm.model import VisionLanguageModel, cast_parameters
-from vlm.training.contrastive.build import contrastive_task, fitted_card
-from vlm.training.contrastive.config import ContrastiveObjective
-from vlm.training.instruct import InstructTask, Source, by_picture
-from vlm.training.recipe import InstructObjective, Recipe, TextObjective, WordsObjective
-from vlm.training.tasks import Say, Task
-from vlm.training.text import text_task
-from vlm.training.words import WordsTask
-from vlm.vision.images import load_image
-from vlm.weights import cache_dir
+from vlm.language.mixture.moe import SwiGLU
+from vlm.media.images import load_image
+from vlm.models.assemble import Assembled, assemble
+from vlm.models.card import load_card
+from vlm.models.trained import apply_trained, read_trained, weights_of
+from vlm.models.vision_language import VisionLanguageModel, cast_parameters
+from vlm.training.features import Features, cached_features
+from vlm.training.objectives.config import InstructObjective, TextObjective, WordsObjective
+from vlm.training.objectives.contrastive.build import contrastive_task, fitted_card
+from vlm.training.objectives.contrastive.config import ContrastiveObjective
+from vlm.training.objectives.instruct import InstructTask, Source, by_picture
+from vlm.training.objectives.task import Say, Task
+from vlm.training.objectives.text import text_task
+from vlm.training.objectives.words import WordsTask
+from vlm.training.recipe import Recipe
+from vlm.weights.parts import cache_dir
 
 VALIDATION_PICTURES = 200
 

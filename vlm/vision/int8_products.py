@@ -34,6 +34,9 @@ class Scale:
 class Product(Protocol):
     """`x W^T + b` of bytes `x [N, D]`."""
 
+    scale: Scale
+    """Of `x`."""
+
     def __init__(self, weight_ED: Tensor, bias_E: Tensor | None, scale: Scale): ...
 
     def __call__(self, x: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from vlm.errors import BadInput
-from vlm.vision.images import MAX_PIXELS, check_file, load_image
+from vlm.media.images import MAX_PIXELS, check_file, load_image
 from vlm.vision.tower import TowerConfig
 from vlm.vision.transforms import crop, resized_size, to_pixels
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from vlm.config import Config
 from vlm.errors import BadInput
-from vlm.vision.images import MAX_PIXELS
+from vlm.media.images import MAX_PIXELS
 
 Interpolation = Literal["bicubic", "bilinear", "lanczos", "nearest"]
 Kernel = Literal["pillow", "torchvision", "float"]

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.errors import BadInput
-from vlm.weights import cache_dir
+from vlm.weights.parts import cache_dir
 
 MAX_MEDIA_BYTES = 256 * 2**20
 """The most bytes of one picture or clip that is taken out of a table, an archive or an array."""

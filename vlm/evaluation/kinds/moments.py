@@ -12,10 +12,10 @@ from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, mean_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
-from vlm.heads.media import Media
 from vlm.heads.moments import moments
+from vlm.media.open import Media
+from vlm.media.video.sampling import load_clip
 from vlm.metrics.video import THRESHOLDS, moment_retrieval
-from vlm.video.sampling import load_clip
 
 SECONDS = 2.0
 """Between two frames looked at, and the length of QVHighlights' own clips."""

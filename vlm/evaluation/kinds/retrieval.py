@@ -10,8 +10,8 @@ from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Figure, Sample
 from vlm.evaluation.subject import Subject
-from vlm.heads.retrieval import Vectors
 from vlm.metrics.retrieval import ranks
+from vlm.vectors import Vectors
 
 KS = (1, 5, 10)
 TOP = 5

@@ -10,8 +10,8 @@ from PIL import Image
 
 from vlm.errors import BadInput
 from vlm.evaluation.places import path_of
-from vlm.video.reader import open_video
-from vlm.vision.images import is_video, load_image
+from vlm.media.images import is_video, load_image
+from vlm.media.video.reader import open_video
 
 SIDE = 240
 """The longer side of a thumbnail, in pixels."""

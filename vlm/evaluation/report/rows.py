@@ -14,7 +14,7 @@ from vlm.evaluation.direction import direction
 from vlm.evaluation.report.pictures import Album
 from vlm.evaluation.report.samples import choose, default_score, score_names, value, verdict
 from vlm.evaluation.results import Sample, TaskResult
-from vlm.vision.images import is_image, is_video
+from vlm.media.images import is_image, is_video
 
 FRAMES = 6
 """The most frames of a clip's strip."""

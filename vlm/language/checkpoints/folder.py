@@ -18,9 +18,9 @@ from vlm.errors import BadInput
 from vlm.files import atomic_write, read_json
 from vlm.language.checkpoints.families import find, of_config
 from vlm.language.checkpoints.family import Family, Fields
-from vlm.language.checkpoints.tensors import SCALE, Stored, check_shapes, dequantise, open_tensors, write_tensors
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
+from vlm.weights.tensors import SCALE, Stored, check_shapes, dequantise, open_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def save(model: LanguageModel, path: str | Path, format: str, *, shard_size: str
 
 def _on_meta(cfg: LanguageConfig) -> LanguageModel:
     with torch.device("meta"):
-        return cfg.build()
+        return LanguageModel(cfg)
 
 
 def _assemble(cfg: LanguageConfig, state: dict[str, Tensor]) -> LanguageModel:

@@ -6,12 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vlm import hub
 from vlm.config import parse
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.vision.tower import TowerConfig, VisionTower
 from vlm.vision.towers.weights import read_weights
+from vlm.weights import hub
 
 STATED = ("patch", "width", "activation", "mean", "std", "interpolation")
 """What a card says of a checkpoint must be what the checkpoint says."""

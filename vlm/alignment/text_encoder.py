@@ -1,0 +1,53 @@
+"""The sentence encoder: texts to token states.
+
+B texts, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from vlm.conversation.tokenizer import TextTokenizer
+
+
+class TextStates(NamedTuple):
+    tokens_BTD: Tensor
+    mask_BT: Tensor
+    """True at real tokens."""
+
+
+class TextEncoder(nn.Module):
+    """A transformers encoder (BERT family) read from a folder of config, tokenizer and safetensors."""
+
+    def __init__(self, folder: Path, max_tokens: int = 64):
+        super().__init__()
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        self.encoder = AutoModel.from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        self.tokenizer = TextTokenizer(folder / "tokenizer.json")
+        self.width: int = config.hidden_size
+        self.max_tokens = max_tokens
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, those that begin and end it among them, at most `max_tokens`."""
+        return [ids[: self.max_tokens] for ids in self.tokenizer.encode_batch(texts, special=True)]
+
+    def forward(self, texts: list[str]) -> TextStates:
+        """Texts longer than `max_tokens` are cut."""
+        rows = self.tokens(texts)
+        longest = max(len(ids) for ids in rows)
+        tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for row, ids in enumerate(rows):
+            tokens_BT[row, : len(ids)] = torch.tensor(ids)
+            mask_BT[row, : len(ids)] = True
+        device = next(self.parameters()).device
+        tokens_BT, mask_BT = tokens_BT.to(device), mask_BT.to(device)
+        states = self.encoder(input_ids=tokens_BT, attention_mask=mask_BT.long()).last_hidden_state
+        return TextStates(states, mask_BT)

@@ -1,0 +1,16 @@
+"""The attention of a layer, by the kind its config names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlm.language.attention.config import LatentConfig
+from vlm.language.attention.grouped import GroupedQueryAttention
+from vlm.language.attention.latent import LatentAttention
+
+if TYPE_CHECKING:
+    from vlm.language.config import LanguageConfig
+
+
+def build_attention(cfg: LanguageConfig, layer: int) -> GroupedQueryAttention | LatentAttention:
+    return LatentAttention(cfg, layer) if isinstance(cfg.attention, LatentConfig) else GroupedQueryAttention(cfg, layer)

@@ -1,0 +1,241 @@
+"""One door for pictures: whatever a user hands over becomes an upright RGB image of bounded size.
+
+Memory is bounded by `MAX_PIXELS`: a larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size, anything else larger is
+refused before a pixel of it is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from vlm.errors import BadInput
+
+ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+
+MAX_PIXELS = 40_000_000
+"""The most pixels decoded from one picture (about 160 MB a copy)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2",
+    ".ppm", ".pgm", ".pbm",
+))
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".flv", ".wmv",
+    ".3gp",
+))
+# fmt: on
+
+# What Pillow's decoders raise on a file that is not what it claims to be.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the suffix is one of a picture."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether the suffix is one of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def list_media(folder: str | Path) -> list[Path]:
+    """Every picture and video under `folder`, sorted; hidden files and folders are left out.
+
+    Raises `BadInput` where the folder is missing, is not a folder, or holds none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "nothing there"
+        raise BadInput(f"{folder}: expected a folder of images and videos, got {got}")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if (is_image(path) or is_video(path))
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not found:
+        raise BadInput(f"{folder}: expected a folder of images and videos, got none of either")
+    return found
+
+
+def check_file(path: Path, kind: str) -> None:
+    """Raise `BadInput` unless `path` is a non-empty regular file that can be read; `kind` is what was expected."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: expected {kind}, got no such file") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{str(path)!r}: expected {kind}, got an unusable path ({_line(error)})") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise BadInput(f"{path}: expected {kind}, got a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput(f"{path}: expected {kind}, got a device, pipe or socket")
+    if status.st_size == 0:
+        raise BadInput(f"{path}: expected {kind}, got an empty file")
+    if not os.access(path, os.R_OK):
+        raise BadInput(f"{path}: expected {kind}, got a file that may not be read")
+
+
+def load_image(source: ImageSource, *, notes: list[str] | None = None) -> Image.Image:
+    """`source` as an RGB image, turned upright by its EXIF orientation; transparency lies over white.
+
+    `source` is a path, a picture's encoded bytes, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
+    of uint8, or of floats in 0..1. A PIL image is never changed. `notes` collects a line for each thing the user
+    may want to know: a frame chosen, a size reduced.
+
+    Raises `BadInput`, one line, where the source is missing, is no picture, is cut short, or is over `MAX_PIXELS`.
+    """
+    notes = [] if notes is None else notes
+    if isinstance(source, np.ndarray):
+        return _rgb(_from_array(source), "array")
+    if isinstance(source, Image.Image):
+        _check_pixels(source, "PIL image")
+        return _decoded(source, "PIL image")
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), "image bytes", notes)
+    if not isinstance(source, str | Path):
+        raise BadInput(
+            f"image: expected a path, bytes, a PIL image or an array, got {type(source).__module__}."
+            f"{type(source).__name__}"
+        )
+    path = Path(source)
+    check_file(path, "an image file")
+    try:
+        with path.open("rb") as stream:
+            return _read(stream, str(path), notes)
+    except PermissionError:
+        raise BadInput(f"{path}: expected an image file, got a file that may not be read") from None
+
+
+def _read(stream: IO[bytes], name: str, notes: list[str]) -> Image.Image:
+    with _open(stream, name) as image:
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            notes.append(f"{name}: several frames, the first one is used")
+        full = image.size
+        if image.format == "JPEG" and full[0] * full[1] > MAX_PIXELS and not image.info.get("progressive"):
+            scale = next((s for s in (2, 4) if full[0] * full[1] <= MAX_PIXELS * s * s), 8)
+            image.draft(image.mode, (max(1, full[0] // scale), max(1, full[1] // scale)))
+            notes.append(f"{name}: {full[0]}x{full[1]} decoded at {image.size[0]}x{image.size[1]}")
+        _check_pixels(image, name)
+        return _decoded(image, name)
+
+
+def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """The picture's header, read.
+
+    `Image.open` refuses or warns by a process-wide pixel limit before a JPEG can be asked for a smaller decode; the
+    registered formats are tried here without it, so that limit stays as other code set it.
+    """
+    start = stream.read(16)
+    Image.init()
+    for kind in FORMATS:
+        factory, accept = Image.OPEN.get(kind, (None, None))
+        if factory is None or (accept is not None and accept(start) is not True):
+            continue
+        stream.seek(0)
+        try:
+            return factory(stream, "")
+        except Image.DecompressionBombError:
+            raise BadInput(f"{name}: expected an image of at most {MAX_PIXELS} pixels, got a larger one") from None
+        except _BROKEN as error:
+            raise BadInput(f"{name}: expected a whole {kind} image, got a broken one ({_line(error)})") from None
+    got = f"a file that begins with {start!r}" if start else "nothing"
+    raise BadInput(f"{name}: expected an image ({', '.join(FORMATS)}), got {got}")
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height == 0:
+        raise BadInput(f"{name}: expected at least one pixel, got {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise BadInput(
+            f"{name}: expected an image of at most {MAX_PIXELS} pixels, got {width}x{height} = {width * height}"
+        )
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+    except Image.DecompressionBombError:
+        raise BadInput(f"{name}: expected an image of at most {MAX_PIXELS} pixels, got a larger one") from None
+    except _BROKEN as error:
+        raise BadInput(f"{name}: expected a whole image, got a truncated or broken one ({_line(error)})") from None
+    _check_pixels(image, name)
+    try:
+        turned = image.getexif().get(0x0112, 1) not in (None, 1)
+        upright = ImageOps.exif_transpose(image) if turned else image
+    except _BROKEN:  # EXIF that cannot be read says nothing about orientation
+        upright = image
+    return _rgb(upright, name)
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _gray_8bit(image)
+    try:
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            flat = Image.new("RGB", image.size, "white")
+            flat.paste(rgba, mask=rgba.getchannel("A"))
+            return flat
+        return image.convert("RGB")
+    except _BROKEN:
+        raise BadInput(f"{name}: expected a gray, palette, RGB or CMYK image, got mode {image.mode}") from None
+
+
+def _gray_8bit(image: Image.Image) -> Image.Image:
+    """16-bit gray keeps its high byte; floats are taken as 0..1 where they fit it, else as 0..255."""
+    gray_HW = np.asarray(image)
+    if image.mode == "F":
+        gray_HW = np.nan_to_num(gray_HW)
+        gray_HW = gray_HW * 255 if gray_HW.max() <= 1 else gray_HW
+    elif image.mode != "I" or gray_HW.max() > 255:
+        gray_HW = gray_HW // 256
+    return Image.fromarray(np.clip(gray_HW, 0, 255).astype(np.uint8))
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = array.shape[:2] if array.ndim == 3 and array.shape[2] == 1 else array.shape
+    got = f"{array.dtype} {list(array.shape)}"
+    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise BadInput(f"array: expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], got {got}")
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise BadInput(f"array: expected an image of at most {MAX_PIXELS} pixels, got {got}")
+    if array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):  # also refuses NaN
+            raise BadInput(f"array: expected floats in 0..1, got {got} from {array.min()} to {array.max()}")
+        array = np.round(array * 255).astype(np.uint8)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype != np.uint8:
+        raise BadInput(f"array: expected uint8 or floats in 0..1, got {got}")
+    return Image.fromarray(np.ascontiguousarray(array.reshape(shape)))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,64 @@
+"""What users hand to a head - a path, a URL, a picture, an array, a clip - as frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from vlm.media.images import is_video, load_image
+from vlm.media.urls import fetch_url, is_url
+from vlm.media.video.sampling import Clip, load_clip
+from vlm.media.video.sampling.base import Sampler
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture (one frame, no times) or a clip (frames in order, each with its time in seconds)."""
+
+    frames: tuple[Image.Image, ...]
+    times: tuple[float, ...] = ()
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    duration: float | None = None
+    """Of a clip's whole video in seconds, where it is known."""
+    timed: bool = True
+    """Whether `times` are seconds; frames that come as pictures are only in order."""
+
+    @property
+    def is_clip(self) -> bool:
+        return bool(self.times)
+
+
+MediaSource: TypeAlias = str | Path | Image.Image | np.ndarray | Clip | Media
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An input that could not be used, and why."""
+
+    input: str
+    reason: str
+
+
+def open_media(source: MediaSource, sampling: Sampler | None = None) -> Media:
+    """One input as `Media`; of a clip the frames that `sampling` picks, 4 spread evenly by default.
+
+    A URL is fetched only from public addresses. Raises `BadInput` in one line.
+    """
+    if isinstance(source, Media):
+        return source
+    if isinstance(source, Clip):
+        return Media(tuple(source.frames), tuple(source.times), source.source, duration=source.duration)
+    notes: list[str] = []
+    if isinstance(source, str) and is_url(source):
+        return Media((load_image(fetch_url(source), notes=notes),), source=source, notes=tuple(notes))
+    if isinstance(source, str | Path) and is_video(source):
+        clip = load_clip(source, sampling=sampling)
+        return Media(tuple(clip.frames), tuple(clip.times), str(source), duration=clip.duration)
+    image = load_image(source, notes=notes)
+    name = str(source) if isinstance(source, str | Path) else type(source).__name__
+    return Media((image,), source=name, notes=tuple(notes))

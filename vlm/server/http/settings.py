@@ -1,0 +1,76 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from vlm.config import Config
+from vlm.media.images import MAX_PIXELS
+
+MB = 2**20
+ENGINES = ("lance", "flat")
+
+
+class Limits(Config):
+    """What one caller may ask for. Sizes in bytes, times in seconds."""
+
+    body_bytes: PositiveInt = 256 * MB
+    """Of a request with files; they go to disk as they come."""
+    json_bytes: PositiveInt = 24 * MB
+    """Of any other request; it is held in memory."""
+    json_values: PositiveInt = 300_000
+    """In such a request, about: an empty list is two bytes of JSON and forty times that in memory."""
+    image_bytes: PositiveInt = 32 * MB
+    video_bytes: PositiveInt = 256 * MB
+    metadata_bytes: PositiveInt = 16 * 1024
+    pixels: PositiveInt = Field(default=MAX_PIXELS, le=MAX_PIXELS)
+    """Of a picture, by its header."""
+    text: PositiveInt = 8192
+    """Characters."""
+    batch: PositiveInt = 64
+    """Items or queries in a request."""
+    top: PositiveInt = 1000
+    """Hits of a query, with those that paging passes over."""
+    collections: PositiveInt = 1000
+
+    requests: PositiveInt = 64
+    """At the same time."""
+    connections: PositiveInt = 1024
+    queue: PositiveInt = 256
+    """Pictures, and texts, that wait to be embedded."""
+    decoded_bytes: PositiveInt = 512 * MB
+    """Of pictures that are decoded and not yet embedded."""
+
+    header_seconds: PositiveFloat = 10.0
+    """From a connection, or the end of the last answer on it, to a whole request header."""
+    silence_seconds: PositiveFloat = 15.0
+    """Between two pieces of a body, or of an answer."""
+    body_seconds: PositiveFloat = 300.0
+    """A whole body."""
+    answer_seconds: PositiveFloat = 60.0
+    """From the last byte of a request to its answer; clips have as long each."""
+    decode_seconds: PositiveFloat = 10.0
+    """A picture, or the silence of a video's decoder."""
+    fetch_seconds: PositiveFloat = 10.0
+    """A URL with all its redirects."""
+
+
+class Settings(Config):
+    root: Path
+    """Everything the server keeps lies below."""
+    media: tuple[Path, ...] = ()
+    """Folders whose files can be named by path."""
+    urls: bool = False
+    """Whether URLs are fetched."""
+    engine: str = "lance"
+    """Of collections that are made; those that are there keep theirs."""
+    store: str | None = None
+    """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
+    page: bool = False
+    decoders: PositiveInt = 2
+    """Processes that decode pictures."""
+    batch: PositiveInt = 16
+    """Pictures or texts embedded at once."""
+    limits: Limits = Limits()

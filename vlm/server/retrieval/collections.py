@@ -1,0 +1,235 @@
+"""Collections: an index each, in a folder of its own below the server's root.
+
+<root>/.lock                                 held while a server runs
+<root>/collections/<name>/collection.json    its engine, its model's space and width
+<root>/collections/<name>/index/             the engine's own, where it is not in a store elsewhere
+<root>/collections/<name>/media/             small pictures, clips, frames' vectors
+<root>/tmp/                                  uploads as they come; emptied at the start
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlm.config import Config, parse
+from vlm.errors import BadInput, VlmError
+from vlm.files import atomic_folder, read_json
+from vlm.index import create_index, drop_index, open_index
+from vlm.index.base import Hit, Index, Metadata, Vectors, Where
+from vlm.server.http.errors import ApiError, log, storage
+from vlm.server.http.settings import Settings
+from vlm.server.retrieval.media import Media
+from vlm.server.retrieval.writer import Delete, Upsert, Writer
+
+T = TypeVar("T")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MEDIA = "_media"
+"""The key of an entry's metadata that names its files; callers' own keys cannot begin so."""
+Committed = Callable[[str, int, float], None]
+
+
+class About(Config):
+    """What `collection.json` says."""
+
+    kind: str = "vlm-collection"
+    version: int = 1
+    engine: str
+    model: str
+    width: int
+    place: str | None = None
+    """In a store elsewhere."""
+
+
+class Collection:
+    """One index, what is kept beside it, and the one that writes to it."""
+
+    def __init__(self, folder: Path, index: Index, place: str | None, reopen: Callable[[], Index],
+                 readers: ThreadPoolExecutor, committed: Committed) -> None:  # fmt: skip
+        self.folder, self.name, self.place = folder, folder.name, place
+        self.media = Media(folder / "media")
+        self._readers = readers
+        self._writer = Writer(index, reopen, lambda count, seconds: committed(self.name, count, seconds))
+
+    def __len__(self) -> int:
+        return len(self._writer.index)
+
+    async def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[dict[str, Any]]) -> list[bool]:
+        """Whether each id was known; durable then."""
+        try:
+            before = await self._writer.write(Upsert(ids, vectors, metadata))
+        except Exception as error:
+            self.media.forget(_keys(metadata))
+            raise self._told(error) from None
+        self.media.forget(_keys(before))
+        return [row is not None for row in before]
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """How many there were."""
+        before = await self._writer.write(Delete(ids))
+        self.media.forget(_keys(before))
+        return sum(row is not None for row in before)
+
+    async def search(self, vectors: Vectors, top: int, where: Where | None, least: float | None) -> list[list[Hit]]:
+        try:
+            return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
+        except BadInput as error:
+            raise self._told(error) from None
+
+    async def entry(self, id: str) -> tuple[dict[str, Any], Vectors]:
+        """Metadata, and the vector `[D]`. Raises `ApiError` 404."""
+
+        def work(index: Index) -> tuple[dict[str, Any], Vectors]:
+            return dict(index.metadata(id)), index.vector(id)
+
+        try:
+            return await self._read(work)
+        except KeyError:
+            raise ApiError(404, "item_not_found", f"collection {self.name} has no item {id!r}") from None
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    def _told(self, error: Exception) -> Exception:
+        """Where an index lies is nobody's business."""
+        return BadInput(str(error).removeprefix(f"{self.folder / 'index'}: ")) if isinstance(error, BadInput) else error
+
+    async def _read(self, work: Callable[[Index], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._writer.index)
+
+
+class Collections:
+    """All of a server's, by name. Made in the event loop."""
+
+    def __init__(self, settings: Settings, space: str, width: int, committed: Committed) -> None:
+        self._settings, self._space, self._width, self._committed = settings, space, width, committed
+        self._folder = settings.root / "collections"
+        self._readers = ThreadPoolExecutor(4, "reader")
+        self._open: dict[str, Collection] = {}
+        self._changing = asyncio.Lock()
+        self.temporary = settings.root / "tmp"
+
+    async def open(self) -> None:
+        """Open what is there. Raises `BadInput` for a collection of another model."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
+        await asyncio.to_thread(self._try)
+        for left in self._folder.glob(".*"):  # half made, or half deleted
+            shutil.rmtree(left, ignore_errors=True)
+        for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
+            self._open[folder.name] = await asyncio.to_thread(self._opened, folder, asyncio.get_running_loop())
+
+    def __iter__(self) -> Any:
+        return iter([self._open[name] for name in sorted(self._open)])
+
+    def __getitem__(self, name: str) -> Collection:
+        """Raises `ApiError` 404."""
+        if name not in self._open:
+            raise ApiError(404, "collection_not_found", f"no collection {name[:80]!r}")
+        return self._open[name]
+
+    async def get_or_create(self, name: str) -> Collection:
+        """Raises `ApiError` for a name that is none."""
+        if name not in self._open:
+            try:
+                return await self.create(name)
+            except ApiError as error:
+                if error.code != "exists":  # made by another request meanwhile
+                    raise
+        return self[name]
+
+    async def create(self, name: str) -> Collection:
+        """Raises `ApiError` for a name that is none, or taken."""
+        if not NAME.fullmatch(name):
+            raise ApiError(422, "invalid", "name: expected 1 to 64 letters, digits, - and _, a letter or digit first")
+        async with self._changing:
+            # Folders of some systems, and stores, do not tell cases apart.
+            if (there := next((other for other in self._open if other.lower() == name.lower()), None)) is not None:
+                raise ApiError(409, "exists", f"there is a collection {there!r} already")
+            if len(self._open) >= self._settings.limits.collections:
+                raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")
+            try:
+                self._open[name] = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+            except (VlmError, OSError) as error:
+                log.error("collection %s could not be made: %s", name, " ".join(str(error).split()))
+                raise storage() from None
+        return self._open[name]
+
+    async def delete(self, name: str) -> None:
+        async with self._changing:
+            collection = self[name]
+            del self._open[name]
+            await collection.close()
+            gone = self._folder / f".{name}-{uuid.uuid4().hex}"
+            try:
+                collection.folder.rename(gone)
+            except OSError:
+                self._open[name] = await asyncio.to_thread(self._opened, collection.folder, asyncio.get_running_loop())
+                raise
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        if collection.place is not None:
+            try:
+                await asyncio.to_thread(drop_index, collection.place)
+            except VlmError as error:
+                log.error("collection %s is gone, but not from its store: %s", name, " ".join(str(error).split()))
+
+    async def close(self) -> None:
+        for collection in self:
+            await collection.close()
+        self._readers.shutdown()
+
+    def _try(self) -> None:
+        """Make an index and drop it: the engine is imported, and found to work, before anybody waits for it."""
+        name = f"trial-{uuid.uuid4().hex}"
+        place = self._stored(name) or self.temporary / name
+        index = create_index(place, self._width, self._space, engine=self._engine)
+        index.commit()
+        index.close()
+        drop_index(place)
+
+    @property
+    def _engine(self) -> str | None:
+        """Of new collections; a store elsewhere has but one."""
+        return self._settings.engine if self._settings.store is None else None
+
+    def _stored(self, name: str) -> str | None:
+        return None if self._settings.store is None else f"{self._settings.store.rstrip('/')}/{name}"
+
+    def _created(self, name: str, loop: asyncio.AbstractEventLoop) -> Collection:
+        place = self._stored(name)
+        about = About(engine=self._engine or "", model=self._space, width=self._width, place=place)
+        with atomic_folder(self._folder / name) as folder:
+            index = create_index(place or folder / "index", about.width, about.model, engine=self._engine)
+            index.commit()
+            index.close()
+            (folder / "collection.json").write_text(about.model_dump_json(indent=1))
+        return self._opened(self._folder / name, loop)
+
+    def _opened(self, folder: Path, loop: asyncio.AbstractEventLoop) -> Collection:
+        path = folder / "collection.json"
+        about = parse(About, read_json(path), str(path))
+
+        def reopen() -> Index:
+            return open_index(about.place or folder / "index", model=self._space, width=self._width)
+
+        async def made(index: Index) -> Collection:  # a writer belongs to the event loop
+            return Collection(folder, index, about.place, reopen, self._readers, self._committed)
+
+        index = reopen()
+        collection = asyncio.run_coroutine_threadsafe(made(index), loop).result()
+        keys = set(_keys(metadata for _, metadata in index.items()))
+        if count := collection.media.sweep(keys):
+            log.info("%s: removed %d files that no entry names", folder.name, count)
+        return collection
+
+
+def _keys(rows: Iterable[Metadata | None]) -> list[str]:
+    """The names of what is kept beside these entries."""
+    return [key for row in rows if row is not None and isinstance(key := row.get(MEDIA), str)]

@@ -1,0 +1,109 @@
+"""The model behind the server: two functions into one space. P pictures, D width."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm.index.base import Vectors
+from vlm.media.video.sampling.base import Sampler
+from vlm.media.video.sampling.uniform import Uniform
+from vlm.server.http.decode import Picture
+
+
+class Embedder(Protocol):
+    """What the server asks of a model. `space` tells its vectors from another model's, `sampling` a clip's frames."""
+
+    name: str
+    space: str
+    width: int
+    sampling: Sampler
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """float32 `[N, D]`, unit length."""
+
+    def embed_images(self, pictures: Sequence[Picture]) -> Vectors:
+        """float32 `[P, D]`, unit length."""
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens of the texts are read, all together; any thread may ask."""
+
+
+class ModelEmbedder:
+    """A model of `vlm.load`."""
+
+    def __init__(self, name: str, space: tuple[str, int], offline: bool = False) -> None:
+        """`space` is the space's name and its width."""
+        from vlm import api
+
+        self._model = api.load(name, offline=offline)
+        self.name, (self.space, self.width) = self._model.name, space
+        self.sampling = self._model.sampling()
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        return self._model.embed_texts(texts)
+
+    def embed_images(self, pictures: Sequence[Picture]) -> Vectors:
+        return self._model.embed_images(pictures)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(self._model.count_tokens(texts))
+
+
+NAMED = {
+    "black": (0, 0, 0), "white": (255, 255, 255), "red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255),
+    "yellow": (255, 255, 0), "lime": (0, 255, 0), "cyan": (0, 255, 255), "magenta": (255, 0, 255),
+    "gray": (128, 128, 128), "orange": (255, 165, 0), "brown": (139, 69, 19), "pink": (255, 192, 203),
+}  # fmt: skip
+
+
+class Colours:
+    """No model: a picture is how much of each of 64 colours it has, a text the colours it names.
+
+    It needs no weights and takes microseconds, to try a server, to test one and to wear one out.
+    """
+
+    name = "colours"
+    space = "colours-1"
+    width = 64
+
+    def __init__(self) -> None:
+        self.sampling: Sampler = Uniform()
+
+    def embed_images(self, pictures: Sequence[Picture]) -> Vectors:
+        return _unit([np.bincount(_bins(picture), minlength=self.width) for picture in pictures], self.width)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        return _unit([self._row(text) for text in texts], self.width)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """A word is one."""
+        return sum(len(text.split()) for text in texts)
+
+    def _row(self, text: str) -> NDArray[np.float64]:
+        """The colours named, and a little of a pattern of its own, so that no two texts are the same."""
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+        row_D = 0.01 * np.random.default_rng(seed).random(self.width)
+        for word in text.lower().split():
+            if word in NAMED:
+                row_D += np.bincount(_bins(np.array(NAMED[word], np.uint8)), minlength=self.width)
+        return row_D
+
+
+EMBEDDERS: dict[str, Callable[[], Embedder]] = {"colours": Colours}
+"""Those that are no model of `vlm models`."""
+
+
+def _bins(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The number of each pixel's colour, its two highest bits a channel."""
+    levels = (picture.reshape(-1, 3) >> 6).astype(np.int64)
+    return levels @ np.array([16, 4, 1])
+
+
+def _unit(rows: Sequence[NDArray], width: int) -> Vectors:
+    array = np.array(rows, np.float64).reshape(-1, width)
+    return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,47 @@
+"""What `/v1/embeddings` gives: OpenAI's request, with pictures among the inputs. N inputs, D width."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from vlm.errors import unknown
+from vlm.index.base import Vectors
+from vlm.media.urls import is_url
+from vlm.server.http.errors import ApiError
+from vlm.server.retrieval.schemas import Embeddings, ImageUrl, Part
+from vlm.server.retrieval.searching import vector_of
+from vlm.server.retrieval.service import Service
+from vlm.vectors import shortened
+
+
+async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, int]:
+    """float32 `[N, D]` of unit length, with `dimensions` the first of them brought to length 1 again; tokens read."""
+    embedder, inputs = service.embedder, request.input if isinstance(request.input, list) else [request.input]
+    if request.model not in (None, embedder.name):
+        raise ApiError(404, "model_not_found", str(unknown("model", request.model[:80], [embedder.name])))
+    if len(inputs) > service.limits.batch:
+        raise ApiError(413, "too_large", f"input: expected at most {service.limits.batch}, got {len(inputs)}")
+    if request.dimensions is not None and request.dimensions > embedder.width:
+        raise ApiError(422, "invalid", f"dimensions: expected at most {embedder.width}, got {request.dimensions}")
+    rows_ND = np.stack(await asyncio.gather(*(_vector(service, given) for given in inputs)))
+    texts = [text for given in inputs if (text := _text(given)) is not None]
+    tokens = await asyncio.to_thread(embedder.count_tokens, texts) if texts else 0
+    return shortened(rows_ND, request.dimensions), tokens
+
+
+def _text(given: str | Part) -> str | None:
+    return given if isinstance(given, str) else given.text
+
+
+async def _vector(service: Service, given: str | Part) -> Vectors:
+    if (text := _text(given)) is not None:
+        return (await service.texts([text]))[0]
+    assert isinstance(given, Part)
+    address = given.image_url.url if isinstance(given.image_url, ImageUrl) else given.image_url
+    if address is not None and is_url(address):
+        return await vector_of(service, await service.sources.url(address))
+    encoded = given.image if given.image is not None else address
+    assert encoded is not None
+    return await vector_of(service, await asyncio.to_thread(service.sources.base64, encoded, video=False))

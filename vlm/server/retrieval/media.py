@@ -1,0 +1,109 @@
+"""What a collection keeps beside its vectors: a small picture of each item, uploaded clips, and their frames' vectors.
+
+Files are named by the upsert that made them, never by a caller, so that replacing an item overwrites nothing; the old
+ones go when the new entry is durable.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file, save
+
+from vlm.files import atomic_write
+from vlm.index.base import Vectors
+from vlm.server.http.decode import Picture
+
+SIDE = 320
+"""Of a small picture, the longer one."""
+KEY = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """F frames of a clip: unit vectors `[F, D]`, times in seconds, the clip's duration."""
+
+    vectors: Vectors
+    times: tuple[float, ...]
+    duration: float
+
+
+class Media:
+    """Files in one folder, a few for each key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, thumbnail: bytes | None, clip: Path | None, frames: Frames | None) -> str:
+        """The key of what is kept. `clip` is moved here."""
+        key = uuid.uuid4().hex
+        try:
+            if thumbnail is not None:
+                atomic_write(self._path(key, ".jpg"), thumbnail)
+            if clip is not None:
+                self._path(key, "").parent.mkdir(exist_ok=True)
+                shutil.move(clip, self._path(key, clip.suffix))
+            if frames is not None:
+                rows = {"vectors": frames.vectors, "times": np.array([*frames.times, frames.duration])}
+                atomic_write(self._path(key, ".frames"), save(rows))
+        except OSError:
+            self.forget([key])
+            raise
+        return key
+
+    def thumbnail(self, key: str) -> Path | None:
+        return self._existing(key, ".jpg")
+
+    def clip(self, key: str) -> Path | None:
+        found = [path for path in self._all(key) if path.suffix not in (".jpg", ".frames")]
+        return found[0] if found else None
+
+    def frames(self, key: str) -> Frames | None:
+        path = self._existing(key, ".frames")
+        if path is None:
+            return None
+        rows = load_file(path)
+        *times, duration = rows["times"].tolist()
+        return Frames(rows["vectors"], tuple(times), duration)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            for path in self._all(key):
+                path.unlink(missing_ok=True)
+
+    def sweep(self, live: set[str]) -> int:
+        """Remove what no entry names, which a kill can leave; how many files."""
+        gone = [path for path in self.folder.glob("*/*") if path.name.lstrip(".").partition(".")[0] not in live]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+    def _path(self, key: str, suffix: str) -> Path:
+        if not KEY.fullmatch(key):
+            raise ValueError(f"no key: {key!r}")
+        return self.folder / key[:2] / (key + suffix)
+
+    def _existing(self, key: str, suffix: str) -> Path | None:
+        path = self._path(key, suffix)
+        return path if path.is_file() else None
+
+    def _all(self, key: str) -> list[Path]:
+        return list(self._path(key, "").parent.glob(f"{key}*"))
+
+
+def small(picture: Picture) -> bytes:
+    """A JPEG of at most `SIDE` pixels a side. What is shown is always ours, never a caller's bytes."""
+    image = Image.fromarray(picture)
+    image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()

@@ -1,0 +1,222 @@
+"""The page: search by words or a picture, look at what is found, add files. Nothing on it comes from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from vlm.errors import BadInput
+from vlm.server.http.auth import PAGE, Keys
+from vlm.server.http.errors import ApiError, told
+from vlm.server.http.signing import Signer
+from vlm.server.retrieval import items as ingest
+from vlm.server.retrieval.collections import Collection
+from vlm.server.retrieval.schemas import HitAnswer, Search
+from vlm.server.retrieval.searching import search
+from vlm.server.retrieval.service import Service
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr
+
+KINDS = {"everything": None, "pictures": "image", "clips": "video", "texts": "text"}
+TOP = 24
+CSS = """
+.found {display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 14px}
+.found figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
+  display: flex; flex-direction: column; background: var(--block-background-fill)}
+.found img, .found video {width: 100%; height: 150px; object-fit: cover; display: block; background: #0001}
+.found .words {height: 150px; padding: 12px; overflow: auto}
+.found figcaption {padding: 8px 10px; font-size: 13px; flex: 1; overflow-wrap: anywhere}
+.found button {border-top: 1px solid var(--border-color-primary); padding: 6px; font-size: 13px; cursor: pointer;
+  color: var(--link-text-color); width: 100%}
+.found .score {float: right; font-variant-numeric: tabular-nums; color: var(--body-text-color-subdued)}
+"""
+# The clicks of all buttons arrive here, whatever is drawn later.
+ON_LOAD = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-like]');
+  if (button) trigger('click', {like: button.dataset.like});
+});
+"""
+EXPECTED = (ApiError, BadInput, ValidationError)
+
+
+def mount(app: FastAPI, service: Callable[[], Service], keys: Keys | None, signer: Signer) -> None:
+    """Serve the page of `service` below `/page`; with `keys`, to whoever logs in with a role and its key."""
+
+    def login(role: str, key: str) -> bool:
+        return keys is not None and keys.role(key) == role
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> RedirectResponse:
+        return RedirectResponse(f"{PAGE}/")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    plain = ["system-ui", "sans-serif"]
+    theme = gr.themes.Default(font=plain, font_mono=["ui-monospace", "monospace"])
+    gr.mount_gradio_app(
+        app, _page(_Handlers(service, keys is not None, signer)), PAGE,
+        auth=login if keys is not None else None,
+        auth_message="The username is read or write, the password its key.",
+        footer_links=[], run_history=False, ssr_mode=False, theme=theme, css=CSS, pwa=False, mcp_server=False,
+    )  # fmt: skip
+
+
+def _page(does: _Handlers) -> gr.Blocks:
+    private: dict[str, Any] = {"api_visibility": "private"}
+    with gr.Blocks(title="vlm", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        with gr.Row():
+            gr.Markdown("# Search pictures and clips")
+            collection = gr.Dropdown([], label="Collection", allow_custom_value=True)
+        with gr.Tab("Search"):
+            with gr.Row():
+                with gr.Column(scale=3):
+                    words = gr.Textbox(label="Words", placeholder="a dog in the snow", autofocus=True)
+                    with gr.Row():
+                        kind = gr.Dropdown(list(KINDS), value="everything", label="Show")
+                        least = gr.Slider(-1, 1, value=-1, step=0.01, label="Least score")
+                    where = gr.Textbox(label="Filter", placeholder='{"year": {"gte": 2020}}')
+                    go = gr.Button("Search", variant="primary")
+                picture = gr.Image(
+                    label="Or drop a picture", type="filepath", image_mode=None, sources=["upload", "clipboard"],
+                    height=260, scale=1,
+                )  # fmt: skip
+            note = gr.Markdown()
+            found = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
+        with gr.Tab("Upload"):
+            files = gr.File(label="Pictures and clips", file_count="multiple", type="filepath")
+            metadata = gr.Textbox(label="Metadata of all of them", placeholder='{"year": 2024}')
+            add = gr.Button("Add", variant="primary")
+            added = gr.Markdown()
+        options = [collection, kind, least, where]
+        page.load(does.names, None, collection, **private)
+        for event in (go.click, words.submit):
+            event(does.words, [*options, words], [note, found], **private)
+        picture.upload(does.picture, [*options, picture], [note, found], **private)
+        found.click(does.like, options, [note, found], **private)
+        add.click(does.add, [collection, files, metadata], added, **private)
+    return page
+
+
+class _Handlers:
+    """What the page's events do. Each gives a line to read and what is shown."""
+
+    def __init__(self, service: Callable[[], Service], guarded: bool, signer: Signer) -> None:
+        self._service, self._guarded, self._signer = service, guarded, signer
+
+    async def names(self) -> Any:
+        names = [collection.name for collection in self._service().collections]
+        return gr.Dropdown(names, value=names[0] if names else None)
+
+    async def words(self, name: str, kind: str, least: float, where: str, words: str) -> tuple[str, str]:
+        return await self._search(name, kind, least, where, {"text": words or ""})
+
+    async def picture(self, name: str, kind: str, least: float, where: str, path: str | None) -> tuple[str, str]:
+        if path is None:
+            return "", ""
+        with Path(path).open("rb") as file:
+            content = file.read(self._service().limits.image_bytes + 1)
+        return await self._search(name, kind, least, where, {"image": base64.b64encode(content).decode()})
+
+    async def like(self, name: str, kind: str, least: float, where: str, event: gr.EventData) -> tuple[str, str]:
+        return await self._search(name, kind, least, where, {"id": str(event.like)})
+
+    async def add(self, name: str, paths: list[str] | None, metadata: str, request: gr.Request) -> str:
+        if self._guarded and request.username != "write":
+            return "This login may read and not write."
+        try:
+            service = self._service()
+            about, paths = _object(metadata) or {}, paths or []
+            if not 1 <= len(paths) <= service.limits.batch:
+                return f"Expected 1 to {service.limits.batch} files, got {len(paths)}."
+            with ExitStack() as opened:
+                uploads = [
+                    ingest.Upload(UploadFile(opened.enter_context(path.open("rb")), filename=path.name), None, about)
+                    for path in map(Path, paths)
+                ]
+                statuses = await ingest.add(service, service.collections[name or ""], uploads)
+        except EXPECTED as error:
+            return _told(error)
+        refused = [
+            f"\n- {_plain(upload.file.filename or '')}: {_plain(status.error.message)}"
+            for upload, status in zip(uploads, statuses, strict=True)
+            if status.error is not None
+        ]
+        return f"{len(statuses) - len(refused)} added, {len(refused)} refused." + "".join(refused)
+
+    async def _search(self, name: str, kind: str, least: float, where: str, query: dict[str, str]) -> tuple[str, str]:
+        try:
+            service = self._service()
+            collection = service.collections[name or ""]
+            wanted = _object(where)
+            if (only := KINDS.get(kind)) is not None:
+                wanted = {**(wanted or {}), "_kind": only}
+            asked = Search.model_validate(
+                {**query, "top": TOP, "filter": wanted, "min_score": least if least > -1 else None}
+            )
+            hits = (await search(service, collection, [asked], asked))[0].hits
+        except EXPECTED as error:
+            return _told(error), ""
+        cards = "".join(self._card(collection, hit) for hit in hits)
+        of = f"of {len(collection)} in {collection.name}"
+        return f"{len(hits)} {of}" if hits else f"Nothing found {of}", f'<div class="found">{cards}</div>'
+
+    def _card(self, collection: Collection, hit: HitAnswer) -> str:
+        about = hit.metadata
+        seconds = f", at {hit.moment.start:.1f} s" if hit.moment is not None else ""
+        label = html.escape(str(about.get("_name") or hit.id)) + seconds
+        id = html.escape(hit.id, quote=True)
+        return (
+            f'<figure data-id="{id}">{self._shown(collection, hit)}<figcaption><span class="score">{hit.score:.3f}'
+            f'</span>{label}</figcaption><button type="button" data-like="{id}">More like this</button></figure>'
+        )
+
+    def _shown(self, collection: Collection, hit: HitAnswer) -> str:
+        kind, at = hit.metadata.get("_kind"), f"/v1/collections/{collection.name}"
+        if kind not in ("image", "video"):
+            return f'<div class="words">{html.escape(str(hit.metadata.get("_text", hit.id)))}</div>'
+        poster = html.escape(self._signer.signed(f"{at}/thumbnails/{hit.id}"), quote=True)
+        if kind == "image":
+            name = html.escape(str(hit.metadata.get("_name", "")), quote=True)
+            return f'<img src="{poster}" alt="{name}" loading="lazy">'
+        source = html.escape(self._signer.signed(f"{at}/videos/{hit.id}"), quote=True)
+        moment = f"#t={hit.moment.start:.2f},{hit.moment.end:.2f}" if hit.moment is not None else ""
+        return f'<video controls muted preload="metadata" poster="{poster}" src="{source}{moment}"></video>'
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """A JSON object, or None of no text. Raises `ApiError`."""
+    if not (text or "").strip():
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ApiError(422, "invalid", 'expected a JSON object like {"year": 2024}')
+    return found
+
+
+def _told(error: Exception) -> str:
+    text = told(error.errors()) if isinstance(error, ValidationError) else getattr(error, "message", str(error))
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
+    """A line that Markdown leaves as it is."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+!|<>~$&" else c for c in " ".join(text.split()))

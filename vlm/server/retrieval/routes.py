@@ -1,0 +1,210 @@
+"""The routes of `/v1`, and those that ask how the server is."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Body, Depends, FastAPI, Request
+from fastapi.responses import FileResponse, Response
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from vlm.index.base import Vectors
+from vlm.server.http.errors import ApiError
+from vlm.server.retrieval import items as ingest
+from vlm.server.retrieval import schemas as of
+from vlm.server.retrieval.collections import MEDIA, Collection
+from vlm.server.retrieval.embeddings import embeddings
+from vlm.server.retrieval.searching import public, search
+from vlm.server.retrieval.service import Service
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": of.Error, "description": text}
+    for status, text in {
+        400: "What was sent cannot be used", 401: "No key", 403: "Not allowed", 404: "No such thing",
+        408: "The body took too long", 409: "In the way of what is there", 413: "Over a limit",
+        415: "Another content type", 422: "Another form", 429: "Busy: see Retry-After", 500: "The server failed",
+        503: "Not ready, or shutting down", 504: "Not done in time",
+    }.items()
+}  # fmt: skip
+VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
+
+
+def ready_service(app: FastAPI) -> Service:
+    """Raises `ApiError` 503 until the model is loaded."""
+    found: Service | None = getattr(app.state, "service", None)
+    if found is None:
+        raise ApiError(503, "not_ready", "the model is being loaded", {"Retry-After": "2"})
+    return found
+
+
+def service(request: Request) -> Service:
+    return ready_service(request.app)
+
+
+# Keys are looked at before any route is (`auth.py`); here they are told to readers of the schema.
+v1 = APIRouter(prefix="/v1", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
+state = APIRouter()
+Served = Annotated[Service, Depends(service)]
+FILES = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "metadata": {"type": "string", "description": "JSON: an object for all files, or a list of one each."},
+        "id": {"type": "array", "items": {"type": "string"}, "description": "One a file."},
+    },
+    "required": ["file"],
+}
+
+
+@state.get("/healthz", response_model=of.Health)
+async def healthz() -> of.Health:
+    """Whether the process answers."""
+    return of.Health()
+
+
+@state.get("/readyz", response_model=of.Health, responses={503: ERRORS[503]})
+async def readyz(served: Served) -> of.Health:
+    """Whether the model is loaded and the collections are open."""
+    return of.Health()
+
+
+@state.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    found = request.app.state.metrics
+    if (served := getattr(request.app.state, "service", None)) is not None:
+        for collection in served.collections:
+            found.items.labels(collection.name).set(len(collection))
+    return Response(found.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@v1.get("/collections")
+async def list_collections(served: Served) -> of.CollectionsAnswer:
+    return of.CollectionsAnswer(collections=[_about(served, each) for each in served.collections])
+
+
+@v1.post("/collections", status_code=201)
+async def create_collection(served: Served, body: of.NewCollection) -> of.CollectionAnswer:
+    return _about(served, await served.collections.create(body.name))
+
+
+@v1.get("/collections/{name}")
+async def get_collection(served: Served, name: str) -> of.CollectionAnswer:
+    return _about(served, served.collections[name])
+
+
+@v1.delete("/collections/{name}")
+async def delete_collection(served: Served, name: str) -> of.Deleted:
+    """With all that is in it."""
+    count = len(served.collections[name])
+    await served.collections.delete(name)
+    served.metrics.forget(name)
+    return of.Deleted(deleted=count)
+
+
+@v1.post(
+    "/collections/{name}/items",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"anyOf": [{"$ref": f"#/components/schemas/{kind}"} for kind in ("Item", "Items")]}
+                },
+                "multipart/form-data": {"schema": FILES},
+            },
+        }
+    },
+)
+async def add_items(served: Served, name: str, request: Request) -> of.ItemsAnswer:
+    """Add items, or replace those of the same id. An item that is answered `added` or `replaced` is on disk.
+
+    A collection that is not there is made.
+    """
+    try:
+        items = await ingest.read_items(request, served.limits.batch)
+        collection = await served.collections.get_or_create(name)
+        return of.ItemsAnswer(items=await ingest.add(served, collection, items))
+    finally:
+        await request.close()  # the form's files
+
+
+@v1.get("/collections/{name}/items/{id:path}")
+async def get_item(served: Served, name: str, id: str) -> of.ItemAnswer:
+    metadata, _ = await served.collections[name].entry(id)
+    return of.ItemAnswer(id=id, metadata=public(metadata))
+
+
+@v1.delete("/collections/{name}/items/{id:path}")
+async def delete_item(served: Served, name: str, id: str) -> of.Deleted:
+    """An item that is answered to be deleted is so on disk."""
+    count = await served.collections[name].delete([id])
+    if not count:
+        raise ApiError(404, "item_not_found", f"collection {name} has no item {id[:80]!r}")
+    return of.Deleted(deleted=count)
+
+
+@v1.post("/collections/{name}/search")
+async def search_collection(
+    served: Served, name: str, body: Annotated[of.OneOrManySearches, Body()]
+) -> of.Hits | of.ManyHits:
+    """The nearest items, best first; with `queries`, those of each."""
+    collection = served.collections[name]
+    if isinstance(body, of.Searches):
+        return of.ManyHits(results=await search(served, collection, body.queries, body))
+    return (await search(served, collection, [body], body))[0]
+
+
+@v1.get("/collections/{name}/thumbnails/{id:path}", response_class=FileResponse)
+async def thumbnail(served: Served, name: str, id: str) -> FileResponse:
+    """A small JPEG of a picture, or of a clip's beginning."""
+    collection, key = await _media(served, name, id)
+    return _file(collection.media.thumbnail(key), "image/jpeg")
+
+
+@v1.get("/collections/{name}/videos/{id:path}", response_class=FileResponse)
+async def video(served: Served, name: str, id: str) -> FileResponse:
+    """A clip as it came, in ranges if asked."""
+    collection, key = await _media(served, name, id)
+    metadata, _ = await collection.entry(id)
+    path = collection.media.clip(key)
+    if path is None and isinstance(given := metadata.get("_path"), str):
+        path = await asyncio.to_thread(served.sources.find, given)
+    return _file(path, VIDEO_TYPES.get(path.suffix.lower(), "application/octet-stream") if path else "")
+
+
+@v1.post("/embeddings")
+async def create_embeddings(served: Served, body: of.Embeddings) -> of.EmbeddingsAnswer:
+    """As OpenAI's, and for pictures too."""
+    rows_ND, tokens = await embeddings(served, body)
+    data = [of.Embedding(index=i, embedding=_written(row, body.encoding_format)) for i, row in enumerate(rows_ND)]
+    usage = of.Usage(prompt_tokens=tokens, total_tokens=tokens)
+    return of.EmbeddingsAnswer(data=data, model=served.embedder.name, usage=usage)
+
+
+async def _media(served: Service, name: str, id: str) -> tuple[Collection, str]:
+    collection = served.collections[name]
+    key = (await collection.entry(id))[0].get(MEDIA)
+    if not isinstance(key, str):
+        raise ApiError(404, "media_not_found", "nothing to show of this item")
+    return collection, key
+
+
+def _about(served: Service, collection: Collection) -> of.CollectionAnswer:
+    embedder = served.embedder
+    return of.CollectionAnswer(name=collection.name, count=len(collection), model=embedder.name, width=embedder.width)
+
+
+def _file(path: Path | None, kind: str) -> FileResponse:
+    if path is None:
+        raise ApiError(404, "media_not_found", "nothing to show of this item")
+    return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _written(row: Vectors, form: str) -> list[float] | str:
+    return row.tolist() if form == "float" else base64.b64encode(np.asarray(row, "<f4").tobytes()).decode()

@@ -1,0 +1,100 @@
+"""Searches of a collection: queries to vectors, vectors to hits, and of clips the moment. Q queries, F frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlm.errors import BadInput
+from vlm.index.base import Hit, Vectors
+from vlm.server.http.errors import ApiError
+from vlm.server.http.sources import PictureBytes, Source
+from vlm.server.retrieval.collections import MEDIA, Collection
+from vlm.server.retrieval.schemas import HitAnswer, Hits, Moment, Options, Query
+from vlm.server.retrieval.service import Service
+from vlm.vectors import composed
+
+
+async def search(service: Service, collection: Collection, queries: Sequence[Query], options: Options) -> list[Hits]:
+    """The hits of each query. Raises `ApiError` for what is over a limit, and for the first query that is no good."""
+    limits = service.limits
+    if len(queries) > limits.batch:
+        raise ApiError(413, "too_large", f"queries: expected at most {limits.batch}, got {len(queries)}")
+    wanted = options.top + options.offset
+    if wanted > limits.top:
+        raise ApiError(422, "invalid", f"top: expected at most {limits.top} with offset, got {wanted}")
+    vectors = np.stack(await asyncio.gather(*(_vector(service, collection, query) for query in queries)))
+    more = any(query.id is not None for query in queries)  # an item is not like itself
+    try:
+        found = await collection.search(vectors, wanted + more, options.filter, options.min_score)
+    except BadInput as error:
+        raise ApiError(422, "invalid", str(error)) from None
+    except RecursionError:
+        raise ApiError(422, "invalid", "filter: expected less depth") from None
+    pages = []
+    for query, hits in zip(queries, found, strict=True):
+        others = [hit for hit in hits if hit.id != query.id]
+        pages.append(others[options.offset : wanted])
+    return await asyncio.to_thread(_answers, collection, vectors, pages)
+
+
+async def vector_of(service: Service, source: Source) -> Vectors:
+    """`[D]` of a picture or clip that is not kept."""
+    if isinstance(source, PictureBytes):
+        return (await service.picture(source)).vector
+    try:
+        return (await service.clip(source)).vector
+    finally:
+        source.discard()
+
+
+async def _vector(service: Service, collection: Collection, query: Query) -> Vectors:
+    if query.text is not None and query.image is not None:
+        weight = 0.5 if query.weight is None else query.weight
+        parts = (query.model_copy(update={"text": None}), query.model_copy(update={"image": None}))
+        both = await asyncio.gather(*(_vector(service, collection, part) for part in parts))
+        return composed(both, [1 - weight, weight])
+    if query.text is not None:
+        return (await service.texts([query.text]))[0]
+    if query.vector is not None:
+        return service.vector(query.vector)
+    if query.id is not None:
+        return (await collection.entry(query.id))[1]
+    text = query.image if query.image is not None else query.video
+    assert text is not None
+    source = await asyncio.to_thread(service.sources.base64, text, video=query.image is None)
+    return await vector_of(service, source)
+
+
+def _answers(collection: Collection, vectors: Vectors, pages: list[list[Hit]]) -> list[Hits]:
+    return [
+        Hits(hits=[_answer(collection, vector, hit) for hit in hits])
+        for vector, hits in zip(vectors, pages, strict=True)
+    ]
+
+
+def _answer(collection: Collection, vector_D: Vectors, hit: Hit) -> HitAnswer:
+    return HitAnswer(
+        id=hit.id, score=hit.score, metadata=public(hit.metadata), moment=_moment(collection, vector_D, hit)
+    )
+
+
+def public(metadata: object) -> dict:
+    """Without what is nobody's business."""
+    assert isinstance(metadata, dict)
+    return {key: value for key, value in metadata.items() if key != MEDIA}
+
+
+def _moment(collection: Collection, vector_D: Vectors, hit: Hit) -> Moment | None:
+    """The stretch of a clip whose frames are nearest to the query."""
+    if hit.metadata.get("_kind") != "video" or not isinstance(key := hit.metadata.get(MEDIA), str):
+        return None
+    frames = collection.media.frames(key)
+    if frames is None:  # deleted meanwhile
+        return None
+    from vlm.heads.moments import moments
+
+    start, end, _ = moments(frames.vectors @ vector_D, frames.times, frames.duration, most=1)[0]
+    return Moment(start=start, end=end)

@@ -1,0 +1,142 @@
+"""Durable changes of one index, committed in groups: what was written while one commit ran goes with the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from vlm.errors import BadInput
+from vlm.index.base import Index, Metadata, Vectors
+from vlm.server.http.errors import ApiError, log, storage
+
+GROUP = 256
+"""Changes of one commit at the most."""
+Before = list[Metadata | None]
+"""Of each id that is changed the metadata it had, None where it was not there."""
+
+
+@dataclass(frozen=True)
+class Upsert:
+    ids: Sequence[str]
+    vectors: Vectors
+    metadata: Sequence[Metadata]
+
+
+@dataclass(frozen=True)
+class Delete:
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    change: Upsert | Delete
+    done: asyncio.Future[Before]
+
+
+class Writer:
+    """The only one that changes an index. A search may see a change a moment before it is durable, never half of it."""
+
+    def __init__(self, index: Index, reopen: Callable[[], Index], seen: Callable[[int, float], None]) -> None:
+        self.index, self._reopen, self._seen = index, reopen, seen
+        self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._closed = self._lost = False
+        self._task = asyncio.create_task(self._run())
+
+    async def write(self, change: Upsert | Delete) -> Before:
+        """What was there, once the change is durable.
+
+        Raises `BadInput` of the index, and `ApiError` 503 where the disk fails.
+        """
+        if self._closed:
+            raise ApiError(409, "gone", "the collection is being deleted or the server shut down")
+        waiting = _Waiting(change, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(waiting)
+        # Whoever asked may go; what was accepted is written all the same.
+        return await asyncio.shield(waiting.done)
+
+    async def close(self) -> None:
+        """Finish what was accepted, and close the index."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put_nowait(None)
+        await self._task
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        last = False
+        while not last:
+            first = await self._queue.get()
+            group = [first]
+            while not self._queue.empty() and len(group) < GROUP:
+                group.append(self._queue.get_nowait())
+            last = None in group
+            waiting = [one for one in group if one is not None]
+            if waiting:
+                results = await loop.run_in_executor(self._thread, self._apply, [one.change for one in waiting])
+                for one, result in zip(waiting, results, strict=True):
+                    if isinstance(result, Exception):
+                        one.done.set_exception(result)
+                        one.done.exception()  # whoever asked may have gone
+                    else:
+                        one.done.set_result(result)
+        await loop.run_in_executor(self._thread, self.index.close)
+        self._thread.shutdown()
+
+    def _apply(self, changes: list[Upsert | Delete]) -> list[Before | Exception]:
+        """What was there before each, or why it could not be made."""
+        began = time.monotonic()
+        results: list[Before | Exception] = []
+        try:
+            if self._lost:
+                self._recover()
+            for _, run in groupby(changes, type):
+                results += self._run_of(list(run))
+            self.index.commit()
+        except Exception as error:  # a full disk, say: nobody is told that anything was written
+            log.error("changes could not be committed: %s", " ".join(str(error).split()))
+            with suppress(Exception):  # where not even that goes, the next change tries again
+                self._recover()
+            return [storage() for _ in changes]
+        self._seen(len(changes), time.monotonic() - began)
+        return results
+
+    def _recover(self) -> None:
+        """The index as it is on disk, without what could not be committed."""
+        self._lost, before = True, self.index
+        self.index, self._lost = self._reopen(), False  # searches go on in either
+        before.close()
+
+    def _run_of(self, changes: list[Upsert | Delete]) -> list[Before | Exception]:
+        """Changes of one kind at once, since an engine takes as long for many as for one; one by one if refused."""
+        try:
+            return list(self._together(changes))
+        except BadInput as error:
+            if len(changes) == 1:
+                return [error]
+            return [result for change in changes for result in self._run_of([change])]
+
+    def _together(self, changes: list[Upsert | Delete]) -> list[Before]:
+        known = self.index.known(list({id for change in changes for id in change.ids}))
+        after: dict[str, tuple[Vectors, Metadata] | None] = {}
+        results = []
+        for change in changes:
+            before: Before = []
+            for number, id in enumerate(change.ids):
+                row = after.get(id)
+                before.append((row[1] if row else None) if id in after else known.get(id))
+                after[id] = (change.vectors[number], change.metadata[number]) if isinstance(change, Upsert) else None
+            results.append(before)
+        rows = [row for row in after.values() if row is not None]
+        if rows:
+            self.index.upsert(list(after), np.stack([vector for vector, _ in rows]), [row for _, row in rows])
+        else:
+            self.index.delete(list(after))
+        return results
