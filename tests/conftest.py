@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from vlm.conversation.tokenizer import TextTokenizer
-    from vlm.models.assemble import Assembled
+    from vlm.models.assembled import Assembled
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

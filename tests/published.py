@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from vlm.conversation.inputs import Inputs
 
 VOCAB = 60
 BASE: dict[str, Any] = {
@@ -39,6 +42,15 @@ def theirs(family: str, seed: int = 0, **options: Any) -> PreTrainedModel:
 def write(model: nn.Module, folder: Path) -> Path:
     model.save_pretrained(folder)  # type: ignore[operator]
     return folder
+
+
+def left_padded(rows: Sequence[Inputs], pad_token: int) -> Inputs:
+    """Several processed conversations as one batch, filled on the left."""
+    longest = max(row.input_ids.shape[1] for row in rows)
+    ids = [nn.functional.pad(row.input_ids, (longest - row.input_ids.shape[1], 0), value=pad_token) for row in rows]
+    pixels = [row.pixels for row in rows if row.pixels is not None]
+    grids = [row.grids for row in rows if row.grids is not None]
+    return Inputs(torch.cat(ids), torch.cat(pixels) if pixels else None, torch.cat(grids) if grids else None)
 
 
 def gap(ours: torch.Tensor, expected: torch.Tensor) -> float:

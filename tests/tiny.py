@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
 from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts
-from vlm.models.vision_language import ModelConfig, VisionLanguageModel
+from vlm.models.config import ModelConfig
+from vlm.models.vision_language import VisionLanguageModel
 from vlm.projector import PixelShuffleMLPConfig
 from vlm.vision.tower import TowerConfig
 
@@ -57,8 +59,27 @@ def language(moe: MoEConfig | None = MOE, seed: int = 0) -> LanguageModel:
 def vision_language(seed: int = 0) -> VisionLanguageModel:
     """A random model of four visual tokens a picture."""
     torch.manual_seed(seed)
-    tower = TOWER.build()
-    return VisionLanguageModel(MODEL, tower, language(seed=seed)).eval()
+    return MODEL.build(TOWER.build(), language(seed=seed)).eval()
+
+
+def prompts(
+    model: VisionLanguageModel, ids: Sequence[list[int]], patches: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Each prompt's embeddings `[T, D]`, with the patch tokens `[F, N, D]` of its pictures, one clip each."""
+    with torch.inference_mode():
+        return [
+            model.embed(torch.tensor([row]), [model.arranged(clip[i : i + 1], (1, 1)) for i in range(len(clip))])[0]
+            for row, clip in zip(ids, patches, strict=True)
+        ]
+
+
+@torch.no_grad()
+def logits(
+    model: VisionLanguageModel, tokens_BT: torch.Tensor, patches_IND: torch.Tensor, **places: torch.Tensor
+) -> torch.Tensor:
+    """Logits `[B, T, V]` of ids with the patch tokens of their pictures, one clip or picture a row of `patches_IND`."""
+    seen = [model.arranged(patches_IND[i : i + 1], (1, 1)) for i in range(len(patches_IND))]
+    return model.language.logits(model.language.hidden(model.embed(tokens_BT, seen), **places))
 
 
 def patches(pictures: int, seed: int = 0) -> torch.Tensor:

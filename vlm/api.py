@@ -1,69 +1,133 @@
-"""The facade: a model and its three heads under one name."""
+"""`vlm.load`: a model by a card's name, a folder, or a repository of the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from vlm.errors import BadInput
 from vlm.facade import Model
-from vlm.families.folder import load_folder
-from vlm.families.published import TilesByContent
-from vlm.models.assemble import assemble
-from vlm.models.card import load_card
-from vlm.models.dual_encoders import is_dual_encoder, load_pair
-from vlm.published import DualEncoder, PublishedModel
-from vlm.vision.detail import TilingConfig
-from vlm.vision.merging import MergeConfig
-from vlm.weights import hub
+from vlm.files import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlm.models.assembled import Assembled
+    from vlm.vision.detail import TilingConfig
+    from vlm.vision.merging import MergeConfig
+
+__all__ = ["Model", "load"]
+
+Report = Callable[[str], None]
 
 
 def load(
     name_or_path: str | Path,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     tiling: TilingConfig | None = None,
     merge: MergeConfig | None = None,
+    only: Iterable[str] | None = None,
     offline: bool = False,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Model:
-    """A model by the name of a card in `configs/models/` or the path of a card; or, as its authors publish it, by its
-    folder or the name of its repository on the hub (`owner/name`), which gives a `PublishedModel`, or a `DualEncoder`
-    where the folder is open_clip's, or CLIP or SigLIP of transformers.
+    """A model by the name of a card in `configs/models/` or the path of a card; or, as its authors publish it or
+    `Model.save` wrote it, by its folder or the name of its repository on the hub (`owner/name`).
 
     What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
-    words. `device` and `dtype` (the CPU and float32) are for published models; a card's stays where it was trained.
-    `tiling` says how a published model's pictures become tiles, `merge` how many of a card's visual tokens are left.
+    words. `device` is `auto` (CUDA, then MPS, then CPU) by default, `dtype` float32. `tiling` says how a published
+    model's pictures become tiles, `merge` how many of a card's visual tokens are left. `only` - "texts", "images" or
+    both - is for vectors alone: the rest of the model is then not loaded where they do without it.
     Raises `BadInput` for an unknown name (with the nearest one) and a folder that cannot be used, `VlmError` where no
     source answers.
     """
+    from vlm.devices import device_of, dtype_of
+    from vlm.weights import hub
+
+    place, kind = device_of(device), dtype_of(dtype)
     name = str(name_or_path)
     folder = Path(name).expanduser()
     in_hub = not folder.is_dir() and hub.is_repository(name)
     if in_hub:
         folder = hub.snapshot(name, offline=offline, report=report)
     if folder.is_dir():
-        if is_dual_encoder(folder):
-            if device is not None or dtype is not None:
-                raise BadInput(f"{name}: a dual encoder runs in float32 on the CPU; expected no device and no dtype")
-            return DualEncoder(load_pair(folder), name if in_hub else folder.resolve().name)
-        published = load_folder(folder, dtype or torch.float32)
-        published.model.to(device or "cpu")
+        known_as = name if in_hub else folder.resolve().name
+        model = _from_folder(folder, known_as, kind, tiling, merge)
+    else:
         if tiling is not None:
-            if not isinstance(published.processor, TilesByContent):
-                raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
-            published.processor.tiling = tiling
-        if merge is not None:
-            raise BadInput(f"model {name}: a published model's tokens are not merged; expected a card's name")
-        return PublishedModel(published, name if in_hub else folder.resolve().name)
-    card = load_card(name)
-    if device is not None or dtype is not None:
-        raise BadInput(f"model {card.name}: a card's model runs in float32 on the CPU; expected no device and no dtype")
+            raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
+        model = _from_card(name, merge, frozenset(only or ()), offline, report)
+    return model.to(place, kind)
+
+
+def _from_folder(
+    folder: Path, name: str, dtype: torch.dtype, tiling: TilingConfig | None, merge: MergeConfig | None
+) -> Model:
+    from vlm.families.published import TilesByContent
+    from vlm.models.dual_encoders import is_dual_encoder, load_pair
+
+    if merge is not None:
+        raise BadInput(f"model {name}: a published model's tokens are not merged; expected a card's name")
+    if is_dual_encoder(folder):
+        from vlm.heads.retrieval import PairEmbedder
+
+        if tiling is not None:
+            raise BadInput(f"model {name}: a dual encoder's pictures are not tiled, so it takes no tiling")
+        pair = load_pair(folder)
+        return Model(name, "a dual encoder", embedder=PairEmbedder(pair), modules=[pair])
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder}: expected a model's folder with a config.json, found none")
+    from vlm.families.folder import load_folder
+
+    parts = load_folder(folder, dtype)
+    settings = {}
     if tiling is not None:
-        raise BadInput(f"model {card.name}: its pictures are not seen in tiles, so it takes no tiling")
+        if not isinstance(parts.processor, TilesByContent):
+            raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
+        parts.processor.tiling = tiling
+    if isinstance(parts.processor, TilesByContent) and parts.processor.tiling.by == "content":
+        settings = {"tiling": parts.processor.tiling.model_dump_json()}
+    if parts.card is not None:
+        return _model(parts, parts.name, "a card's model", settings)
+    family = str(read_json(folder / "config.json").get("model_type"))
+    return _model(parts, name, f"a {family} model", settings)
+
+
+def _from_card(
+    name: str, merge: MergeConfig | None, only: frozenset[str], offline: bool, report: Report | None
+) -> Model:
+    from vlm.models.assemble import assemble, assemble_space, has_own_text_side
+    from vlm.models.card import load_card
+
+    card = load_card(name)
     if merge is not None:
         card = card.merging(merge)
-    return Model(assemble(card, offline=offline, report=report))
+    if strange := only - {"texts", "images"}:
+        raise BadInput(f"only: expected texts, images or both, got {', '.join(sorted(strange))}")
+    if only and has_own_text_side(card):
+        from vlm.heads.retrieval import Embedder
+
+        space = assemble_space(card, only, offline=offline, report=report)
+        embedder = Embedder(space.alignment, space.tower, space.text_encoder)
+        about = f"loaded for vectors of {' and '.join(sorted(only))} alone"
+        return Model(card.name, about, embedder=embedder, card=card, modules=[space], video=card.video)
+    settings = {} if card.model.merge.idle else {"merge": card.model.merge.model_dump_json()}
+    return _model(assemble(card, offline=offline, report=report), card.name, "a card's model", settings)
+
+
+def _model(parts: Assembled, name: str, about: str, settings: dict[str, str]) -> Model:
+    from vlm.heads.retrieval import Embedder
+    from vlm.heads.writer import Writer
+
+    return Model(
+        name,
+        about,
+        writer=Writer(parts),
+        embedder=Embedder.of(parts),
+        parts=parts,
+        modules=[parts.model, parts.text_encoder],
+        video=parts.video,
+        settings=settings,
+    )

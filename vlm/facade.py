@@ -1,84 +1,141 @@
-"""A loaded model as a user knows it: what it writes, embeds and matches."""
+"""A loaded model as a user knows it: what it writes, embeds and matches.
+
+A model has capabilities, each there or not: a writer, an embedder. What a model cannot do is one line that says what
+it is and what can.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from vlm.conversation.budget import TokenBudget
-from vlm.heads.captioning import Captioner
-from vlm.heads.chat import ChatHead
+from vlm.errors import BadInput
 from vlm.heads.classification import TEMPLATES, Chance, classified
-from vlm.heads.experts import expert_use
-from vlm.heads.matching import Matcher
 from vlm.heads.moments import WATCHED, Moment, moments_of
-from vlm.heads.retrieval import Embedder, PairEmbedder
-from vlm.heads.vqa import Answerer
-from vlm.language.mixture.statistics import RoutingStatistics
-from vlm.media.open import Media, MediaSource, open_media
+from vlm.media.open import Media, MediaSource, open_media, opener
 from vlm.media.video.config import VideoConfig
-from vlm.media.video.sampling.base import Sampler
-from vlm.models.assemble import Assembled
-from vlm.models.trained import weights_hash
 from vlm.vectors import Vectors, composed, shortened
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from vlm.conversation.budget import TokenBudget
+    from vlm.conversation.messages import Messages
+    from vlm.heads.retrieval import Embeds
+    from vlm.heads.writer import Writer
+    from vlm.language.mixture.statistics import RoutingStatistics
+    from vlm.media.video.sampling.base import Sampler
+    from vlm.models.assembled import Assembled
+    from vlm.models.card import ModelCard
+    from vlm.models.processor import Processor
+    from vlm.models.vision_language import VisionLanguageModel
+
+CAPTION_TOKENS, ANSWER_TOKENS, CHAT_TOKENS = 40, 32, 256
+"""Of a reply, at most."""
 
 
 class Model:
     """What a user asks of a model. An input is a path, a URL, a `PIL.Image`, an array, a video's path, or a `Clip`.
 
     `sampling` says which frames of a video are looked at; by default what the model's card says (`video.sampling`).
-    Raises `BadInput` in one line for an input that cannot be used.
+    Raises `BadInput` in one line for an input that cannot be used, and for what the model cannot do.
     """
 
-    embedder: Embedder | PairEmbedder
-    captioner: Captioner | ChatHead
-    answerer: Answerer | ChatHead
-    video: VideoConfig = VideoConfig()
-    settings: Mapping[str, str] = MappingProxyType({})
-    """What else answers depend on beside the weights, where it is not as usual: `merge`, `tiling`."""
-    frame_tokens: int | None = None
-    """Visual tokens of a frame, where it is always as many."""
-
-    def __init__(self, assembled: Assembled):
-        self.card = assembled.card
-        self.video, self.frame_tokens = assembled.card.video, assembled.card.model.visual_tokens
-        if not self.card.model.merge.idle:
-            self.settings = {"merge": self.card.model.merge.model_dump_json()}
-        self.parts = assembled
-        self.captioner = Captioner(assembled)
-        self.answerer = Answerer(assembled)
-        self.embedder = Embedder(assembled)
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        *,
+        writer: Writer | None = None,
+        embedder: Embeds | None = None,
+        parts: Assembled | None = None,
+        card: ModelCard | None = None,
+        modules: Sequence[nn.Module | None] = (),
+        video: VideoConfig | None = None,
+        settings: Mapping[str, str] | None = None,
+    ):
+        """`about` says what the model is, as in "a dual encoder"; `card` is what it was made from, where it was;
+        `modules` hold all its weights."""
+        self.name, self.about = name, about
+        self.writer, self.embedder, self.parts, self._modules = writer, embedder, parts, tuple(modules)
+        self.card = card if parts is None else parts.card
+        self.video = video or VideoConfig()
+        self.settings = dict(settings or {})
+        """What else answers depend on beside the weights, where it is not as usual: `merge`, `tiling`."""
 
     @property
-    def name(self) -> str:
-        return self.card.name
+    def frame_tokens(self) -> int | None:
+        """Visual tokens of a frame, where it is always as many."""
+        card = self.card
+        return None if card is None or card.model.tower.budget is not None else card.model.visual_tokens
 
     def weights_hash(self) -> str:
         """sha256 over all weights, so that a result can say what gave it."""
-        return weights_hash([self.parts.model, self.parts.text_encoder])
+        from vlm.models.trained import weights_hash
+
+        return weights_hash(self._modules)
 
     @property
     def similarity_scale(self) -> float:
         """What similarities are multiplied by before a softmax over them: the learned inverse temperature."""
-        return float(self.parts.model.alignment.scale)
+        return self._embeds().scale
 
     def caption(
-        self, inputs: Sequence[MediaSource], *, max_tokens: int = 40, batch: int = 16, sampling: Sampler | None = None
+        self,
+        inputs: Sequence[MediaSource],
+        *,
+        max_tokens: int = CAPTION_TOKENS,
+        batch: int = 16,
+        sampling: Sampler | None = None,
     ) -> list[str]:
         """One sentence an input; `batch` sentences are written at once and do not depend on it."""
-        return self.captioner.caption(self._open(inputs, sampling), max_tokens=max_tokens, batch=batch)
+        return self._sees("caption").caption(self._open(inputs, sampling), max_tokens=max_tokens, batch=batch)
 
     def answer(
         self,
         inputs: Sequence[MediaSource],
         questions: Sequence[str],
         *,
-        max_tokens: int = 32,
+        max_tokens: int = ANSWER_TOKENS,
         batch: int = 16,
         sampling: Sampler | None = None,
     ) -> list[str]:
         """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
-        return self.answerer.answer(self._open(inputs, sampling), questions, max_tokens=max_tokens, batch=batch)
+        writer = self._sees("answer questions about pictures")
+        return writer.answer(self._open(inputs, sampling), questions, max_tokens=max_tokens, batch=batch)
+
+    @overload
+    def chat(
+        self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: Literal[False] = False,
+        max_tokens: int = CHAT_TOKENS, sampling: Sampler | None = None,
+    ) -> str: ...  # fmt: skip
+
+    @overload
+    def chat(
+        self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: Literal[True],
+        max_tokens: int = CHAT_TOKENS, sampling: Sampler | None = None,
+    ) -> Iterator[str]: ...  # fmt: skip
+
+    def chat(
+        self,
+        messages: Messages,
+        images: Sequence[MediaSource] | None = None,
+        *,
+        stream: bool = False,
+        max_tokens: int = CHAT_TOKENS,
+        sampling: Sampler | None = None,
+    ) -> str | Iterator[str]:
+        """The reply to a conversation: several turns, several pictures and clips, a system turn, or text alone.
+
+        Messages have OpenAI's shape, or texts with `<image>` where pictures of `images` stand
+        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written.
+        """
+        writer = self._writes("chat")
+        open_one = opener(self.sampling(sampling))
+        pieces = writer.chat(messages, images, max_tokens=max_tokens, open_one=open_one)
+        return pieces if stream else "".join(pieces).strip()
 
     def budget(
         self,
@@ -92,35 +149,52 @@ class Model:
 
         `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
         """
-        media = self._open(inputs, sampling)
-        if questions is None:
-            return self.captioner.budget(media, max_tokens=max_tokens or 40)
-        return self.answerer.budget(media, questions, max_tokens=max_tokens or 32)
+        writer, media = self._sees("count what a picture costs"), self._open(inputs, sampling)
+        usual = CAPTION_TOKENS if questions is None else ANSWER_TOKENS
+        return writer.budget(media, questions, max_tokens=max_tokens or usual)
+
+    def count(
+        self, messages: Messages, images: Sequence[MediaSource] | None = None, *, max_tokens: int = CHAT_TOKENS
+    ) -> TokenBudget:
+        """What a conversation costs in tokens, and a reply; no pixels are made and no weights are used."""
+        writer = self._writes("count a conversation")
+        return writer.count(writer.processor.read(messages, images, opener(self.sampling())), max_tokens)
 
     def expert_use(self, inputs: Sequence[MediaSource]) -> list[RoutingStatistics]:
         """Which experts each input and its caption call, by kind of token (`image`, `text`)."""
+        from vlm.heads.experts import expert_use
+
+        writer = self._sees("show which experts pictures call")
+        if not writer.model.language.routers():
+            raise BadInput(f"model {self.name}: no mixture layers, so no experts")
         media = self._open(inputs, None)
-        return expert_use(self.parts, media, self.captioner.caption(media))
+        return expert_use(writer, media, writer.caption(media))
+
+    def match(
+        self, inputs: Sequence[MediaSource], texts: Sequence[str], *, sampling: Sampler | None = None
+    ) -> list[float]:
+        """For each pair how likely the text is as the input's caption, in nats a token: slower than a similarity."""
+        from vlm.heads.matching import Matcher
+
+        return Matcher(self._sees("match texts to pictures")).match(self._open(inputs, sampling), texts)
 
     def embed_images(
         self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None
     ) -> Vectors:
         """float32 `[N, S]`, unit length, in the space that texts and clips share; `width` keeps their first numbers."""
-        return shortened(self.embedder.embed_media(self._open(inputs, sampling)), width)
+        return shortened(self._embeds().embed_media(self._open(inputs, sampling)), width)
 
-    def embed_videos(
-        self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None
-    ) -> Vectors:
+    def embed_videos(self, inputs: Sequence[MediaSource], **options: Any) -> Vectors:
         """The same as `embed_images`."""
-        return self.embed_images(inputs, sampling=sampling, width=width)
+        return self.embed_images(inputs, **options)
 
     def embed_texts(self, texts: Sequence[str], *, width: int | None = None) -> Vectors:
         """float32 `[N, S]`, unit length."""
-        return shortened(self.embedder.embed_texts(texts), width)
+        return shortened(self._embeds().embed_texts(texts), width)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text `embed_texts` reads: with those that begin and end it, without padding."""
-        return self.embedder.count_tokens(texts)
+        return self._embeds().count_tokens(texts)
 
     def compose(self, image: MediaSource, text: str, *, weight: float = 0.5) -> Vectors:
         """float32 `[S]`: a query of a picture and words, the words weighing `weight` and the picture the rest."""
@@ -138,12 +212,6 @@ class Model:
         vectors = self.embed_images(inputs, sampling=sampling)
         return classified(vectors, names, templates, self.embed_texts, self.similarity_scale)
 
-    def match(
-        self, inputs: Sequence[MediaSource], texts: Sequence[str], *, sampling: Sampler | None = None
-    ) -> list[float]:
-        """For each pair how likely the text is as the input's caption, in nats a token: slower than a similarity."""
-        return Matcher(self.parts).match(self._open(inputs, sampling), texts)
-
     def moments(
         self, video: MediaSource, texts: Sequence[str], *, sampling: Sampler | None = None
     ) -> list[list[Moment]]:
@@ -151,13 +219,82 @@ class Model:
 
         Raises `BadInput` for a picture, which has no time.
         """
+        self._embeds()
         clip = open_media(video, self.sampling(sampling or WATCHED))
         return moments_of(clip, texts, self.embed_images, self.embed_texts)
+
+    @property
+    def model(self) -> VisionLanguageModel:
+        """What is underneath: tower, projector, arrangement, language model."""
+        return self._writes("show a model underneath").model
+
+    @property
+    def processor(self) -> Processor:
+        """`processor(messages, images)` gives `input_ids`, `pixels` and `grids`: what `logits` and `generate` take."""
+        return self._writes("process conversations").processor
+
+    def logits(self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None) -> Tensor:
+        """float32 `[B, T, V]` for ids `[B, T]` with an image token at each slot.
+
+        `pixels` are the tiles of all pictures in reading order, `grids` says how many of them each picture has.
+        `mask [B, T]` is false (or 0) at padding; by default at the padding a sequence begins with. The logits of
+        padding mean nothing. Raises `BadInput` where ids, pixels and grids do not fit together.
+        """
+        from vlm.heads.raw import logits
+
+        return logits(self._writes("give logits"), input_ids, pixels, grids, mask)
+
+    def generate(
+        self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None, max_tokens: int = 64
+    ) -> list[list[int]]:
+        """The most likely tokens after each row of a batch padded on the left, without the token that ends a reply."""
+        from vlm.heads.raw import generate
+
+        return generate(self._writes("generate"), input_ids, pixels, grids, mask, max_tokens)
+
+    def save(self, folder: str | Path, *, shard_size: str | int = "5GB") -> Path:
+        """Write the model as a folder: a published family's in its authors' format, a card's as one that `vlm.load`
+        reads back; safetensors are sharded above `shard_size`. Raises `BadInput` for a model that cannot be saved."""
+        from vlm.models.saving import save
+
+        if self.parts is None:
+            raise BadInput(f"model {self.name} is {self.about}: it cannot be saved; expected one that writes")
+        return save(self.parts, Path(folder).expanduser(), shard_size)
 
     def sampling(self, wanted: Sampler | None = None) -> Sampler:
         """What picks a video's frames: `wanted`, or what the card says, with a frame's tokens known to it."""
         chosen = wanted or self.video.sampling
         return chosen if self.frame_tokens is None else chosen.fitted(self.frame_tokens)
 
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Model:
+        """Itself, moved to another device or another type; `None` leaves as it is."""
+        from vlm.devices import device_of, dtype_of
+        from vlm.models.vision_language import cast_parameters
+
+        for module in self._modules:
+            if module is not None and device is not None:
+                module.to(device_of(device))
+            if module is not None and dtype is not None:
+                cast_parameters(module, dtype_of(dtype))
+        return self
+
+    def _writes(self, what: str) -> Writer:
+        if self.writer is None:
+            raise BadInput(f"model {self.name} is {self.about}: it cannot {what}; expected one that writes, like nano")
+        return self.writer
+
+    def _sees(self, what: str) -> Writer:
+        writer = self._writes(what)
+        if writer.model.tower is None:
+            raise BadInput(f"model {self.name} is {self.about}: it cannot {what}; expected one that sees, like nano")
+        return writer
+
+    def _embeds(self) -> Embeds:
+        if self.embedder is None:
+            lacks = "it has no space that pictures and texts share"
+            raise BadInput(f"model {self.name} is {self.about}: {lacks}; expected one that has, like nano")
+        return self.embedder
+
     def _open(self, inputs: Sequence[MediaSource], sampling: Sampler | None) -> list[Media]:
-        return [open_media(item, self.sampling(sampling)) for item in inputs]
+        open_one = opener(self.sampling(sampling))
+        return [open_one(item) for item in inputs]

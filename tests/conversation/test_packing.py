@@ -19,12 +19,12 @@ def test_a_branch_computes_what_it_would_alone(multiple: int) -> None:
     model = tiny.vision_language()
     pictures = tiny.patches(2)
     batch = pack(SEQUENCES, multiple)
-    logits = model(batch.tokens_BT, pictures, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
+    logits = tiny.logits(model, batch.tokens_BT, pictures, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
     for row, sequence in enumerate(SEQUENCES):
         start = len(sequence.prefix)
         for branch in sequence.branches:
             ids = branch.context + branch.reply
-            alone = model(torch.tensor([sequence.prefix + ids]), pictures[row : row + 1])[0]
+            alone = tiny.logits(model, torch.tensor([sequence.prefix + ids]), pictures[row : row + 1])[0]
             packed = logits[row, start : start + len(ids)]
             torch.testing.assert_close(packed, alone[len(sequence.prefix) :], rtol=1e-4, atol=1e-5)
             start += len(ids)

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from vlm.conversation.packing import IMAGE_SLOT
-from vlm.engine.greedy import greedy
+from vlm.engine import greedy as engine
 from vlm.errors import BadInput
 from vlm.models.vision_language import VisionLanguageModel
 
@@ -17,6 +17,15 @@ NEVER = tiny.LANGUAGE.vocab_size  # no token has this number, so nothing stops
 @pytest.fixture(scope="module")
 def model() -> VisionLanguageModel:
     return tiny.vision_language(seed=3)
+
+
+def greedy(
+    model: VisionLanguageModel, ids: list[list[int]], patches: torch.Tensor | None, *, stop: int, **settings: int
+) -> list[list[int]]:
+    """Replies to prompts whose pictures' patches come in reading order, four slots a picture."""
+    counts = [row.count(IMAGE_SLOT) // 4 for row in ids]
+    split = torch.zeros(0, 0, 0).split([0] * len(ids)) if patches is None else patches.split(counts)
+    return engine.greedy(model.language, tiny.prompts(model, ids, split), stop=(stop,), **settings)
 
 
 def one_by_one(model: VisionLanguageModel, stop: int, max_tokens: int) -> list[list[int]]:
@@ -32,7 +41,8 @@ def slow(model: VisionLanguageModel, prompt: list[int], pictures: torch.Tensor, 
     """Greedy decoding without a cache: the whole sequence again for each token."""
     ids = list(prompt)
     for _ in range(count):
-        ids.append(int(model(torch.tensor([ids]), pictures)[0, -1].argmax()))
+        (x_TD,) = tiny.prompts(model, [ids], [pictures])
+        ids.append(int(model.language.logits(model.language.hidden(x_TD[None]))[0, -1].argmax()))
     return ids[len(prompt) :]
 
 
@@ -88,7 +98,7 @@ def test_what_does_not_fit_the_positions_is_refused(model: VisionLanguageModel) 
 def test_the_last_token_is_not_read_again(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     monkeypatch.setattr(model.language.norm, "forward", lambda x: lengths.append(x.shape[1]) or x)
-    monkeypatch.setattr("vlm.engine.greedy.NEAR_TIE", -1.0)
+    monkeypatch.setattr(engine, "NEAR_TIE", -1.0)
     greedy(model, [[1, 2, 3]], None, stop=NEVER, max_tokens=4)
     assert lengths == [3, 1, 1, 1]
 
@@ -108,7 +118,7 @@ def test_another_picture_gives_another_reply(model: VisionLanguageModel) -> None
 def test_what_decides_alone_is_the_same_argmax(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every step taken for a near tie, each token comes of its own sequence, unpadded and without a cache."""
     expected = one_by_one(model, NEVER, 8)
-    monkeypatch.setattr("vlm.engine.greedy.NEAR_TIE", float("inf"))
+    monkeypatch.setattr(engine, "NEAR_TIE", float("inf"))
     assert greedy(model, PROMPTS, tiny.patches(5), stop=NEVER, max_tokens=8) == expected
 
 

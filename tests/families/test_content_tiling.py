@@ -88,5 +88,5 @@ def test_a_folder_may_say_it_and_by_default_nothing_changes(folder: Path, tmp_pa
 
 
 def test_a_card_has_no_tiles() -> None:
-    with pytest.raises(BadInput, match="model nano: its pictures are not seen in tiles"):
+    with pytest.raises(BadInput, match="model nano: its pictures are not tiled by content"):
         vlm.load("nano", tiling=CONTENT, offline=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,15 @@ import random_vl2 as vl2
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from PIL import Image
+from published import left_padded
 from safetensors.torch import load_file, save_file
 
 import vlm
 from vlm.cli import main
 from vlm.errors import BadInput
 from vlm.families.deepseek_vl2.config import ModelFields
-from vlm.families.folder import load_folder
 from vlm.language.checkpoints.families import original_v2
 from vlm.language.checkpoints.folder import read_model
-from vlm.models.tiled import left_padded
-from vlm.published import PublishedModel
 from vlm.weights.tensors import open_tensors
 
 
@@ -119,7 +116,7 @@ def test_variants_are_the_steps_written_out(tmp_path: Path, name: str) -> None:
     assert grids.tolist() == [[3, 1], [1, 2]]
     assert pixels.shape == (7, 3, 56, 56)
     expected = plain_embeddings(state, config, ids[0].tolist(), pixels, grids.tolist())
-    assert (model.model.embed(ids, pixels, grids)[0] - expected).abs().max() < 1e-4
+    assert (model.model.embed(ids, model.model.visual(pixels, grids))[0] - expected).abs().max() < 1e-4
     words = {n.removeprefix(START): t for n, t in open_tensors(tmp_path).items() if n.startswith(START)}
     saying = config["language_config"]
     language = read_model(saying, original_v2(saying), words, tmp_path)
@@ -182,7 +179,7 @@ def test_a_batch_says_what_each_would_alone(folder: Path) -> None:
     assert len(set(alone)) > 1
     rows = [model.processor(ask(f"<image>{q}"), [p]) for p, q in zip(pictures, questions, strict=True)]
     rows.append(model.processor(ask("no picture")))
-    logits = model.logits(*left_padded(rows, model.model.pad_token))
+    logits = model.logits(*left_padded(rows, model.processor.pad_token))
     for row, own in zip(logits, rows, strict=True):
         assert (row[-own.input_ids.shape[1] :] - model.logits(*own)[0]).abs().max() < 1e-4
 
@@ -195,8 +192,8 @@ def test_greedy_tokens_are_those_without_a_cache(folder: Path) -> None:
     for _ in said:
         full = torch.cat([full, model.logits(full, pixels, grids)[:, -1:].argmax(-1)], dim=1)
     assert full[0, ids.shape[1] :].tolist() == said
-    stopped = PublishedModel(replace(load_folder(folder), stop=frozenset({said[3]})), "stopped")
-    assert stopped.generate(ids, pixels, grids, max_tokens=8) == [said[: said.index(said[3])]]
+    model.processor.ends = frozenset({said[3]})
+    assert model.generate(ids, pixels, grids, max_tokens=8) == [said[: said.index(said[3])]]
 
 
 def test_captions_of_pictures_and_clips(folder: Path) -> None:
@@ -204,7 +201,7 @@ def test_captions_of_pictures_and_clips(folder: Path) -> None:
     assert model.name == "vl2"
     clip = vlm.assets.root() / "data" / "samples" / "city_at_night.mp4"
     assert len(model.caption([picture(50, 50), clip], max_tokens=3)) == 2
-    with pytest.raises(BadInput, match="model vl2 has no space that pictures and texts share"):
+    with pytest.raises(BadInput, match="model vl2 is a deepseek_vl_v2 model: it has no space"):
         model.embed_texts(["a"])
     with pytest.raises(BadInput, match="the question is empty"):
         model.answer([picture(9, 9)], [" "])
@@ -215,7 +212,8 @@ def test_a_bound_on_the_tiles(folder: Path) -> None:
     assert processor.grid((150, 150)) == (2, 2)
     assert processor.grid((150, 150), most_tiles=3) == (1, 1)
     assert processor.grid((150, 60), most_tiles=3) == (3, 1)
-    inputs = processor(ask("<image>"), [picture(150, 150)], most_tiles=2)
+    processor.most_tiles = 2
+    inputs = processor(ask("<image>"), [picture(150, 150)])
     slots = int((inputs.input_ids == processor.image_token).sum())
     assert slots == processor.visual_tokens(processor.grid((150, 150), most_tiles=2))
 

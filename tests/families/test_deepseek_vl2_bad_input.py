@@ -58,7 +58,7 @@ def test_tensors_that_do_not_fit(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
-        ("config", {"model_type": "deepseek_vl"}, "unknown vision-language model family 'deepseek_vl'"),
+        ("config", {"model_type": "deepseek_vl"}, "unknown model family 'deepseek_vl'"),
         ("config", {"tile_tag": "1D"}, "key tile_tag"),
         ("config", {"vision_config": vl2.VISION | {"class_token": True}}, "key vision_config.class_token"),
         ("config", {"vision_config": vl2.VISION | {"global_pool": "avg"}}, "key vision_config.global_pool"),
@@ -93,13 +93,13 @@ def test_files_that_are_missing_or_broken(folder: Path, file: str) -> None:
 def test_messages_and_pictures_that_do_not_fit(folder: Path) -> None:
     processor = vlm.load(folder).processor
     for messages, pictures, words in [
-        (ask("<image>"), 0, "expected 0 <image> for as many images, got 1"),
-        (ask("<image>"), 2, "expected 2 <image> for as many images, got 1"),
-        (ask("none"), 1, "expected 1 <image> for as many images, got 0"),
+        (ask("<image>"), 0, "expected places for 0 pictures and clips, got 1"),
+        (ask("<image>"), 2, "expected places for 2 pictures and clips, got 1"),
+        (ask("none"), 1, "expected places for 1 pictures and clips, got 0"),
         ([{"role": "assistant", "content": "<image>"}], 1, "message 1: expected pictures in messages of the user only"),
         ([*ask("a"), {"role": "system", "content": "b"}], 0, "message 2: expected role user or assistant"),
         ([{"role": "tool", "content": "b"}], 0, "got 'tool'"),
-        ([{"role": "user", "content": ["b"]}], 0, "message 1: expected a text as content, got list"),
+        ([{"role": "user", "content": ["b"]}], 0, "message 1: expected a text or a list of parts as content, got list"),
     ]:
         with pytest.raises(BadInput) as caught:
             processor(messages, [Image.new("RGB", (50, 50))] * pictures)

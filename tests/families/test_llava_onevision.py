@@ -10,6 +10,7 @@ import pytest
 import random_llava_onevision as onevision
 import torch
 from PIL import Image
+from published import left_padded
 from random_llava_onevision import said
 from safetensors.torch import load_file, save_file
 from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
@@ -18,7 +19,6 @@ from transformers.models.llava_onevision.modeling_llava_onevision import image_s
 import vlm
 from vlm.families.llava_onevision.config import ModelFields
 from vlm.media.video.sampling import Clip
-from vlm.models.tiled import left_padded
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "tied": {},
@@ -109,7 +109,7 @@ def test_a_batch(three: tuple[Any, Any, Any]) -> None:
     expected, tiles = theirs(
         processor, [row[0] for row in rows], [row[1] for row in rows], padding=True, padding_side="left"
     )
-    batch = left_padded([ours.processor(*row) for row in rows], ours.model.pad_token)
+    batch = left_padded([ours.processor(*row) for row in rows], ours.processor.pad_token)
     assert torch.equal(batch.input_ids, expected.input_ids)
     assert torch.equal(batch.pixels, tiles)
     logits, real = model(**expected).logits, expected.attention_mask.bool()

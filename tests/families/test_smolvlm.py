@@ -10,13 +10,13 @@ import pytest
 import random_smolvlm as smolvlm
 import torch
 from PIL import Image
+from published import left_padded
 from random_smolvlm import said
 
 import vlm
 from vlm.families.smolvlm.load import position_of_patch
 from vlm.families.smolvlm.prompt import number_words
 from vlm.media.video.sampling import Clip
-from vlm.models.tiled import left_padded
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "smolvlm": {},
@@ -105,7 +105,7 @@ def test_a_batch(three: tuple[Any, Any, Any]) -> None:
     texts = [processor.apply_chat_template(messages, add_generation_prompt=True) for messages, _ in rows]
     pictures = [[picture(*size) for size in sizes] for _, sizes in rows]
     inputs = [ours.processor(messages, own) for (messages, _), own in zip(rows, pictures, strict=True)]
-    batch = left_padded(inputs, ours.model.pad_token)
+    batch = left_padded(inputs, ours.processor.pad_token)
     expected = processor(text=texts, images=pictures, return_tensors="pt", padding=True, padding_side="left")
     assert torch.equal(batch.input_ids, expected.input_ids)
     logits, real = model(**expected).logits, expected.attention_mask.bool()

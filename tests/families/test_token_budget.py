@@ -18,6 +18,7 @@ from PIL import Image
 import vlm
 from vlm.conversation.budget import PictureTokens, TokenBudget
 from vlm.errors import BadInput
+from vlm.media.open import open_media
 from vlm.media.video.sampling import Clip
 from vlm.vision.merging import MergeConfig
 
@@ -120,8 +121,8 @@ def test_of_a_card(merge: MergeConfig | None, tmp_path: Path, monkeypatch: pytes
     without_weights(model.parts.model, monkeypatch)
     for media, question, frames in ((CLIP, "What?", 3), (picture(), "Is it red?", 1)):
         (budget,) = model.budget([media], [question])
-        assert budget.visual == model.parts.model.cfg.clip_tokens(frames)
-        assert budget.visual + budget.prompt == len(model.answerer.prompt(question, frames))
+        assert budget.visual == model.card.model.clip_tokens(frames)
+        assert budget.visual + budget.prompt == len(model.writer.asked([open_media(media)], [question])[0].ids)
     long = Clip(CLIP.frames * 90, [*map(float, range(270))], "a long clip")
     with pytest.raises(BadInput, match=r"a long clip: .* visual tokens, .* the language model reads at most 256"):
         model.caption([long])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from PIL import Image
 
 from vlm.api import Model, load
 from vlm.assets import root
+from vlm.conversation.messages import question
 from vlm.conversation.packing import IMAGE_SLOT
-from vlm.conversation.template import Template, stamp
+from vlm.conversation.template import Line, Template, stamp
 from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
+from vlm.heads.writer import Writer
 from vlm.media.open import Media, open_media
 from vlm.media.video.sampling import Adaptive, Keyframes, Rate, Uniform
 from vlm.models.card import load_card
+from vlm.models.processor import Laid
 
 CLIP = root() / "data" / "samples" / "temple_and_flower.mp4"
 SQUARE = Image.new("RGB", (64, 64), "red")
@@ -41,11 +45,11 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """What the language model was asked; it answers nothing."""
     seen: list[list[int]] = []
 
-    def asked(model: Any, rows: list[list[int]], patches: Any, **settings: Any) -> list[list[int]]:
-        seen.extend(rows)
-        return [[] for _ in rows]
+    def write(self: Writer, conversations: Sequence[Laid], **settings: Any) -> list[str]:
+        seen.extend(laid.ids for laid in conversations)
+        return [""] * len(conversations)
 
-    monkeypatch.setattr("vlm.heads.vqa.greedy", asked)
+    monkeypatch.setattr(Writer, "write", write)
     return seen
 
 
@@ -56,14 +60,14 @@ def said(model: Model, prompt: list[int]) -> str:
 
 def test_a_time_stands_before_its_frame(tokenizer: TextTokenizer) -> None:
     template = Template(tokenizer)
-    plain, timed = template.prefix(4, 2), template.prefix(4, 2, times=(0.5, 12.04))
+    asked = question("What?", clip=True)
+    plain, timed = (template.ids(asked, [[Line(4, time) for time in times]]) for times in ([None] * 2, [0.5, 12.04]))
     slots = [IMAGE_SLOT] * 4 + tokenizer.encode("\n")
     start = plain[: plain.index(IMAGE_SLOT)]
-    assert plain == start + slots * 2
-    assert timed == start + tokenizer.encode("<0.5s>") + slots + tokenizer.encode("<12.0s>") + slots
+    assert plain[: len(start) + 2 * len(slots)] == start + slots * 2
+    said = start + tokenizer.encode("<0.5s>") + slots + tokenizer.encode("<12.0s>") + slots
+    assert timed == said + plain[len(start) + 2 * len(slots) :]
     assert stamp(0.04) == "<0.0s>"
-    with pytest.raises(ValueError, match="each of 2 pictures, got 1"):
-        template.prefix(4, 2, times=(0.5,))
 
 
 def test_nano_says_no_times_and_sees_four_frames() -> None:

@@ -9,12 +9,16 @@ import tiny
 import torch
 from PIL import Image
 
+from vlm.conversation.messages import question
 from vlm.conversation.packing import IMAGE_SLOT
-from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.errors import BadInput
+from vlm.facade import Model
 from vlm.heads.experts import expert_use
+from vlm.heads.writer import Writer
 from vlm.media.open import Media, open_media
-from vlm.models.assemble import Assembled, assemble
+from vlm.models.assemble import assemble
+from vlm.models.assembled import Assembled
 from vlm.models.card import load_card
 
 
@@ -28,18 +32,20 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assembled:
 def test_calls_are_those_of_each_token(parts: Assembled) -> None:
     picture, clip = (Image.effect_noise((70, 50), 90).convert("RGB"), Image.new("RGB", (64, 64), "red"))
     media = [open_media(picture), Media((picture, clip), (0.0, 1.0))]
-    found = expert_use(parts, media, ["A red square.", "A square."])
-    template, model = Template(parts.tokenizer), parts.model
+    found = expert_use(Writer(parts), media, ["A red square.", "A square."])
+    processor, model = parts.processor, parts.model
     for one, item, prompt, said in zip(
         found, media, (CAPTION_PROMPT, CLIP_PROMPT), ("A red square.", "A square."), strict=True
     ):
-        tokens = template.prefix(4, len(item.frames)) + template.context(prompt) + template.reply(said)
+        laid = processor.lay_out(question(prompt, item.is_clip), [item])
+        tokens = laid.ids + processor.reply(said)
         states: list[torch.Tensor] = []
         handles = [
             router.register_forward_pre_hook(lambda _, x, states=states: states.append(x[0][0]))
             for router in model.language.routers()
         ]
-        model(torch.tensor([tokens]), model.tower(model.tower.preprocess(list(item.frames))).tokens_BND)
+        inputs = processor.inputs(laid)
+        model(torch.tensor([tokens]), inputs.pixels, inputs.grids)
         for handle in handles:
             handle.remove()
         assert one.tokens == len(tokens)
@@ -55,4 +61,4 @@ def test_calls_are_those_of_each_token(parts: Assembled) -> None:
 def test_a_dense_model_has_no_experts(parts: Assembled) -> None:
     parts.model.language = tiny.language(moe=None)
     with pytest.raises(BadInput, match="model tiny: no mixture layers, so no experts"):
-        expert_use(parts, [open_media(Image.new("RGB", (8, 8)))], ["A"])
+        Model("tiny", "a card's model", writer=Writer(parts), parts=parts).expert_use([Image.new("RGB", (8, 8))])

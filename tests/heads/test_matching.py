@@ -7,13 +7,14 @@ import tiny
 import torch
 from PIL import Image
 
-from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template
+from vlm.conversation.messages import question
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.errors import BadInput
-from vlm.heads.captioning import Captioner
 from vlm.heads.matching import Matcher
-from vlm.heads.vqa import tower_patches
+from vlm.heads.writer import Writer
 from vlm.media.open import Media
-from vlm.models.assemble import Assembled, assemble
+from vlm.models.assemble import assemble
+from vlm.models.assembled import Assembled
 from vlm.models.card import load_card
 
 TEXTS = ["a red square on the wall", "Is there a dog in the picture ?"]
@@ -35,16 +36,16 @@ def pictures() -> list[Media]:
 @torch.inference_mode()
 def plain(parts: Assembled, item: Media, sentence: str) -> float:
     """One sequence, one forward pass, no packing."""
-    template = Template(parts.tokenizer)
-    prompt = template.prefix(4, len(item.frames)) + template.context(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT)
-    reply = template.reply(sentence)
-    seen = parts.model.tower(parts.model.tower.preprocess(list(item.frames))).tokens_BND
-    chances = parts.model(torch.tensor([prompt + reply]), seen)[0].log_softmax(dim=-1)
-    return sum(float(chances[len(prompt) + i - 1, token]) for i, token in enumerate(reply)) / len(reply)
+    prompt = parts.processor.lay_out(question(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT, item.is_clip), [item])
+    reply = parts.processor.reply(sentence)
+    inputs = parts.processor.inputs(prompt)
+    tokens_BT = torch.tensor([prompt.ids + reply])
+    chances = parts.model(tokens_BT, inputs.pixels, inputs.grids)[0].log_softmax(dim=-1)
+    return sum(float(chances[len(prompt.ids) + i - 1, token]) for i, token in enumerate(reply)) / len(reply)
 
 
 def test_a_match_is_the_mean_log_probability_of_its_tokens(parts: Assembled) -> None:
-    media, matcher = pictures(), Matcher(parts)
+    media, matcher = pictures(), Matcher(Writer(parts))
     asked = [TEXTS[0], TEXTS[1], TEXTS[0]]
     tidied = ["A red square on the wall.", "Is there a dog in the picture?.", "A red square on the wall."]
     found = matcher.match(media, asked)
@@ -57,24 +58,25 @@ def test_texts_of_one_picture_are_scored_together_as_alone(parts: Assembled, mon
     first, _, clip = pictures()
     looked: list[int] = []
     monkeypatch.setattr("vlm.heads.matching.TOGETHER", 2)
-    monkeypatch.setattr("vlm.heads.matching.tower_patches", lambda m, i: looked.append(len(i)) or tower_patches(m, i))
+    seen = Writer.seen
+    monkeypatch.setattr(Writer, "seen", lambda self, item, layout: looked.append(1) or seen(self, item, layout))
     media, asked = [first, clip, first, first, clip], [*TEXTS, "a cat", TEXTS[1], TEXTS[0]]
-    found = Matcher(parts).match(media, asked)
-    assert looked == [3], "two sequences of the picture, one of the clip"
+    found = Matcher(Writer(parts)).match(media, asked)
+    assert len(looked) == 3, "two sequences of the picture, one of the clip"
     assert found == pytest.approx(
-        [Matcher(parts).match([m], [t])[0] for m, t in zip(media, asked, strict=True)], abs=1e-4
+        [Matcher(Writer(parts)).match([m], [t])[0] for m, t in zip(media, asked, strict=True)], abs=1e-4
     )
 
 
 def test_a_models_own_caption_fits_better_than_others(parts: Assembled) -> None:
     media = pictures()[:1]
-    own = Captioner(parts).caption(media, max_tokens=8)[0]
-    scores = Matcher(parts).match(media * 3, [own, *TEXTS])
+    own = Writer(parts).caption(media, max_tokens=8)[0]
+    scores = Matcher(Writer(parts)).match(media * 3, [own, *TEXTS])
     assert scores[0] > max(scores[1:])
 
 
 def test_counts_and_empty_texts_are_refused(parts: Assembled) -> None:
     with pytest.raises(BadInput, match="one text an input"):
-        Matcher(parts).match(pictures(), ["one"])
+        Matcher(Writer(parts)).match(pictures(), ["one"])
     with pytest.raises(BadInput, match="a text is empty"):
-        Matcher(parts).match(pictures()[:1], [" "])
+        Matcher(Writer(parts)).match(pictures()[:1], [" "])

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from vlm.errors import BadInput
 from vlm.language.checkpoints.llama import GGUF_NAMES, read_gguf
 from vlm.language.decoder import LanguageModel
-from vlm.models.assemble import Assembled, load_language
+from vlm.models.assemble import load_language
+from vlm.models.assembled import Assembled
 from vlm.models.parts import pull
 from vlm.weights.fetching import fetch
 

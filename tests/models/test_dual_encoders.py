@@ -22,7 +22,6 @@ from vlm.cli import main
 from vlm.errors import BadInput
 from vlm.media.open import Media
 from vlm.models.dual_encoders import identity
-from vlm.published import DualEncoder
 
 TEXTS = ["a photo of a cat .", "a red square that is on the wall and on the wall and on the wall ."]
 
@@ -36,7 +35,7 @@ def photographs() -> list[Image.Image]:
 def test_transformers_vectors_are_the_librarys(tmp_path: Path, kind: str) -> None:
     theirs = dual.save_dual(tmp_path, kind)
     model = vlm.load(tmp_path)
-    assert isinstance(model, DualEncoder)
+    assert model.about == "a dual encoder"
     pictures = photographs()
     pixels = AutoImageProcessor.from_pretrained(tmp_path)(pictures, return_tensors="pt")
     image = F.normalize(theirs.get_image_features(**pixels).pooler_output, dim=-1)
@@ -87,12 +86,18 @@ def test_it_embeds_clips_and_writes_nothing(clip: Path) -> None:
         lambda: model.match(pictures[:1], ["a cat"]),
         lambda: model.expert_use(pictures),
     ):
-        with pytest.raises(BadInput, match="small-clip only compares pictures and texts"):
+        with pytest.raises(BadInput, match=r"small-clip is a dual encoder: it cannot .*; expected one that writes"):
             refused()
     with pytest.raises(BadInput, match="text 1 is empty"):
         model.embed_texts([" "])
-    with pytest.raises(BadInput, match="runs in float32"):
-        vlm.load(clip, dtype=torch.bfloat16)
+
+
+def test_in_bfloat16_vectors_are_near(clip: Path) -> None:
+    exact, near = vlm.load(clip), vlm.load(clip, dtype="bfloat16")
+    for one, other in ((m.embed_images(photographs()), m.embed_texts(TEXTS)) for m in (exact, near)):
+        assert one.dtype == other.dtype == np.float32
+    assert (exact.embed_images(photographs()) * near.embed_images(photographs())).sum(axis=1).min() > 0.98
+    assert (exact.embed_texts(TEXTS) * near.embed_texts(TEXTS)).sum(axis=1).min() > 0.98
 
 
 def test_what_tells_a_space_changes_with_its_weights(clip: Path, tmp_path: Path) -> None:

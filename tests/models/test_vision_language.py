@@ -7,7 +7,9 @@ import tiny
 import torch
 
 from vlm.conversation.packing import IMAGE_SLOT
-from vlm.models.vision_language import ModelConfig, cast_parameters
+from vlm.errors import BadInput
+from vlm.models.config import ModelConfig
+from vlm.models.vision_language import cast_parameters
 
 
 def test_pictures_are_spliced_in_reading_order() -> None:
@@ -17,8 +19,8 @@ def test_pictures_are_spliced_in_reading_order() -> None:
         [[5, *[IMAGE_SLOT] * 4, 6, *[IMAGE_SLOT] * 4, 7], [8, 9, *[IMAGE_SLOT] * 4, 10, 11, 12, 13, 14]]
     )
     with torch.no_grad():
-        x = model.embed(tokens, pictures)
-        visual = model.projector(pictures)
+        visual = [model.arranged(picture[None], (1, 1)) for picture in pictures]
+        x = model.embed(tokens, visual)
         assert torch.equal(x[0, 1:5], visual[0])
         assert torch.equal(x[0, 6:10], visual[1])
         assert torch.equal(x[1, 2:6], visual[2])
@@ -29,9 +31,12 @@ def test_pictures_are_spliced_in_reading_order() -> None:
 @pytest.mark.parametrize(("slots", "pictures"), [(3, 1), (4, 2), (8, 1), (4, 0), (0, 1)])
 def test_a_wrong_number_of_slots_names_both_counts(slots: int, pictures: int) -> None:
     model = tiny.vision_language()
-    words = f"the prompt has {slots} image slots, expected {pictures} pictures x 4 visual tokens = {4 * pictures}"
-    with pytest.raises(ValueError, match=re.escape(words)):
-        model.embed(torch.tensor([[1, *[IMAGE_SLOT] * slots, 2]]), tiny.patches(pictures) if pictures else None)
+    seen = [model.arranged(picture[None], (1, 1)) for picture in tiny.patches(pictures)]
+    needed = " + ".join(["4"] * pictures) or "0"
+    with pytest.raises(
+        BadInput, match=re.escape(f"expected {needed} image slots for {pictures} pictures, got {slots}")
+    ):
+        model.embed(torch.tensor([[1, *[IMAGE_SLOT] * slots, 2]]), seen)
 
 
 @torch.no_grad()
@@ -45,7 +50,7 @@ def test_logits_without_a_picture_are_the_language_models() -> None:
 def test_the_picture_is_seen() -> None:
     model = tiny.vision_language()
     tokens = torch.tensor([[1, *[IMAGE_SLOT] * 4, 2, 3]])
-    one, other = model(tokens, tiny.patches(1, seed=0)), model(tokens, tiny.patches(1, seed=1))
+    one, other = (tiny.logits(model, tokens, tiny.patches(1, seed=seed)) for seed in (0, 1))
     assert (one - other)[0, -1].abs().max() > 1e-2
     torch.testing.assert_close(one[0, 0], other[0, 0])
 

@@ -155,12 +155,12 @@ def test_in_a_card_it_trains_and_comes_back(
     release([tmp_path / "words"], tmp_path / "released")
     named = card(tmp_path / "again", cfg, trained=str(tmp_path / "released"))
     again = assemble(load_card(str(named)), offline=True).model
-    assert again.cfg.visual_tokens == 5
+    assert load_card(str(named)).model.visual_tokens == 5
     patches = tiny.patches(2)
     with torch.no_grad():
         trained, read = stage.task.model.projector(patches), again.projector(patches)
     assert torch.nn.functional.cosine_similarity(trained, read, dim=-1).min() > 0.999  # eight bits a weight
-    assert again.embed(torch.full((1, 5), -1), patches[:1]).shape == (1, 5, 32)
+    assert again.embed(torch.full((1, 5), -1), [again.arranged(patches[:1], (1, 1))]).shape == (1, 5, 32)
 
 
 def test_a_card_takes_its_q_former_from_blip2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

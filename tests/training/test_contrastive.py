@@ -20,11 +20,11 @@ from torch import multiprocessing
 from transformers import BertConfig, BertModel
 
 from vlm.alignment.losses import clip_loss
-from vlm.conversation.template import CAPTION_PROMPT, Template, tidy
+from vlm.conversation.template import CAPTION_PROMPT, tidy
 from vlm.errors import BadInput
 from vlm.heads.retrieval import Embedder
 from vlm.media.images import load_image
-from vlm.media.open import Media
+from vlm.media.open import Media, open_media
 from vlm.models.assemble import assemble
 from vlm.models.card import load_card
 from vlm.models.trained import apply_trained, read_trained
@@ -153,7 +153,7 @@ def test_the_loss_falls_and_what_is_frozen_stays(place: Path, tmp_path: Path, na
         apply_trained(fresh.named(), read_trained(tmp_path / "weights.safetensors"), "weights")
         texts = ["a red square", "a black cat"]
         stage.task.parts.model.eval()
-        assert (Embedder(fresh).embed_texts(texts) == Embedder(stage.task.parts).embed_texts(texts)).all()
+        assert (Embedder.of(fresh).embed_texts(texts) == Embedder.of(stage.task.parts).embed_texts(texts)).all()
 
 
 def test_a_plain_recipe_is_one_loss_over_heads(place: Path) -> None:
@@ -240,13 +240,14 @@ def test_the_caption_loss_is_the_mean_over_all_words_of_the_first_captions(place
     task = built(recipe(place, {"captions": 2, "write": {"weight": 1.0, "pictures": 3}}, mirror=False))
     batch, model = task.batches(0), task.parts.model
     assert task.written is not None
-    template, losses = Template(task.parts.tokenizer), []
+    processor, losses = task.parts.processor, []
     for row, view in enumerate(batch.views[:3]):
         example, number = next(text for text, owner in zip(batch.texts, batch.rows, strict=True) if owner == row)
-        prompt = template.prefix(model.cfg.visual_tokens) + template.context(CAPTION_PROMPT)
-        reply = template.reply(tidy(task.batches.texts[example][number]))
+        picture = open_media(view.pictures[0])
+        prompt = processor.lay_out(processor.asked(CAPTION_PROMPT, picture), [picture]).ids
+        reply = processor.reply(tidy(task.batches.texts[example][number]))
         seen = task.images.states([view])[0]
-        chances = model(torch.tensor([prompt + reply]), seen.float())[0].log_softmax(dim=-1)
+        chances = tiny.logits(model, torch.tensor([prompt + reply]), seen.float())[0].log_softmax(dim=-1)
         losses += [-chances[len(prompt) + i - 1, token].item() for i, token in enumerate(reply)]
     assert task.written(batch).item() == pytest.approx(sum(losses) / len(losses), abs=1e-4)
 
@@ -269,7 +270,7 @@ def test_clips_are_told_by_the_order_of_their_frames(place: Path, tmp_path: Path
     media = Media(tuple(load_image(path) for path in paths), tuple(range(4)))
     with torch.no_grad():
         wanted = stage.task.images([View(paths)])[0]  # type: ignore[attr-defined]
-    assert torch.tensor(Embedder(parts).embed_media([media])[0]) @ wanted > 0.999  # its states were bfloat16
+    assert torch.tensor(Embedder.of(parts).embed_media([media])[0]) @ wanted > 0.999  # its states were bfloat16
 
 
 def test_a_clips_frames_are_decoded_once(place: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from vlm.conversation.packing import IMAGE_SLOT
 from vlm.engine.greedy import greedy
-from vlm.models.vision_language import ModelConfig, VisionLanguageModel
+from vlm.errors import BadInput
+from vlm.models.config import ModelConfig
+from vlm.models.vision_language import VisionLanguageModel
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
 from vlm.vision.merging import MergeConfig, Tokens, merge
@@ -123,40 +125,45 @@ def test_a_ratio_that_is_none(wrong: dict[str, float]) -> None:
         MergeConfig(**wrong)
 
 
+def merging_config(**ratios: float) -> ModelConfig:
+    return tiny.MODEL.model_copy(update={"merge": MergeConfig(**ratios)})
+
+
 def merging(**ratios: float) -> VisionLanguageModel:
     """The tiny model with four tokens a frame before merging."""
     plain = tiny.vision_language()
-    cfg = tiny.MODEL.model_copy(update={"merge": MergeConfig(**ratios)})
-    model = VisionLanguageModel(cfg, plain.tower, plain.language).eval()
+    model = merging_config(**ratios).build(plain.tower, plain.language).eval()
     model.projector.load_state_dict(plain.projector.state_dict())
     return model
 
 
 @torch.no_grad()
 def test_in_a_model_slots_are_as_many_as_promised() -> None:
-    model = merging(spatial=0.5, temporal=0.5)
-    assert model.cfg.visual_tokens == 2
-    assert model.cfg.lines(3) == (3, 1)
-    assert merging(spatial=0.5).cfg.lines(3) == (2, 3)
-    patches = tiny.patches(4)
-    slots = model.cfg.clip_tokens(3) + model.cfg.clip_tokens(1)
-    x = model.embed(torch.full((1, slots), IMAGE_SLOT), patches, [3, 1])
-    expected = [merge(model.projector(clip), model.cfg.merge) for clip in patches.split([3, 1])]
+    model, cfg = merging(spatial=0.5, temporal=0.5), merging_config(spatial=0.5, temporal=0.5)
+    assert cfg.visual_tokens == 2
+    assert cfg.lines(3) == (3, 1)
+    assert merging_config(spatial=0.5).lines(3) == (2, 3)
+    clips = tiny.patches(4).split([3, 1])
+    slots = cfg.clip_tokens(3) + cfg.clip_tokens(1)
+    seen = [model.arranged(clip, (len(clip), 1)) for clip in clips]
+    x = model.embed(torch.full((1, slots), IMAGE_SLOT), seen)
+    expected = [merge(model.projector(clip), cfg.merge) for clip in clips]
     torch.testing.assert_close(x[0], torch.cat([clip.x_TD for clip in expected]))
-    with pytest.raises(ValueError, match=r"the prompt has 4 image slots, expected 3 \+ 2 = 5"):
-        model.embed(torch.full((1, 4), IMAGE_SLOT), patches, [3, 1])
-    with pytest.raises(ValueError, match=r"expected 4 pictures x 2 visual tokens = 8"):
-        model.embed(torch.full((1, 4), IMAGE_SLOT), patches)
+    with pytest.raises(BadInput, match=r"expected 3 \+ 2 image slots for 2 pictures, got 4"):
+        model.embed(torch.full((1, 4), IMAGE_SLOT), seen)
 
 
 def test_replies_do_not_depend_on_the_batch() -> None:
-    model, patches = merging(spatial=0.75, temporal=0.6), tiny.patches(6)
-    prompts = [[5, *[IMAGE_SLOT] * model.cfg.clip_tokens(frames), 7] for frames in (3, 1, 2)]
-    together = greedy(model, prompts, patches, frames=[[3], [1], [2]], stop=-1, max_tokens=6)
-    alone = [
-        greedy(model, [prompt], rows, frames=[[len(rows)]], stop=-1, max_tokens=6)[0]
-        for prompt, rows in zip(prompts, patches.split([3, 1, 2]), strict=True)
-    ]
+    ratios = {"spatial": 0.75, "temporal": 0.6}
+    model, patches = merging(**ratios), tiny.patches(6)
+    tokens = merging_config(**ratios).clip_tokens
+    prompts = []
+    with torch.inference_mode():
+        for clip in patches.split([3, 1, 2]):
+            ids = [5, *[IMAGE_SLOT] * tokens(len(clip)), 7]
+            prompts.append(model.embed(torch.tensor([ids]), [model.arranged(clip, (len(clip), 1))])[0])
+    together = greedy(model.language, prompts, stop=(), max_tokens=6)
+    alone = [greedy(model.language, [prompt], stop=(), max_tokens=6)[0] for prompt in prompts]
     assert together == alone
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vlm.errors import BadInput
 from vlm.media.images import load_image
-from vlm.models.assemble import Assembled
+from vlm.models.assembled import Assembled
 from vlm.vision import int8_products, precision
 from vlm.vision.int8_products import OneDNNProduct, PlainProduct, Product, Scale
 from vlm.vision.precision import Bfloat16, int8

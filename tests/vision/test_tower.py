@@ -13,7 +13,7 @@ from timm.data import create_transform
 from timm.models.vision_transformer import VisionTransformer
 
 from vlm.errors import BadInput
-from vlm.models.assemble import Assembled
+from vlm.models.assembled import Assembled
 from vlm.vision.checkpoints import read_dinov2_onnx
 from vlm.vision.tower import TowerConfig
 from vlm.vision.transforms import to_pixels

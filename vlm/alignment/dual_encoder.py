@@ -62,7 +62,7 @@ class PoolingHead(nn.Module):
 class DualHeads(nn.Module):
     def __init__(self, cfg: AlignmentConfig, tower_width: int, text_width: int):
         super().__init__()
-        self.image_pool = cfg.image_pool
+        self.cfg, self.width, self.image_pool = cfg, cfg.width, cfg.image_pool
         self.image = PoolingHead(tower_width, cfg.image_queries, cfg.hidden, cfg.width, cfg.dropout)
         self.text = PoolingHead(text_width, cfg.text_queries, cfg.hidden, cfg.width, cfg.dropout)
         # CLIP's start and ceiling of the temperature (arXiv:2103.00020, section 2.5); SigLIP's start of the bias.
@@ -83,8 +83,11 @@ class DualHeads(nn.Module):
     def embed_images(self, tokens_BND: Tensor, pooled_BD: Tensor) -> Tensor:
         """Unit vectors `[B, S]` of pictures."""
         side, pool = math.isqrt(tokens_BND.shape[1]), self.image_pool
-        grid = tokens_BND.unflatten(1, (side // pool, pool, side // pool, pool))
-        coarse_BND = grid.mean(dim=(2, 4)).flatten(1, 2).to(self.image.norm.weight.dtype)
+        coarse_BND = tokens_BND
+        if pool > 1:
+            grid = tokens_BND.unflatten(1, (side // pool, pool, side // pool, pool))
+            coarse_BND = grid.mean(dim=(2, 4)).flatten(1, 2)
+        coarse_BND = coarse_BND.to(self.image.norm.weight.dtype)
         return F.normalize(self.image(coarse_BND, pooled_BD.to(coarse_BND.dtype)), dim=-1)
 
     def embed_frames(self, frames_BFS: Tensor) -> Tensor:
@@ -98,6 +101,7 @@ class DualHeads(nn.Module):
 
     def embed_texts(self, tokens_BND: Tensor, mask_BN: Tensor) -> Tensor:
         """Unit vectors `[B, S]` of texts; the pooled vector is the mean of the tokens."""
+        tokens_BND = tokens_BND.to(self.text.norm.weight.dtype)
         weights = mask_BN[..., None].to(tokens_BND.dtype)
         mean_BD = (tokens_BND * weights).sum(1) / weights.sum(1)
         return F.normalize(self.text(tokens_BND, mean_BD, mask_BN), dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from vlm.conversation.tokenizer import TextTokenizer
+from vlm.files import atomic_write
 
 
 class TextStates(NamedTuple):
@@ -24,15 +25,24 @@ class TextStates(NamedTuple):
 class TextEncoder(nn.Module):
     """A transformers encoder (BERT family) read from a folder of config, tokenizer and safetensors."""
 
-    def __init__(self, folder: Path, max_tokens: int = 64):
+    def __init__(self, folder: Path, max_tokens: int = 64, *, weights: bool = True):
+        """`weights=False` leaves it at random: its weights come from elsewhere."""
         super().__init__()
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        self.encoder = AutoModel.from_pretrained(
-            folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
+        if weights:
+            self.encoder = AutoModel.from_pretrained(
+                folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        else:
+            self.encoder = AutoModel.from_config(config)
         self.tokenizer = TextTokenizer(folder / "tokenizer.json")
         self.width: int = config.hidden_size
         self.max_tokens = max_tokens
+
+    def save_files(self, folder: Path) -> None:
+        """What it needs beside its weights: config and tokenizer."""
+        atomic_write(folder / "config.json", self.encoder.config.to_json_string())
+        atomic_write(folder / "tokenizer.json", self.tokenizer.to_json())
 
     def tokens(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text, those that begin and end it among them, at most `max_tokens`."""

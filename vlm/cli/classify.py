@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, Frames, ModelName, Offline, Sampling
+from vlm.cli.options import AsJson, Device, Dtype, Frames, ModelName, Offline, Sampling
 from vlm.cli.output import emit
 from vlm.cli.session import expand, lazy_model, map_media, reported, sampling_of
 
@@ -27,6 +27,8 @@ def classify(
     sampling: Sampling = None,
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Tell which of some classes a picture or video shows, without training.
 
@@ -37,7 +39,8 @@ def classify(
     classes = [name.strip() for name in names.split(",")]
     templates = tuple(template or TEMPLATES)
     sentences(classes, templates)  # what cannot be asked is said before anything slow begins
-    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
+    load = lazy_model(model, offline, device=device, dtype=dtype, only=("images", "texts"))
+    chosen = sampling_of(model, frames, sampling)
     inputs, empty = expand(paths)
     done, unread = map_media(
         inputs,

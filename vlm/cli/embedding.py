@@ -74,7 +74,7 @@ def _model(name: str, width: int | None, frames: int | None, sampling: str | Non
     from vlm.ingest.job import Model
     from vlm.vectors import shortened
 
-    loaded = lazy_model(name, offline)()
+    loaded = lazy_model(name, offline, only=("images",))()
     return Model(
         lambda media: shortened(loaded.embed_images(media), width), sampling_of(name, frames, sampling), offline
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm import assets
-from vlm.cli.options import AsJson, Offline
+from vlm.cli.options import AsJson, Device, Dtype, Offline
 from vlm.cli.output import emit, say, table, working
 from vlm.cli.session import check_model
 
@@ -46,6 +46,8 @@ def evaluate(
     prompts: Annotated[Prompts, typer.Option(help="A benchmark's first wording, or all it has.")] = Prompts.first,
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Measure a model on benchmarks: figures with 95 % intervals, every sample, a report."""
     if listed:
@@ -74,7 +76,9 @@ def evaluate(
             share = (wanted.index(task) + done / total) / len(wanted)
             advance(round(100 * share), f"{task}: {done} of {total}")
 
-        options = Options(None if data is None else str(data), limit, batch, output, resume, prompts.value)
+        options = Options(
+            None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype
+        )
         try:
             results = run(model, names, options, report)
         except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, Below, Column, ModelName, Offline, Width
+from vlm.cli.options import AsJson, Below, Column, Device, Dtype, ModelName, Offline, Width
 from vlm.cli.output import emit, say, working
 from vlm.cli.session import lazy_model, reported, sampling_of, space_of
 from vlm.errors import BadInput
@@ -67,6 +67,8 @@ def index(
     ] = Engine.flat,
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Index pictures and videos, or bring an index up to date with them.
 
@@ -86,7 +88,7 @@ def index(
     from vlm.weights.parts import network_is_off
 
     read = open_source(source, column, below)
-    load = lazy_model(model, offline)
+    load = lazy_model(model, offline, device=device, dtype=dtype, only=("images",))
     name, full = space_of(model)
     if width is not None and width > full:
         raise BadInput(f"--width {width}: expected at most {full}, the width of model {model}'s vectors")

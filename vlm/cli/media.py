@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from vlm.cli.embedding import embed_folder
-from vlm.cli.options import AsJson, Below, Column, Frames, Merge, ModelName, Offline, Sampling, Tiling, Width
+from vlm.cli.options import (
+    AsJson,
+    Below,
+    Column,
+    Device,
+    Dtype,
+    Frames,
+    Merge,
+    ModelName,
+    Offline,
+    Sampling,
+    Tiling,
+    Width,
+)
 from vlm.cli.output import emit
 from vlm.cli.session import budget_teller, expand, lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
@@ -24,12 +37,15 @@ def caption(
     merge: Merge = None,
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Write a caption for each picture or video. What each costs in tokens is said before, on stderr.
 
     Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
     """
-    load, chosen = lazy_model(model, offline, tiling, merge), sampling_of(model, frames, sampling)
+    load = lazy_model(model, offline, tiling, merge, device=device, dtype=dtype)
+    chosen = sampling_of(model, frames, sampling)
     inputs, empty = expand(paths)
     done, unread = map_media(
         inputs,
@@ -59,11 +75,14 @@ def ask(
     merge: Merge = None,
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Answer a question about a picture or video. What it costs in tokens is said before, on stderr."""
     if not question.strip():
         raise BadInput("the question is empty; expected some text")
-    load, chosen = lazy_model(model, offline, tiling, merge), sampling_of(model, frames, sampling)
+    load = lazy_model(model, offline, tiling, merge, device=device, dtype=dtype)
+    chosen = sampling_of(model, frames, sampling)
     done, left_out = map_media(
         [path],
         lambda media: load().answer(media, [question]),
@@ -107,6 +126,8 @@ def embed(
     sampling: Sampling = None,
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Give vectors of pictures, videos and texts.
 
@@ -127,7 +148,9 @@ def embed(
         raise BadInput("nothing to embed: give a PATH or --text TEXT")
     if any(not item.strip() for item in texts):
         raise BadInput("a text is empty; expected some words")
-    load, chosen = lazy_model(model, offline), sampling_of(model, frames, sampling)
+    only = [*(["images"] if paths else []), *(["texts"] if texts else [])]
+    load = lazy_model(model, offline, device=device, dtype=dtype, only=only)
+    chosen = sampling_of(model, frames, sampling)
     inputs, empty = expand(paths or [])
     from vlm.vectors import shortened
 

@@ -11,6 +11,13 @@ ModelName: TypeAlias = Annotated[
     str,
     typer.Option("--model", metavar="NAME", help="A model of `vlm models`, a card's path, a folder, or a hub's name."),
 ]
+Device: TypeAlias = Annotated[
+    str,
+    typer.Option("--device", metavar="NAME", help="auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."),
+]
+Dtype: TypeAlias = Annotated[
+    str, typer.Option("--dtype", metavar="NAME", help="auto (float32), float32, bfloat16 or float16.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Offline: TypeAlias = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 Frames: TypeAlias = Annotated[

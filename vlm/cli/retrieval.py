@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm.cli.options import AsJson, Index, ModelName, Offline
+from vlm.cli.options import AsJson, Device, Dtype, Index, ModelName, Offline
 from vlm.cli.output import emit, say, shown_path, table, working
 from vlm.cli.session import lazy_model, map_media, open_input, reported, sampling_of, space_of
 from vlm.errors import BadInput, VlmError
@@ -47,6 +47,8 @@ def search(
     model: ModelName = "nano",
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Search an index by words, by a picture, or by both."""
     from vlm.index import open_index
@@ -62,10 +64,12 @@ def search(
     if (rerank or moments) and (by_media and (also is None or rerank)):
         raise BadInput(f"{'--rerank' if rerank else '--moments'}: expected words as the query")
     fits = _filter(where)
-    load = lazy_model(model, offline)
+    words = also if by_media else query
+    # A search by words needs the texts' side alone; re-ranking needs the whole model.
+    only = [*(["images"] if by_media or moments else []), *(["texts"] if words is not None else [])]
+    load = lazy_model(model, offline, device=device, dtype=dtype, only=() if rerank else only)
     media = open_input(query, offline, sampling_of(model)) if by_media else None
     found = open_index(index, model=space_of(model)[0])
-    words = query if media is None else also
     vectors = [load().embed_images([media])[0]] if media is not None else []
     vectors += [load().embed_texts([words])[0]] if words is not None else []
     asked = composed(vectors, [1 - weight, weight]) if len(vectors) == 2 else vectors[0]

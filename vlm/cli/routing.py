@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import AsJson, ModelName, Offline
+from vlm.cli.options import AsJson, Device, Dtype, ModelName, Offline
 from vlm.cli.output import emit, table
 from vlm.cli.session import expand, lazy_model, map_media, reported
 
@@ -39,12 +39,14 @@ def experts(
     model: ModelName = "nano",
     as_json: AsJson = False,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Draw which experts pictures and words call while they are captioned.
 
     Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
     """
-    load = lazy_model(model, offline)
+    load = lazy_model(model, offline, device=device, dtype=dtype)
     inputs, empty = expand(paths)
     done, unread = map_media(inputs, lambda media: load().expert_use(media), label="experts", offline=offline)
     left_out = reported(empty + unread)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlm.cli.options import Offline
+from vlm.cli.options import Device, Dtype, Offline
 from vlm.cli.output import say
 from vlm.errors import BadInput, VlmError, unknown
 
@@ -49,6 +49,8 @@ def retrieval(
     ] = None,
     body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
     offline: Offline = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Serve collections of pictures, clips and texts: add items, search them, over HTTP and on a page.
 
@@ -75,7 +77,9 @@ def retrieval(
         check_model(model)
 
     def load() -> Embedder:
-        return EMBEDDERS[model]() if model in EMBEDDERS else ModelEmbedder(model, space_of(model), offline)
+        return (
+            EMBEDDERS[model]() if model in EMBEDDERS else ModelEmbedder(model, space_of(model), offline, device, dtype)
+        )
 
     settings = Settings(
         root=root.resolve(),

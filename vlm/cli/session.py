@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,13 +23,26 @@ BATCH = 8
 """Inputs read and worked on at once: bounds the memory, and the time between two signs of progress."""
 
 
-def lazy_model(name: str, offline: bool, tiling: str | None = None, merge: str | None = None) -> Callable[[], Model]:
-    """A function that loads the model on its first call.
+def lazy_model(
+    name: str,
+    offline: bool,
+    tiling: str | None = None,
+    merge: str | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    only: Iterable[str] = (),
+) -> Callable[[], Model]:
+    """A function that loads the model on its first call; of `only` "texts" or "images" no more than their vectors need.
 
-    Raises `BadInput` at once where there is no such model, tiling or merging: before anything slow begins.
+    Raises `BadInput` at once where there is no such model, device, tiling or merging: before anything slow begins.
     """
     check_model(name)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"only": tuple(only)}
+    if device != "auto" or dtype != "auto":
+        from vlm.devices import device_of, dtype_of
+
+        options |= {"device": device_of(device), "dtype": dtype_of(dtype)}
     if tiling is not None:
         from vlm.vision.detail import TilingConfig
 
@@ -59,25 +71,10 @@ def check_model(name: str) -> None:
 
 
 def space_of(name: str) -> tuple[str, int]:
-    """What tells the shared space of a model from others (its name and a hash of its weights), and its width.
+    """The name of a model's shared space, and its width: `vlm.models.identity.space_of`."""
+    from vlm.models import identity
 
-    `name` is a card's, or the folder or hub repository of a dual encoder. Raises `BadInput` for a model without one.
-    """
-    from vlm.models.card import load_card
-    from vlm.weights import hub
-
-    folder = Path(name).expanduser()
-    if folder.is_dir() or hub.is_repository(name):
-        from vlm.models.dual_encoders import identity
-
-        return identity(folder if folder.is_dir() else hub.snapshot(name))
-    card = load_card(name)
-    digest = hashlib.sha256(card.model.model_dump_json().encode())
-    for part in card.parts.values():
-        digest.update(repr(sorted(part.sources[0].hashes.items())).encode())
-    if trained := card.trained_weights():
-        digest.update(trained.read_bytes())
-    return f"{card.name}-{digest.hexdigest()[:12]}", card.model.alignment.width
+    return identity.space_of(name)
 
 
 def expand(inputs: Iterable[str]) -> tuple[list[str], list[Skipped]]:
@@ -108,13 +105,14 @@ def sampling_of(model: str, frames: int | None = None, named: str | None = None)
 
     @cache
     def found() -> Sampler:
-        from vlm.models.card import load_card
+        from vlm.models.identity import card_of
 
-        try:
-            card = load_card(model)
-        except BadInput:  # a model without a card says nothing of clips
+        card = card_of(model)
+        if card is None:  # a published model says nothing of clips
             return asked or Uniform().with_frames(frames or Uniform().frames)
-        sampling = (asked or card.video.sampling).fitted(card.model.visual_tokens)
+        sampling = asked or card.video.sampling
+        if card.model.tower.budget is None:
+            sampling = sampling.fitted(card.model.visual_tokens)
         return sampling if frames is None else sampling.with_frames(frames)
 
     return found

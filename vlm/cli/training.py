@@ -10,6 +10,7 @@ import typer
 from vlm import assets, config
 from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, working
+from vlm.cli.session import lazy_model
 from vlm.errors import BadInput
 
 
@@ -56,11 +57,27 @@ def train(
 
 
 def export(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, in their order.")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder; a model card names it as `trained`.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Folders of finished runs, in their order.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Write this whole model, with what runs trained, as a folder."),
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option("--shard-size", metavar="SIZE", help="The largest file of a whole model's weights.")
+    ] = "5GB",
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
-    """Make one small file of what runs trained."""
+    """Make one small file of what runs trained, which a model card names as `trained`; or, with --model, a whole model
+    as a folder: a published one in its authors' format, a card's as one that --model reads back."""
+    if model is not None:
+        _export_model(model, runs or [], to, shard_size, as_json, offline)
+        return
+    if not runs:
+        raise BadInput("expected folders of finished runs, or --model with the model to write")
     with working("export"):
         from vlm.models.trained import release
 
@@ -70,3 +87,22 @@ def export(
         emit({"weights": str(path), "megabytes": size})
     else:
         print(f"{path}: {size} MB")
+
+
+def _export_model(name: str, runs: list[Path], to: Path, shard_size: str, as_json: bool, offline: bool) -> None:
+    load = lazy_model(name, offline, device="cpu")
+    model = load()
+    with working("export"):
+        from vlm.models.trained import apply_trained, read_trained, weights_of
+
+        if model.parts is None:
+            raise BadInput(f"model {model.name} is {model.about}: it cannot be saved; expected one that writes")
+        for run in runs:
+            weights = weights_of(run)
+            apply_trained(model.parts.named(), read_trained(weights), str(weights))
+        folder = model.save(to, shard_size=shard_size)
+    size = round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
+    if as_json:
+        emit({"folder": str(folder), "megabytes": size})
+    else:
+        print(f"{folder}: {size} MB")

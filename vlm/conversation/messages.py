@@ -1,19 +1,34 @@
-"""Conversations: the pieces of a message, and the chat template that a published folder brings."""
+"""Conversations: messages in OpenAI's shape or with our `<image>` marks, as one kind of parts.
+
+A message has a `role` and a `content`: a text, in which `<image>` stands for a picture, or a list of parts -
+`{"type": "text", "text": ...}`, `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "image", "image": ...}`,
+`{"type": "video", "video": ...}`. Pictures and clips that no part brings along are taken from a list, in their order.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
 from vlm.errors import BadInput
-from vlm.files import read_json
 
 IMAGE, VIDEO = "<image>", "<video>"
-ROLES = ("user", "assistant", "system")
+MARKS = {IMAGE: "image", VIDEO: "video"}
+ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system",
+         "<|User|>": "user", "<|Assistant|>": "assistant"}  # fmt: skip
+"""As messages name them, DeepSeek-VL2's own names among them."""
+KINDS = {
+    "text": "text", "input_text": "text", "output_text": "text", "image": "image", "image_url": "image",
+    "input_image": "image", "video": "video", "video_url": "video", "input_video": "video",
+}  # fmt: skip
+"""Types of parts, and what each is."""
+MAX_DATA_BYTES = 256 * 2**20
+"""Of a picture inside a `data:` address."""
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 class Part(NamedTuple):
@@ -24,66 +39,103 @@ class Part(NamedTuple):
     text: str = ""
 
 
-def role_of(message: Mapping[str, Any], where: str) -> str:
-    """Raises `BadInput` for another role than the three."""
-    role = message.get("role")
-    if role not in ROLES:
-        raise BadInput(f"{where}: expected role user, assistant or system, got {role!r}")
-    return role
+class Message(NamedTuple):
+    role: str
+    """`user`, `assistant` or `system`."""
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """Its texts, without what stands between them."""
+        return "".join(part.text for part in self.parts)
 
 
-def parts_of(message: Mapping[str, Any], where: str, marks: Mapping[str, str] | None = None) -> list[Part]:
-    """The pieces of a message, whose content is a text with `<image>` where pictures stand, or a list of pieces.
+class Conversation(NamedTuple):
+    messages: tuple[Message, ...]
+    media: tuple[Any, ...]
+    """The pictures and clips of all messages in reading order, as they were given: a path, a URL, bytes ..."""
 
-    `marks` are such marks and the kinds they stand for. Raises `BadInput` for what is neither.
+
+def read_messages(
+    messages: Messages, media: Sequence[Any] | None = None, marks: Mapping[str, str] | None = None
+) -> Conversation:
+    """The messages as parts, and what they show.
+
+    `marks` are the texts that stand for pictures and clips, by default `<image>` alone. Raises `BadInput` for what is
+    no conversation, and where places and `media` differ in number.
     """
+    if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
+        raise BadInput(f"messages: expected a list of messages, got {_name(messages)}")
     marks = {IMAGE: "image"} if marks is None else marks
-    content = message.get("content")
+    given = list(media or ())
+    read: list[Message] = []
+    places: list[Any] = []
+    for number, message in enumerate(messages):
+        where = f"message {number + 1}"
+        if not isinstance(message, Mapping):
+            raise BadInput(f"{where}: expected an object with a role and a content, got {_name(message)}")
+        role = ROLES.get(str(message.get("role")))
+        if role is None:
+            raise BadInput(f"{where}: expected role user, assistant or system, got {message.get('role')!r}")
+        pieces = _pieces(message.get("content"), where, marks)
+        read.append(Message(role, tuple(part for part, _ in pieces)))
+        places += [own for part, own in pieces if part.kind != "text"]
+    if sum(own is None for own in places) != len(given):
+        wanted = sum(own is None for own in places)
+        raise BadInput(f"messages: expected places for {len(given)} pictures and clips, got {wanted}")
+    rest = iter(given)
+    return Conversation(tuple(read), tuple(next(rest) if own is None else own for own in places))
+
+
+def question(text: str, clip: bool = False) -> list[Message]:
+    """A user's words after one picture or clip."""
+    return [Message("user", (Part("video" if clip else "image"), Part("text", text)))]
+
+
+def _pieces(content: Any, where: str, marks: Mapping[str, str]) -> list[tuple[Part, Any]]:
+    """Parts, each with the picture or clip it brings along."""
     if isinstance(content, str):
         pieces = re.split(f"({'|'.join(map(re.escape, marks))})", content)
-        return [Part(marks[piece]) if piece in marks else Part("text", piece) for piece in pieces if piece]
-    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise BadInput(f"{where}: expected a text or a list of parts as content, got {type(content).__name__}")
-    parts = [Part(str(part.get("type")), str(part.get("text", ""))) for part in content]
-    for part in parts:
-        if part.kind not in ("text", "image", "video"):
-            raise BadInput(f"{where}: expected parts of type text, image or video, got {part.kind!r}")
-        for mark, kind in marks.items():
-            if mark in part.text:
-                seen = "picture" if kind == "image" else "clip"
-                raise BadInput(f"{where}: expected a part of type {kind} where a {seen} stands, got {mark} in a text")
-    return parts
+        return [(Part(marks[piece]) if piece in marks else Part("text", piece), None) for piece in pieces if piece]
+    if content is None:
+        return []
+    if not isinstance(content, list | tuple) or not all(isinstance(part, Mapping) for part in content):
+        raise BadInput(f"{where}: expected a text or a list of parts as content, got {_name(content)}")
+    return [_piece(part, where, marks) for part in content]
 
 
-def read_template(folder: Path) -> str:
-    """The chat template of a folder: a file of its own, or a key of the processor's. Raises `BadInput` without one."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "processor_config.json"):
-        found = read_json(folder / name).get("chat_template") if (folder / name).is_file() else None
-        if isinstance(found, str):
-            return found
-    raise BadInput(f"{folder}: expected a chat template (chat_template.jinja or chat_template.json), found none")
+def _piece(part: Mapping[str, Any], where: str, marks: Mapping[str, str]) -> tuple[Part, Any]:
+    kind = KINDS.get(str(part.get("type")))
+    if kind is None:
+        raise BadInput(f"{where}: expected parts of type text, image or video, got {part.get('type')!r}")
+    if kind != "text":
+        own = next((part[key] for key in (str(part["type"]), f"{kind}_url", kind) if part.get(key) is not None), None)
+        own = own.get("url") if isinstance(own, Mapping) else own
+        return Part(kind), from_address(own, where) if isinstance(own, str) else own
+    text = part.get("text", "")
+    if not isinstance(text, str):
+        raise BadInput(f"{where}: expected a text in a part of type text, got {_name(text)}")
+    for mark, shown in marks.items():
+        if mark in text:
+            seen = "picture" if shown == "image" else "clip"
+            raise BadInput(f"{where}: expected a part of type {shown} where a {seen} stands, got {mark} in a text")
+    return (Part("text", text), None)
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]]) -> str:
-    """A conversation as its template has it, by transformers' renderer, which runs no code but the template's own.
-
-    Contents are lists of parts. Where the last message is not the assistant's its reply begins, else that message goes
-    on. Raises `BadInput` where the template refuses.
-    """
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    goes_on = bool(messages) and messages[-1]["role"] == "assistant"
+def from_address(address: str, where: str) -> str | bytes:
+    """The bytes of a `data:` address; other addresses and paths as they are. Raises `BadInput` for broken ones."""
+    if not address.startswith("data:"):
+        return address
+    head, comma, content = address.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise BadInput(f"{where}: expected data:...;base64,... as address of a picture, got {address[:40]!r}")
+    if len(content) * 3 // 4 > MAX_DATA_BYTES:
+        raise BadInput(f"{where}: expected a picture of at most {MAX_DATA_BYTES} bytes, got {len(content) * 3 // 4}")
     try:
-        rendered: Any = render_jinja_template(
-            [[dict(message) for message in messages]],
-            chat_template=template,
-            add_generation_prompt=not goes_on,
-            continue_final_message=goes_on,
-        )
-    except (TemplateError, ValueError) as error:
-        raise BadInput(f"messages: the chat template cannot be filled: {' '.join(str(error).split())}") from None
-    texts, _ = rendered
-    return texts[0]
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadInput(f"{where}: a picture's base64 cannot be read: {error}") from None
+
+
+def _name(value: Any) -> str:
+    return "an empty list" if isinstance(value, list | tuple) and not value else type(value).__name__

@@ -8,13 +8,14 @@ B sequences, T tokens, I image slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 IMAGE_SLOT = -1
-"""Stands for one visual token in a list of ids; it is no id of any vocabulary."""
+"""Stands for one visual token in the ids of our own cards' models; it is no id of any vocabulary."""
 
 IGNORE = -100
 
@@ -42,6 +43,23 @@ class PackedBatch:
     """True where a token (dimension 1) may look (dimension 2)."""
     labels_BT: Tensor
     """The id each token predicts, `IGNORE` where nothing is learned."""
+
+    def to(self, device: torch.device) -> PackedBatch:
+        return PackedBatch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def packed(prompts: Sequence[list[int]], replies: Sequence[list[int]]) -> Packed:
+    """Replies behind prompts that begin alike: what they share, pictures and all, is read once.
+
+    Of equal prompts the last token stays with each branch, which predicts from it.
+    """
+    shared = 0
+    for tokens in zip(*(prompt[:-1] for prompt in prompts), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        shared += 1
+    branches = [Branch(prompt[shared:], reply) for prompt, reply in zip(prompts, replies, strict=True)]
+    return Packed(prompts[0][:shared], branches)
 
 
 def pack(sequences: list[Packed], multiple: int = 1) -> PackedBatch:

@@ -42,6 +42,10 @@ class TextTokenizer:
             raise BadInput(f"tokenizer has no token {token!r}")
         return number
 
+    def to_json(self) -> str:
+        """The content of its `tokenizer.json`."""
+        return self._tokenizer.to_str()
+
     def decode(self, ids: list[int], *, control: bool = False) -> str:
         """The text; control tokens are left out unless `control`."""
         return self._tokenizer.decode(ids, skip_special_tokens=not control)

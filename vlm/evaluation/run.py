@@ -40,7 +40,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, beside what: nothing here changes a figure except `limit` and `prompts`."""
+    """How to run, beside what: nothing here changes a figure except `limit` and `prompts`, and by rounding `dtype`."""
 
     data: str | None = None
     """The folder of data sets; `$VLM_DATA` by default."""
@@ -50,6 +50,8 @@ class Options:
     output: Path | None = None
     resume: bool = False
     prompts: Prompts = "first"
+    device: str = "auto"
+    dtype: str = "auto"
 
 
 def evaluate(
@@ -68,7 +70,7 @@ def evaluate(
     data = data_folder(options.data) if options.data or os.environ.get("VLM_DATA") else None
     work = [_prepare(card, data, options.limit) for card in cards_of(tasks)]
     folder = _folder(options, [task.name for item in work for task in tasks_of(item.card, options.prompts)])
-    loaded = _loaded(model)
+    loaded = _loaded(model, options)
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         cache = RequestCache((options.output or Path(scratch)) / "requests.sqlite")
@@ -87,10 +89,11 @@ def evaluate(
     return results
 
 
-def _loaded(model: str | Model) -> Model:
+def _loaded(model: str | Model, options: Options) -> Model:
     if not isinstance(model, str):
         return model
-    return ServedModel(model) if is_url(model) else load(model)
+    placed = {key: value for key in ("device", "dtype") if (value := getattr(options, key)) != "auto"}
+    return ServedModel(model) if is_url(model) else load(model, **placed)
 
 
 def _folder(options: Options, names: list[str]) -> RunFolder | None:

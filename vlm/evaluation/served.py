@@ -12,17 +12,17 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 import numpy as np
 from PIL import Image
 
-from vlm.api import Model
 from vlm.errors import BadInput, VlmError
-from vlm.heads.retrieval import Vectors, refuse_empty
-from vlm.media.open import MediaSource
-from vlm.media.video.sampling.base import Sampler
+from vlm.facade import Model
+from vlm.heads.retrieval import refuse_empty
+from vlm.media.open import Media
+from vlm.vectors import Vectors
 
 KEY = "VLM_SERVER_KEY"
 """The environment variable with a key that may write, where the server wants one."""
@@ -33,42 +33,20 @@ PATIENCE = 10
 
 
 class ServedModel(Model):
-    """What the harness asks of a model, asked over HTTP. Clips are sent as frames, of which the vector is the mean."""
+    """What the harness asks of a model, asked over HTTP. It embeds and searches, and writes nothing."""
 
     def __init__(self, url: str, client: httpx.Client | None = None):
         """Raises `BadInput` where nothing answers at `url`, or not as a server of the retrieval API does."""
-        key = os.environ.get(KEY)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = client or httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=120)
-        self._url, self._name = url, ""
-        probe = [*self._embedded([{"image": _png(_pattern())}, {"text": "a dog runs through snow"}])]
+        self.server = Server(url, client)
+        probe = self.server.embedded([{"image": _png(_pattern())}, {"text": "a dog runs through snow"}])
         self._seen = np.round(probe, 3) + 0.0  # no two kinds of zero
-
-    @property
-    def name(self) -> str:
-        return self._name
+        super().__init__(
+            self.server.model, f"a server of the retrieval API at {url}", embedder=ServedEmbedder(self.server)
+        )
 
     def weights_hash(self) -> str:
         """sha256 of what the server makes of a fixed picture and text, to three decimals: its weights stay unknown."""
         return hashlib.sha256(self._seen.astype("<f4").tobytes()).hexdigest()
-
-    @property
-    def similarity_scale(self) -> float:
-        """Raises `BadInput`, as `caption`."""
-        return float(self.caption([]))
-
-    def embed_images(
-        self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None
-    ) -> Vectors:
-        rows = []
-        for item in self._open(inputs, sampling):
-            frames_FD = self._embedded([{"image": _png(frame)} for frame in item.frames])
-            rows.append(frames_FD[0] if len(frames_FD) == 1 else _mean(frames_FD))
-        return np.stack(rows)[:, :width]
-
-    def embed_texts(self, texts: Sequence[str], *, width: int | None = None) -> Vectors:
-        refuse_empty(texts)
-        return self._embedded([{"text": text} for text in texts])[:, :width]
 
     def compared(
         self, queries_QD: Vectors, candidates_CD: Vectors, told: Callable[[int], None] = lambda done: None
@@ -78,58 +56,86 @@ class ServedModel(Model):
         The collection is made for this and deleted afterwards. Raises `VlmError` where a search leaves some out.
         """
         place = f"/v1/collections/eval-{uuid.uuid4().hex}"
-        self._ask("POST", "/v1/collections", {"name": place.rpartition("/")[2]})
+        self.server.ask("POST", "/v1/collections", {"name": place.rpartition("/")[2]})
         try:
             for start in range(0, len(candidates_CD), BATCH):
                 rows = enumerate(candidates_CD[start : start + BATCH].tolist(), start)
                 # A search gives no more than TOP hits, so it looks at no more candidates.
                 items = [{"id": str(n), "vector": row, "metadata": {"part": n // TOP}} for n, row in rows]
-                self._ask("POST", f"{place}/items", {"items": items})
+                self.server.ask("POST", f"{place}/items", {"items": items})
             for start in range(0, len(queries_QD), BATCH):
                 queries = [{"vector": row} for row in queries_QD[start : start + BATCH].tolist()]
                 yield self._scores(place, queries, len(candidates_CD))
         finally:
-            self._ask("DELETE", place)
-
-    def caption(self, inputs: Sequence[MediaSource], **options: Any) -> NoReturn:
-        """Raises `BadInput`: the API embeds and searches."""
-        raise BadInput(f"{self._url}: embeds and searches only; expected benchmarks of kind retrieval or moments")
-
-    def answer(self, inputs: Sequence[MediaSource], questions: Sequence[str], **options: Any) -> NoReturn:
-        """Raises `BadInput`, as `caption`."""
-        self.caption(inputs)
-
-    def match(self, inputs: Sequence[MediaSource], texts: Sequence[str], **options: Any) -> NoReturn:
-        """Raises `BadInput`, as `caption`."""
-        self.caption(inputs)
+            self.server.ask("DELETE", place)
 
     def _scores(self, place: str, queries: list[dict[str, Any]], candidates: int) -> Vectors:
         scores_BC = np.full((len(queries), candidates), np.nan, np.float32)
         for part in range(-(-candidates // TOP)):
             asked = {"queries": queries, "top": TOP, "filter": {"part": part}}
-            results = self._ask("POST", f"{place}/search", asked)["results"]
+            results = self.server.ask("POST", f"{place}/search", asked)["results"]
             for row_C, result in zip(scores_BC, results, strict=True):
                 row_C[[int(hit["id"]) for hit in result["hits"]]] = [hit["score"] for hit in result["hits"]]
         if missing := int(np.isnan(scores_BC).sum()):
-            raise VlmError(f"{self._url}: {missing} of {scores_BC.size} scores are missing from what searches gave")
+            raise VlmError(
+                f"{self.server.url}: {missing} of {scores_BC.size} scores are missing from what searches gave"
+            )
         return scores_BC
 
-    def _embedded(self, inputs: list[dict[str, str]]) -> Vectors:
+
+class ServedEmbedder:
+    """Vectors that a server makes. Clips are sent as frames, of which the vector is the mean."""
+
+    def __init__(self, server: Server):
+        self.server = server
+
+    @property
+    def scale(self) -> float:
+        """Raises `BadInput`: the API does not tell it."""
+        raise BadInput(f"{self.server.url}: does not tell how similarities are scaled; expected benchmarks of kind "
+                       "retrieval or moments")  # fmt: skip
+
+    def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
+        rows = []
+        for item in media:
+            frames_FD = self.server.embedded([{"image": _png(frame)} for frame in item.frames])
+            rows.append(frames_FD[0] if len(frames_FD) == 1 else _mean(frames_FD))
+        return np.stack(rows)
+
+    def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
+        refuse_empty(texts)
+        return self.server.embedded([{"text": text} for text in texts])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Raises `BadInput`: the API counts those of a whole request."""
+        raise BadInput(f"{self.server.url}: does not count the tokens of single texts")
+
+
+class Server:
+    """A server of the retrieval API by its address."""
+
+    def __init__(self, url: str, client: httpx.Client | None = None):
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = client or httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=120)
+        self.url, self.model = url, ""
+
+    def embedded(self, inputs: list[dict[str, str]]) -> Vectors:
         rows = []
         for start in range(0, len(inputs), BATCH):
             asked = {"input": inputs[start : start + BATCH], "encoding_format": "base64"}
-            answer = self._ask("POST", "/v1/embeddings", asked)
-            self._name = str(answer["model"])
+            answer = self.ask("POST", "/v1/embeddings", asked)
+            self.model = str(answer["model"])
             rows += [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
         return np.stack(rows)
 
-    def _ask(self, method: str, path: str, body: object = None) -> Any:
+    def ask(self, method: str, path: str, body: object = None) -> Any:
         """The answer's JSON. Raises `BadInput` in the server's own words where it refuses."""
         for _ in range(PATIENCE):
             try:
                 answer = self._http.request(method, path, json=body)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise BadInput(f"{self._url}: expected a server that answers, got: {error}") from None
+                raise BadInput(f"{self.url}: expected a server that answers, got: {error}") from None
             if answer.status_code not in (429, 503):
                 break
             time.sleep(min(30.0, float(answer.headers.get("Retry-After", 1))))
@@ -139,8 +145,8 @@ class ServedModel(Model):
                 return found
             said = found["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{self._url}: expected the retrieval API, got {answer.status_code} without it") from None
-        raise BadInput(f"{self._url}: {method} {path}: {said}")
+            raise BadInput(f"{self.url}: expected the retrieval API, got {answer.status_code} without it") from None
+        raise BadInput(f"{self.url}: {method} {path}: {said}")
 
 
 def _png(picture: Image.Image) -> str:

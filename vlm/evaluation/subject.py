@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from vlm import __version__
-from vlm.api import Model
 from vlm.datasets.examples import Example
-from vlm.errors import BadInput
+from vlm.datasets.opening import open_example
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
 from vlm.evaluation.served import ServedModel
+from vlm.facade import Model
 from vlm.index.exact import plain
-from vlm.media.open import Media, open_media
+from vlm.media.open import Media
 from vlm.media.video.sampling.base import Sampler
 from vlm.vectors import Vectors
 
@@ -163,15 +163,3 @@ def _open_all(examples: Sequence[Example], sampling: Sampler) -> list[Media]:
             opened[source] = open_example(example, sampling)
         media.append(opened[source])
     return media
-
-
-def open_example(example: Example, sampling: Sampler | None = None) -> Media:
-    """The picture or clip of an example, of a clip what `sampling` picks. Raises `BadInput` naming the file."""
-    if example.frames:
-        frames = tuple(open_media(frame).frames[0] for frame in example.frames)
-        # Frames that come as pictures have no times of their own; their order stands in.
-        return Media(frames, tuple(float(i) for i in range(len(frames))), source=str(example.video), timed=False)
-    source = example.image if example.image is not None else example.video
-    if source is None:
-        raise BadInput(f"example {example.id}: no picture and no video")
-    return open_media(source, sampling)

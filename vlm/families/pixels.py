@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from vlm.families.published import Theirs
+from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.vision.tiling import Size
 
@@ -24,7 +24,7 @@ MODES = {
 }  # fmt: skip
 
 
-class PixelFields(Theirs):
+class PixelFields(PublishedConfig):
     """The keys that all of them have."""
 
     do_resize: Literal[True] = True

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from vlm import config
 from vlm.errors import BadInput
-from vlm.families.published import Theirs
+from vlm.families.published import PublishedConfig
 from vlm.vision.siglip import SigLIPConfig
 
 BLOCK = {
@@ -24,7 +24,7 @@ REST = {
 }
 
 
-class VisionFields(Theirs):
+class VisionFields(PublishedConfig):
     """`vision_config`."""
 
     hidden_size: PositiveInt = 768

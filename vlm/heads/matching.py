@@ -1,6 +1,6 @@
 """How well a text fits a picture, by the language model: how likely it is as the picture's caption.
 
-N pairs, F frames.
+N pairs, R reply tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 
-from vlm.conversation.packing import Branch, Packed
-from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
+from vlm.conversation.packing import Packed, packed
+from vlm.conversation.template import tidy
 from vlm.engine.likelihood import log_likelihoods
 from vlm.errors import BadInput
-from vlm.heads.vqa import batched, tower_patches
+from vlm.heads.writer import Writer, batched, caption_prompts
 from vlm.media.open import Media
-from vlm.models.assemble import Assembled
+from vlm.models.processor import Laid
 
 TOGETHER = 16
 """Texts of one input in one sequence, which reads the input once."""
@@ -24,8 +24,8 @@ TOGETHER = 16
 class Matcher:
     """Slower than a similarity and reads every word, so it is for the best few of a search."""
 
-    def __init__(self, assembled: Assembled):
-        self.model, self.template = assembled.model, Template(assembled.tokenizer)
+    def __init__(self, writer: Writer):
+        self.writer = writer
 
     @torch.inference_mode()
     def match(self, media: Sequence[Media], texts: Sequence[str], *, batch: int = 8) -> list[float]:
@@ -38,24 +38,30 @@ class Matcher:
             raise BadInput(f"expected one text an input, got {len(media)} inputs and {len(texts)} texts")
         if any(not text.strip() for text in texts):
             raise BadInput("a text is empty; expected some words")
+        prompts = self.writer.asked(media, caption_prompts(media))
         places: dict[int, list[int]] = {}
         for place, item in enumerate(media):
             places.setdefault(id(item), []).append(place)
         groups = [group for own in places.values() for group in batched(own, TOGETHER)]
         scores = [0.0] * len(media)
         for some in batched(groups, batch):
-            items = [media[group[0]] for group in some]
+            asked = [prompts[group[0]] for group in some]
             sequences = [
-                self._sequence(item, [texts[place] for place in group]) for item, group in zip(items, some, strict=True)
+                self._sequence(laid, [texts[place] for place in group]) for laid, group in zip(asked, some, strict=True)
             ]
-            found = log_likelihoods(self.model, sequences, torch.cat(tower_patches(self.model, items)))
+            seen = [
+                tokens
+                for laid in asked
+                for item, layout in zip(laid.media, laid.layouts, strict=True)
+                for tokens in self.writer.seen(item, layout)
+            ]
+            found = log_likelihoods(self.writer.model, sequences, seen)
             for group, sequence, chances_R in zip(some, sequences, found, strict=True):
                 replies = chances_R.split([len(branch.reply) for branch in sequence.branches])
                 for place, own_R in zip(group, replies, strict=True):
                     scores[place] = float(own_R.mean())
         return scores
 
-    def _sequence(self, item: Media, texts: Sequence[str]) -> Packed:
-        prefix = self.template.prefix(self.model.cfg.visual_tokens, len(item.frames))
-        context = self.template.context(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT)
-        return Packed(prefix, [Branch(context, self.template.reply(tidy(text))) for text in texts])
+    def _sequence(self, laid: Laid, texts: Sequence[str]) -> Packed:
+        replies = [self.writer.processor.reply(tidy(text)) for text in texts]
+        return packed([laid.ids] * len(replies), replies)

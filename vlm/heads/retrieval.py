@@ -1,52 +1,95 @@
-"""Retrieval: pictures, clips and texts as unit vectors of one space; the nearest match.
+"""Retrieval: pictures, clips and texts as unit vectors of one space.
 
-B rows, F frames, N patches, D tower width, S shared width.
+B rows, F frames, N patches, T tokens, D width of the states, S shared width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from vlm.alignment.dual_encoder import DualHeads
 from vlm.errors import BadInput
-from vlm.heads.vqa import batched
-from vlm.language.decoder import LanguageModel
+from vlm.heads.writer import batched
 from vlm.media.open import Media
-from vlm.models.assemble import Assembled
-from vlm.models.dual_encoders import Pair
 from vlm.vectors import Vectors
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vlm.alignment.text_encoder import TextEncoder
+    from vlm.conversation.tokenizer import TextTokenizer
+    from vlm.language.decoder import LanguageModel
+    from vlm.models.assembled import Assembled
+    from vlm.models.dual_encoders import Pair
+    from vlm.vision.tower import TowerOutput, VisionTower
 
 MAX_TOKENS = 64
 """Of a text that the decoder reads."""
 
 
-class Embedder:
-    """The dual encoder: inner products of its vectors are similarities in [-1, 1]."""
+class Embeds(Protocol):
+    """Pictures and clips, and texts, as vectors of one space: inner products are similarities in [-1, 1]."""
 
-    def __init__(self, assembled: Assembled):
-        self.model, self.text_encoder = assembled.model, assembled.text_encoder
-        self.tokenizer = assembled.tokenizer
+    @property
+    def scale(self) -> float:
+        """What similarities are multiplied by before a softmax over them: the learned inverse temperature."""
+
+    def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
+        """Unit vectors `[B, S]`."""
+
+    def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
+        """Unit vectors `[B, S]`. Raises `BadInput` for an empty text."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Of each text those that are read."""
+
+
+class Embedder:
+    """Two heads over a tower and a text side, of which one may be left out where it is not needed."""
+
+    def __init__(
+        self,
+        alignment: DualHeads,
+        tower: VisionTower | None,
+        texts: TextEncoder | tuple[LanguageModel, TextTokenizer] | None,
+    ):
+        """`texts` are read by a sentence encoder, or by the language model itself."""
+        self.alignment, self.tower, self.texts = alignment, tower, texts
+
+    @classmethod
+    def of(cls, parts: Assembled) -> Embedder | None:
+        """The embedder of a model that has a space."""
+        model = parts.model
+        if model.alignment is None:
+            return None
+        return cls(model.alignment, model.tower, parts.text_encoder or (model.language, parts.tokenizer))
 
     @property
     def width(self) -> int:
-        return self.model.cfg.alignment.width
+        return self.alignment.width
+
+    @property
+    def scale(self) -> float:
+        return float(self.alignment.scale)
 
     @torch.inference_mode()
     def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
         """Unit vectors `[B, S]`; a clip's is the mean of its frames', or what a model of clips makes of them."""
         rows: list[Tensor] = []
         for chunk in batched(media, batch):
-            output = self.model.tower(self.model.tower.preprocess([f for item in chunk for f in item.frames]))
-            vectors = self.model.alignment.embed_images(output.tokens_BND, output.pooled_BD)
+            vectors = self._frames([frame for item in chunk for frame in item.frames])
             frames = vectors.split([len(item.frames) for item in chunk])
             for item, vectors_FS in zip(chunk, frames, strict=True):
-                if item.is_clip and self.model.alignment.temporal is not None:
-                    rows.append(self.model.alignment.embed_frames(vectors_FS[None])[0])
+                if item.is_clip and self.alignment.temporal is not None:
+                    rows.append(self.alignment.embed_frames(vectors_FS[None])[0])
                 else:
-                    rows.append(torch.nn.functional.normalize(vectors_FS.mean(dim=0), dim=-1))
+                    rows.append(F.normalize(vectors_FS.mean(dim=0), dim=-1))
         return _array(rows, self.width)
 
     @torch.inference_mode()
@@ -55,20 +98,44 @@ class Embedder:
         refuse_empty(texts)
         rows: list[Tensor] = []
         for chunk in batched(texts, batch):
-            rows += self.model.alignment.embed_texts(*self.text_states(list(chunk)))
+            rows += self.alignment.embed_texts(*self.text_states(list(chunk)))
         return _array(rows, self.width)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Of each text those that are read."""
-        if self.text_encoder is not None:
-            return [len(ids) for ids in self.text_encoder.tokens(list(texts))]
-        return [len(ids[:MAX_TOKENS]) for ids in self.tokenizer.encode_batch(list(texts))]
+        side = self._text_side()
+        if not isinstance(side, tuple):
+            return [len(ids) for ids in side.tokens(list(texts))]
+        return [len(ids[:MAX_TOKENS]) for ids in side[1].encode_batch(list(texts))]
 
     def text_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Token states `[B, T, D]` and mask `[B, T]` of the text side: the sentence encoder's, or the decoder's."""
-        if self.text_encoder is not None:
-            return tuple(self.text_encoder(texts))
-        return language_states(self.model.language, self.tokenizer.encode_batch(texts))
+        side = self._text_side()
+        if not isinstance(side, tuple):
+            return tuple(side(texts))
+        return language_states(side[0], side[1].encode_batch(texts))
+
+    def _text_side(self) -> TextEncoder | tuple[LanguageModel, TextTokenizer]:
+        if self.texts is None:
+            raise BadInput("only the pictures' side of this model is loaded; expected it loaded whole, or for texts")
+        return self.texts
+
+    def _frames(self, images: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors `[F, S]`."""
+        if self.tower is None:
+            raise BadInput("only the texts' side of this model is loaded; expected it loaded whole, or for pictures")
+        if self.tower.cfg.budget is None:
+            return self._embedded(self._looked(images))
+        # Each picture has its own shape; alone it has no padding that would have to be masked.
+        return torch.cat([self._embedded(self._looked([image])) for image in images])
+
+    def _looked(self, images: Sequence[Image.Image]) -> TowerOutput:
+        assert self.tower is not None
+        like = next(self.tower.parameters())
+        return self.tower(self.tower.preprocess(images).to(like.device, like.dtype))
+
+    def _embedded(self, output: TowerOutput) -> Tensor:
+        return self.alignment.embed_images(output.tokens_BND, output.pooled_BD)
 
 
 class PairEmbedder:
@@ -77,13 +144,17 @@ class PairEmbedder:
     def __init__(self, pair: Pair):
         self.pair = pair
 
+    @property
+    def scale(self) -> float:
+        return self.pair.scale
+
     def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
         """Unit vectors `[B, S]`."""
         rows: list[Tensor] = []
         for chunk in batched(media, batch):
             vectors = self.pair.embed_images([frame for item in chunk for frame in item.frames])
             frames = vectors.split([len(item.frames) for item in chunk])
-            rows += [torch.nn.functional.normalize(v.mean(dim=0), dim=-1) for v in frames]
+            rows += [F.normalize(v.mean(dim=0), dim=-1) for v in frames]
         return _array(rows, 0)
 
     def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
@@ -109,10 +180,11 @@ def language_states(
     """The decoder's last states of each text's tokens, right-padded (causal: padding is never looked at)."""
     rows = [ids[:max_tokens] for ids in rows]
     longest = max(len(ids) for ids in rows)
-    tokens_BT = torch.tensor([ids + [0] * (longest - len(ids)) for ids in rows])
-    mask_BT = torch.tensor([[True] * len(ids) + [False] * (longest - len(ids)) for ids in rows])
+    device = language.embedding.weight.device
+    tokens_BT = torch.tensor([ids + [0] * (longest - len(ids)) for ids in rows], device=device)
+    mask_BT = torch.tensor([[True] * len(ids) + [False] * (longest - len(ids)) for ids in rows], device=device)
     return language.hidden(language.embedding(tokens_BT)), mask_BT
 
 
 def _array(rows: list[Tensor], width: int) -> Vectors:
-    return torch.stack(rows).float().numpy() if rows else np.zeros((0, width), dtype=np.float32)
+    return torch.stack(rows).float().cpu().numpy() if rows else np.zeros((0, width), dtype=np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -33,7 +34,7 @@ class Media:
         return bool(self.times)
 
 
-MediaSource: TypeAlias = str | Path | Image.Image | np.ndarray | Clip | Media
+MediaSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Clip | Media
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,16 @@ def open_media(source: MediaSource, sampling: Sampler | None = None) -> Media:
     image = load_image(source, notes=notes)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     return Media((image,), source=name, notes=tuple(notes))
+
+
+def opener(sampling: Sampler | None = None) -> Callable[[MediaSource], Media]:
+    """What opens inputs and each distinct one once: a path, a URL or bytes by their value, others by what they are."""
+    opened: dict[object, tuple[MediaSource, Media]] = {}  # the source is kept, so that no other takes its identity
+
+    def open_one(source: MediaSource) -> Media:
+        key = source if isinstance(source, str | Path | bytes) else id(source)
+        if key not in opened:
+            opened[key] = source, open_media(source, sampling)
+        return opened[key][1]
+
+    return open_one

@@ -3,73 +3,92 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlm.alignment.dual_encoder import DualHeads
 from vlm.alignment.text_encoder import TextEncoder
 from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
 from vlm.language.upcycle import upcycle
+from vlm.models.assembled import Assembled
 from vlm.models.card import ModelCard
+from vlm.models.card_processor import CardProcessor
 from vlm.models.parts import pull
 from vlm.models.trained import apply_trained, read_trained
-from vlm.models.vision_language import VisionLanguageModel
+from vlm.vision.tower import VisionTower
 from vlm.vision.towers import load_into
 from vlm.weights.tensors import check_shapes, open_tensors
 
-
-@dataclass(frozen=True)
-class Assembled:
-    """A model with what turns text into its input."""
-
-    card: ModelCard
-    model: VisionLanguageModel
-    tokenizer: TextTokenizer
-    text_encoder: TextEncoder | None
-    """The sentence encoder whose states the text head reads; `None` where the language model's are read."""
-
-    def named(self) -> dict[str, Tensor]:
-        """Every parameter and buffer by the name that trained weights have: the text encoder's follow its name."""
-        found: dict[str, Tensor] = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
-        if self.text_encoder is not None:
-            found |= {f"text_encoder.{name}": p for name, p in self.text_encoder.named_parameters()}
-        return found
+Report = Callable[[str], None]
 
 
 def assemble(
-    card: ModelCard,
-    *,
-    trained: bool = True,
-    offline: bool = False,
-    report: Callable[[str], None] | None = None,
+    card: ModelCard, *, trained: bool = True, offline: bool = False, report: Report | None = None
 ) -> Assembled:
     """The model of `card` in float32, in evaluation mode; `trained=False` leaves the project's weights out."""
     folders = pull(card, offline=offline, report=report)
     tower = load_into(card.model.tower, folders["tower"])
-    language = load_language(card.model.language, folders["language"])
-    model = VisionLanguageModel(card.model, tower, language)
+    model = card.model.build(tower, load_language(card.model.language, folders["language"])).eval()
     if "projector" in folders:
         load_projector(model.projector, folders["projector"], card.model.projector.kind)
-    text_encoder = None
-    if card.model.alignment.text == "encoder":
-        text_encoder = TextEncoder(folders["text"]).eval()
-        if text_encoder.width != card.model.text_width:
-            raise BadInput(
-                f"model {card.name}: text_width {card.model.text_width}, the encoder has {text_encoder.width}"
-            )
-    parts = Assembled(card, model.eval(), TextTokenizer(folders["language"] / "tokenizer.json"), text_encoder)
+    encoder = _text_encoder(card, folders)
+    tokenizer = TextTokenizer(folders["language"] / "tokenizer.json")
+    processor = CardProcessor(card.model, tokenizer, tower.preprocess, card.video.times)
+    parts = Assembled(card.name, "vlm", model, processor, encoder, card.video, card)
     weights = card.trained_weights() if trained else None
     if weights is not None:
         apply_trained(parts.named(), read_trained(weights), str(weights))
     gc.collect()
     return parts
+
+
+class Space(nn.Module):
+    """What vectors need of a card's model: the heads, and the sides that are asked for."""
+
+    def __init__(self, alignment: DualHeads, tower: VisionTower | None, text_encoder: TextEncoder | None):
+        super().__init__()
+        self.alignment, self.tower, self.text_encoder = alignment, tower, text_encoder
+
+
+def has_own_text_side(card: ModelCard) -> bool:
+    """Whether vectors of texts need no language model."""
+    return card.model.alignment is not None and card.model.alignment.text == "encoder"
+
+
+def assemble_space(
+    card: ModelCard, sides: Iterable[str], *, offline: bool = False, report: Report | None = None
+) -> Space:
+    """The shared space of `card` without projector and language model; of `sides` "images" brings the tower, "texts"
+    the text encoder. For cards with a text side of its own (`has_own_text_side`)."""
+    cfg, sides = card.model, set(sides)
+    assert cfg.alignment is not None
+    assert cfg.text_width is not None
+    wanted = {part for side, part in (("images", "tower"), ("texts", "text")) if side in sides}
+    folders = pull(card, only=wanted, offline=offline, report=report)
+    tower = load_into(cfg.tower, folders["tower"]) if "images" in sides else None
+    encoder = _text_encoder(card, folders) if "texts" in sides else None
+    space = Space(cfg.alignment.build(cfg.tower.width, cfg.text_width), tower, encoder).eval()
+    if (weights := card.trained_weights()) is not None:
+        named: dict[str, Tensor] = dict(space.named_parameters()) | dict(space.named_buffers())
+        begins = tuple({name.split(".")[0] + "." for name in named})
+        apply_trained(named, read_trained(weights, lambda name: name.startswith(begins)), str(weights))
+    return space
+
+
+def _text_encoder(card: ModelCard, folders: dict[str, Path]) -> TextEncoder | None:
+    if not has_own_text_side(card):
+        return None
+    encoder = TextEncoder(folders["text"]).eval()
+    if encoder.width != card.model.text_width:
+        raise BadInput(f"model {card.name}: text_width {card.model.text_width}, the encoder has {encoder.width}")
+    return encoder
 
 
 def load_projector(projector: nn.Module, folder: Path, kind: str) -> None:

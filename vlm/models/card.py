@@ -10,7 +10,7 @@ from vlm import assets, config
 from vlm.config import Config
 from vlm.errors import BadInput
 from vlm.media.video.config import VideoConfig
-from vlm.models.vision_language import ModelConfig
+from vlm.models.config import ModelConfig
 from vlm.vision.merging import MergeConfig
 from vlm.weights.parts import Part
 
@@ -31,7 +31,7 @@ class ModelCard(Config):
     @model_validator(mode="after")
     def _pays(self) -> ModelCard:
         stated = getattr(self.video.sampling, "tokens_per_frame", None)
-        if stated not in (None, self.model.visual_tokens):
+        if self.model.tower.budget is None and stated not in (None, self.model.visual_tokens):
             raise ValueError(f"video.sampling.tokens_per_frame {stated}: the model has {self.model.visual_tokens}")
         if self.video.times and self.model.merge.temporal < 1:
             raise ValueError("video.times: frames merged in time have no times of their own (model.merge.temporal)")

@@ -61,13 +61,15 @@ class TransformersPair(nn.Module):
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors `[B, S]`."""
-        pooled_BD = self.tower(self.tower.preprocess(images)).pooled_BD
+        like = next(self.tower.parameters())
+        pooled_BD = self.tower(self.tower.preprocess(images).to(like.device, like.dtype)).pooled_BD
         return F.normalize(self.projection(pooled_BD), dim=-1)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors `[B, S]`."""
-        found = self.both.get_text_features(**self.tokenizer(list(texts), **self.reading))
+        read = self.tokenizer(list(texts), **self.reading).to(next(self.tower.parameters()).device)
+        found = self.both.get_text_features(**read)
         return F.normalize(getattr(found, "pooler_output", found), dim=-1)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -6,7 +6,7 @@ A converted folder holds `model.safetensors` under our names, and the part's tok
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -58,10 +58,20 @@ VERSION = 1
 """Raised when a converter's output changes, so that old conversions are made anew."""
 
 
-def pull(card: ModelCard, *, offline: bool = False, report: Callable[[str], None] | None = None) -> dict[str, Path]:
-    """Fetch and convert what `card` needs; part -> converted folder. The second time nothing is read but names."""
-    return {name: _converted(f"{card.name}/{name}", fetch(f"{card.name}/{name}", part, offline=offline, report=report))
-            for name, part in card.parts.items()}  # fmt: skip
+def pull(
+    card: ModelCard,
+    *,
+    only: Container[str] | None = None,
+    offline: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> dict[str, Path]:
+    """Fetch and convert what `card` needs, or `only` some of its parts; part -> converted folder. The second time
+    nothing is read but names."""
+    return {
+        name: _converted(f"{card.name}/{name}", fetch(f"{card.name}/{name}", part, offline=offline, report=report))
+        for name, part in card.parts.items()
+        if only is None or name in only
+    }
 
 
 def _converted(name: str, fetched: Fetched) -> Path:

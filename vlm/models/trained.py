@@ -8,22 +8,23 @@ comes with `NAME.scale`, one float a row.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlm.errors import BadInput
 from vlm.files import atomic_path
 
 
-def read_trained(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, int8 ones expanded to float32, others as stored."""
+def read_trained(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """The tensors of a file, of the names that are `wanted`, int8 ones expanded to float32, others as stored."""
     try:
-        stored = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  # no dict
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: not a safetensors file: {error}") from None
     state = {}

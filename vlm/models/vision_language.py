@@ -1,113 +1,127 @@
-"""The assembled vision-language model.
+"""The one vision-language model: tower, projector, arrangement, language model, and where there is one a shared space.
 
-B sequences, T tokens, S tokens attended to, I pictures, N patches, D tower width, M visual tokens a picture,
-W language width.
+A card's model and a published one are the same class; they differ in their parts. B sequences, T tokens, S tokens
+attended to, I pictures, N tiles of all pictures, P patches of a tile, M visual tokens, D width of the states at hand
+(the tower's, then the language model's), V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
-from vlm.alignment.dual_encoder import AlignmentConfig, DualHeads
-from vlm.config import Config
-from vlm.conversation.packing import IMAGE_SLOT
-from vlm.language.config import LanguageConfig
+from vlm.alignment.dual_encoder import DualHeads
+from vlm.conversation.inputs import Grid, Grids
+from vlm.errors import BadInput
+from vlm.language.attention.masks import padded
 from vlm.language.decoder import LanguageModel
-from vlm.projector import ProjectorConfig
-from vlm.vision.merging import MergeConfig, merge
-from vlm.vision.tower import TowerConfig, VisionTower
-
-
-class ModelConfig(Config):
-    tower: TowerConfig
-    projector: ProjectorConfig
-    language: LanguageConfig
-    alignment: AlignmentConfig
-    text_width: int
-    """Width of the states the text head reads."""
-    merge: MergeConfig = MergeConfig()
-    """What is left of the projector's tokens."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> ModelConfig:
-        self.projector.tokens(self.tower.grid)
-        if self.alignment.text == "language" and self.text_width != self.language.width:
-            raise ValueError(f"text_width {self.text_width} is not the language width {self.language.width}")
-        return self
-
-    @property
-    def visual_tokens(self) -> int:
-        """Visual tokens of one picture."""
-        return self.clip_tokens(1)
-
-    def clip_tokens(self, frames: int) -> int:
-        """Visual tokens of a clip of so many frames."""
-        return self.merge.tokens(self.projector.tokens(self.tower.grid), frames)
-
-    def lines(self, frames: int) -> tuple[int, int]:
-        """Visual tokens a line and lines of a clip in its prompt (a picture is one frame)."""
-        return self.merge.lines(self.projector.tokens(self.tower.grid), frames)
-
-    @model_serializer(mode="wrap")
-    def _without_an_idle_merge(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A vector's space is named by this JSON, and merging has no part in it."""
-        return {key: value for key, value in handler(self).items() if key != "merge" or not self.merge.idle}
+from vlm.models.arrangements import Arrangement
+from vlm.vision.native import Patches
+from vlm.vision.tower import TowerInput, VisionTower
 
 
 class VisionLanguageModel(nn.Module):
-    """One tower; a projector into the language model; two heads into the shared space."""
+    """Pictures come as tiles; their visual tokens stand among the words."""
 
-    def __init__(self, cfg: ModelConfig, tower: VisionTower, language: LanguageModel):
+    def __init__(
+        self,
+        tower: VisionTower | None,
+        projector: nn.Module,
+        arrangement: Arrangement,
+        language: LanguageModel,
+        alignment: DualHeads | None = None,
+        *,
+        image_token: int,
+        video_token: int | None = None,
+    ):
+        """Without a tower it is a language model alone. `image_token`, and `video_token` where a family tells clips
+        apart, stand at image slots; an id below zero is no word of the vocabulary, so that no text can be taken for a
+        picture."""
         super().__init__()
-        self.cfg = cfg
         self.tower = tower
+        self.projector = projector
+        self.arrangement = arrangement
         self.language = language
-        self.projector = cfg.projector.build(cfg.tower.width, cfg.language.width)
-        self.alignment: DualHeads = cfg.alignment.build(cfg.tower.width, cfg.text_width)
+        self.alignment = alignment
+        self.image_token, self.video_token = image_token, video_token
 
-    def visual(self, patches_IND: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        """Visual tokens `[V, W]` of pictures in reading order; `frames` says how many of them each clip has, by
-        default one. Where they are merged clips are projected one by one, so that none depends on its neighbours."""
-        if self.cfg.merge.idle:
-            return self.projector(patches_IND).flatten(0, 1)
-        clips = patches_IND.split([1] * len(patches_IND) if frames is None else list(frames))
-        return torch.cat([merge(self.projector(clip), self.cfg.merge).x_TD for clip in clips])
+    @property
+    def device(self) -> torch.device:
+        return self.language.embedding.weight.device
 
-    def embed(self, tokens_BT: Tensor, patches_IND: Tensor | None, frames: Sequence[int] | None = None) -> Tensor:
-        """Input embeddings `[B, T, W]`: words from the table, pictures in reading order at the image slots.
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.language.embedding.weight.dtype
 
-        Raises `ValueError` where the number of slots is not the number of visual tokens.
+    def look(self, pixels: Tensor, grid: Grid = (1, 1)) -> Tensor:
+        """Patch tokens `[N, P, D]` of one picture's tiles `[N, C, H, W]`, or of a picture in its own shape, whose
+        patches come as `[1, P, numbers]`; on the tower's device and in its type."""
+        if self.tower is None:
+            raise BadInput("pixels: expected none, since this model reads texts only")
+        like = next(self.tower.parameters())
+        pixels = pixels.to(like.device, like.dtype)
+        seen: TowerInput = pixels
+        if self.tower.cfg.budget is not None:
+            seen = Patches(pixels[:, : grid[0] * grid[1]], ((grid[1], grid[0]),))
+        return self.tower(seen).tokens_BND
+
+    def arranged(self, patches_NPD: Tensor, grid: Grid) -> Tensor:
+        """Visual tokens `[M, D]` of one picture from the patch tokens of its tiles."""
+        like = next(self.projector.parameters(), self.language.embedding.weight)
+        return self.arrangement(self.projector(patches_NPD.to(like.device, like.dtype)), grid)
+
+    def visual(self, pixels_NCHW: Tensor | None, grids: Grids | None) -> list[Tensor]:
+        """Visual tokens `[M, D]` of each picture, of those that are seen at all.
+
+        One picture at a time, so that what is seen of one does not depend on its neighbours in the batch. Raises
+        `BadInput` where the grids and the number of tiles disagree.
         """
-        slots_BT = tokens_BT == IMAGE_SLOT
-        x_BTW = self.language.embedding(tokens_BT.masked_fill(slots_BT, 0))
-        slots = int(slots_BT.sum())
-        pictures = 0 if patches_IND is None else len(patches_IND)
-        clips = [self.cfg.clip_tokens(number) for number in ([1] * pictures if frames is None else frames)]
-        if slots != sum(clips):
-            one = f"{pictures} pictures x {self.cfg.visual_tokens} visual tokens"
-            needed = one if frames is None or self.cfg.merge.temporal == 1 else " + ".join(map(str, clips))
-            raise ValueError(f"the prompt has {slots} image slots, expected {needed} = {sum(clips)}")
-        if patches_IND is None:
-            return x_BTW
-        return x_BTW.masked_scatter(slots_BT[..., None], self.visual(patches_IND, frames).to(x_BTW.dtype))
+        pairs = [(int(wide), int(high)) for wide, high in (() if grids is None else grids)]
+        counts = [self.arrangement.views(grid) for grid in pairs]
+        if not sum(counts):
+            return []
+        tiles = 0 if pixels_NCHW is None else len(pixels_NCHW)
+        if pixels_NCHW is None or tiles != sum(counts):
+            raise BadInput(f"pixels: expected {' + '.join(map(str, counts))} tiles for {len(pairs)} grids, got {tiles}")
+        pictures = zip(pairs, pixels_NCHW.split(counts), strict=True)
+        return [self.arranged(self.look(picture, grid), grid) for grid, picture in pictures if len(picture)]
+
+    def embed(self, tokens_BT: Tensor, seen: Sequence[Tensor] = ()) -> Tensor:
+        """Input embeddings `[B, T, D]`: words from the table, the visual tokens of `seen` at the image slots, in
+        reading order.
+
+        Raises `BadInput` where the number of slots is not the number of visual tokens.
+        """
+        slots_BT = self.slots(tokens_BT)
+        x_BTD = self.language.embedding(tokens_BT.masked_fill(slots_BT, 0))
+        slots, found = int(slots_BT.sum()), sum(map(len, seen))
+        if slots != found:
+            needed = " + ".join(str(len(tokens)) for tokens in seen) or "0"
+            raise BadInput(f"input_ids: expected {needed} image slots for {len(seen)} pictures, got {slots}")
+        if not slots:
+            return x_BTD
+        return x_BTD.masked_scatter(slots_BT[..., None], torch.cat(list(seen)).to(x_BTD.dtype))
+
+    def slots(self, tokens_BT: Tensor) -> Tensor:
+        """True `[B, T]` where visual tokens stand: of pictures, and of clips where the family tells them apart."""
+        at_image = tokens_BT == self.image_token
+        return at_image if self.video_token is None else at_image | (tokens_BT == self.video_token)
 
     def forward(
         self,
         tokens_BT: Tensor,
-        patches_IND: Tensor | None = None,
-        frames: Sequence[int] | None = None,
-        *,
-        positions_BT: Tensor | None = None,
-        mask_BTS: Tensor | None = None,
+        pixels_NCHW: Tensor | None = None,
+        grids: Grids | None = None,
+        real_BT: Tensor | None = None,
     ) -> Tensor:
-        """Logits `[B, T, V]`."""
-        x_BTW = self.embed(tokens_BT, patches_IND, frames)
-        return self.language.logits(self.language.hidden(x_BTW, positions_BT=positions_BT, mask_BTS=mask_BTS))
+        """Logits `[B, T, V]`; `real_BT` is false at padding, of which there is none by default."""
+        positions_BT = mask_BTS = None
+        if real_BT is not None and not bool(real_BT.all()):
+            positions_BT, mask_BTS = padded(real_BT.bool(), tokens_BT.shape[1])
+        x_BTD = self.embed(tokens_BT, self.visual(pixels_NCHW, grids))
+        return self.language.logits(self.language.hidden(x_BTD, positions_BT=positions_BT, mask_BTS=mask_BTS))
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:

@@ -34,6 +34,11 @@ class Recipe(Config):
     """A model card's name or path; of objective `text` the folder of a language model, or none where one starts at
     random."""
     objective: Objective
+    learns: tuple[str, ...] | None = None
+    """Patterns of module paths that learn (`projector`, `language.layers.*.attention`), of objectives `words` and
+    `instruct`; what no pattern matches is frozen. By default what the objective names."""
+    device: str | None = None
+    """`auto` (CUDA, then MPS, then CPU), or one by name."""
     start_from: str | None = None
     """A run's folder, or a checkpoint folder, whose trained weights this stage begins with."""
     data: str | None = None

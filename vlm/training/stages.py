@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm.conversation.template import Template
 from vlm.datasets import examples as data
 from vlm.datasets.examples import Example
+from vlm.devices import device_of
 from vlm.errors import BadInput
+from vlm.families.folder import load_parts
 from vlm.language import LanguageModel
 from vlm.language.lora import add_lora
 from vlm.language.mixture.moe import SwiGLU
 from vlm.media.images import load_image
-from vlm.models.assemble import Assembled, assemble
-from vlm.models.card import load_card
+from vlm.models.assembled import Assembled
+from vlm.models.space import add_space
 from vlm.models.trained import apply_trained, read_trained, weights_of
 from vlm.models.vision_language import VisionLanguageModel, cast_parameters
 from vlm.training.features import Features, cached_features
+from vlm.training.learning import listed, set_learning
 from vlm.training.objectives.config import InstructObjective, TextObjective, WordsObjective
 from vlm.training.objectives.contrastive.build import contrastive_task, fitted_card
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
@@ -31,9 +34,12 @@ from vlm.training.objectives.task import Say, Task
 from vlm.training.objectives.text import text_task
 from vlm.training.objectives.words import WordsTask
 from vlm.training.recipe import Recipe
+from vlm.training.seen import takes_features
 from vlm.weights.parts import cache_dir
 
 VALIDATION_PICTURES = 200
+INSTRUCT = ("projector", "*.routed.*", "*.router.*", "*.lora_*")
+"""What an instruct stage trains where its recipe does not say: of these what the model has."""
 
 
 @dataclass(frozen=True)
@@ -53,47 +59,49 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
             compile_small_parts(text.model)
         return Stage(text, {})
     assert recipe.model is not None
-    card = load_card(recipe.model)
-    if isinstance(objective, ContrastiveObjective):
-        card = fitted_card(card, objective)
-    assembled = assemble(card, trained=False, offline=offline, report=say)
+    fit = (lambda card: fitted_card(card, objective)) if isinstance(objective, ContrastiveObjective) else None
+    parts = load_parts(recipe.model, trained=False, fit=fit, offline=offline, report=say)
+    if isinstance(objective, ContrastiveObjective) and objective.space is not None:
+        add_space(parts, objective.space)
+    parts = parts.to(device_of(recipe.device), None)
     earlier: dict[str, Tensor] = {}
     if recipe.start_from is not None:
         weights = weights_of(Path(recipe.start_from))
         earlier = read_trained(weights)
-        apply_trained(assembled.named(), earlier, str(weights))
+        apply_trained(parts.named(), earlier, str(weights))
     folder = data.data_folder(recipe.data)
-    for tensor in assembled.named().values():
+    for tensor in parts.named().values():
         tensor.requires_grad_(False)
     task: Task
     if isinstance(objective, ContrastiveObjective):
-        task = _contrastive(recipe, objective, assembled, folder, say)
+        task = _contrastive(recipe, objective, parts, folder, say)
     elif isinstance(objective, WordsObjective):
-        task = _words(recipe, objective, assembled, folder, say)
+        task = _words(recipe, objective, parts, folder, say)
     else:
-        task = _instruct(recipe, objective, assembled, folder, say)
+        task = _instruct(recipe, objective, parts, folder, say)
+    everything = sum(p.numel() for p in parts.named().values() if isinstance(p, torch.nn.Parameter))
     trained = sum(p.numel() for p in task.trainable().values())
-    everything = sum(p.numel() for p in assembled.named().values() if isinstance(p, torch.nn.Parameter))
-    say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters: {_summary(task)}")
+    say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters")
     return Stage(task, earlier)
 
 
 def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, say: Say) -> Features:
     """Features of `pictures` (and their mirror images), cached; the tower runs in bfloat16."""
-    tower = model.cfg.tower.build().eval()
-    tower.load_state_dict(model.tower.state_dict())
+    assert model.tower is not None
+    tower = deepcopy(model.tower).eval()
     cast_parameters(tower, torch.bfloat16)
+    device = next(tower.parameters()).device
 
     @torch.inference_mode()
     def encode(images: list[Image.Image]) -> tuple[Tensor, Tensor]:
-        output = tower(tower.preprocess(images).bfloat16())
-        return output.tokens_BND, output.pooled_BD
+        output = tower(tower.preprocess(images).to(device, torch.bfloat16))
+        return output.tokens_BND.cpu(), output.pooled_BD.cpu()
 
     def report(done: int, total: int) -> None:
         if done % 1024 < 256 or done == total:
             say(f"visual features: {done} of {total}")
 
-    key = f"{model.cfg.tower.model_dump_json()}/bfloat16"
+    key = f"{model.tower.cfg.model_dump_json()}/bfloat16"
     unique = sorted(set(pictures))
     views = [
         cached_features(
@@ -107,6 +115,8 @@ def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror
 
 
 def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+    if parts.model.alignment is None:
+        raise BadInput(f"{recipe.output}: model {parts.name} has no shared space; give objective.space to begin one")
     card = data.load_card(objective.dataset)
     train, validation = card.read(folder, "train"), card.read(folder, "val")
 
@@ -119,16 +129,21 @@ def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembl
 def _words(recipe: Recipe, objective: WordsObjective, parts: Assembled, folder: Path, say: Say) -> Task:
     card = data.load_card(objective.dataset)
     train, validation = card.read(folder, "train"), card.read(folder, "val")
-    parts.model.projector.requires_grad_(True)
-    features = _features_of(parts.model, train, validation, recipe.mirror, say)
+    _learn(parts, recipe.learns or ("projector",), (), say)
+    if not takes_features(parts):
+        raise BadInput(f"{recipe.output}: objective words needs a frozen tower whose pictures are seen as a whole")
+    features = visual_features(parts.model, [p for e in train for p in e.pictures], recipe.mirror, say)
+    features.merge(visual_features(parts.model, [p for e in validation for p in e.pictures], False, say))
     return WordsTask(parts.model, parts.tokenizer, train, validation, features, recipe)
 
 
 def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, say: Say) -> Task:
     model = parts.model
+    if objective.lora is not None:
+        add_lora(model.language, objective.lora.rank, objective.lora.alpha, objective.lora.targets)
+    _learn(parts, recipe.learns or INSTRUCT, () if recipe.learns else INSTRUCT, say)
     sources: list[Source] = []
     validation: list[Example] = []
-    features: Features | None = None
     for source in objective.sources:
         card = data.load_card(source.dataset)
         rows = card.read(folder, source.split)
@@ -136,27 +151,41 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
         if not rows:
             raise BadInput(f"{recipe.output}: dataset {source.dataset} has nothing to use as {source.use}")
         sources.append(Source(rows, source.use, source.share, source.branches))
-        pictures = [p for e in rows for p in e.pictures]
-        read = visual_features(model, pictures, recipe.mirror and "caption" in source.use, say)
         if "val" in card.splits and not validation and source.use == "captions":
-            held_out = card.read(folder, "val")
-            validation = held_out[:VALIDATION_PICTURES]
-            read.merge(visual_features(model, [p for e in held_out for p in e.pictures], False, say))
-        features = read if features is None else features.merge(read)
-    if features is None or not validation:
-        raise BadInput(f"{recipe.output}: an instruct stage needs a source of captions whose data set has a val split")
-    if objective.lora is not None:
-        add_lora(model.language, objective.lora.rank, objective.lora.alpha, objective.lora.targets)
-    for name, parameter in model.named_parameters():
-        new = ".routed." in name or ".router." in name or ".lora_" in name
-        parameter.requires_grad_(new or name.startswith("projector."))
+            validation = [e for e in card.read(folder, "val") if e.captions][:VALIDATION_PICTURES]
+    if not validation:
+        say("no source of captions has a val split: the stage goes without validation")
+    features = _features(recipe, parts, sources, validation, say) if takes_features(parts) else None
     if recipe.precision == "bfloat16":
         cast_parameters(model.language, torch.bfloat16)
         cast_parameters(model.projector, torch.bfloat16)
+        cast_parameters(model.arrangement, torch.bfloat16)
     if recipe.compile:
         compile_small_parts(model.language)
     model.train()
-    return InstructTask(model, Template(parts.tokenizer), sources, validation, features, objective, recipe)
+    return InstructTask(parts, sources, validation, features, objective, recipe)
+
+
+def _features(
+    recipe: Recipe, parts: Assembled, sources: Sequence[Source], validation: Sequence[Example], say: Say
+) -> Features | None:
+    """Patches of all pictures; none where a source has only clips of its own files."""
+    found: list[Features] = []
+    for source in sources:
+        if pictures := [p for e in source.examples for p in e.pictures]:
+            mirror = recipe.mirror and "caption" in source.use
+            found.append(visual_features(parts.model, pictures, mirror, say))
+    if held_out := [p for e in validation for p in e.pictures]:
+        found.append(visual_features(parts.model, held_out, False, say))
+    for more in found[1:]:
+        found[0].merge(more)
+    return found[0] if found else None
+
+
+def _learn(parts: Assembled, patterns: Sequence[str], optional: Sequence[str], say: Say) -> None:
+    named = dict(parts.model.named_parameters())
+    for line in listed(set_learning(named, patterns, optional), sum(p.numel() for p in named.values())):
+        say(line)
 
 
 def compile_small_parts(model: LanguageModel) -> None:
@@ -164,20 +193,3 @@ def compile_small_parts(model: LanguageModel) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.RMSNorm | SwiGLU):
             module.compile(dynamic=True)
-
-
-def _features_of(
-    model: VisionLanguageModel, train: list[Example], validation: list[Example], mirror: bool, say: Say
-) -> Features:
-    features = visual_features(model, [p for e in train for p in e.pictures], mirror, say)
-    features.merge(visual_features(model, [p for e in validation for p in e.pictures], False, say))
-    return features
-
-
-def _summary(task: Task) -> str:
-    """Parameter counts by the first two parts of their names."""
-    counts: dict[str, int] = {}
-    for name, parameter in task.trainable().items():
-        kind = next((k for k in ("routed", "router", "lora") if k in name), name.split(".")[0])
-        counts[kind] = counts.get(kind, 0) + parameter.numel()
-    return ", ".join(f"{kind} {count / 1e6:.2f} M" for kind, count in counts.items())

@@ -45,8 +45,12 @@ class Patches:
             pad_sequence([p.view(-1, 2) for p in places], batch_first=True), (0, 0, 0, short)
         )
 
-    def to(self, dtype: torch.dtype) -> Patches:
-        return replace(self, patches_BNP=self.patches_BNP.to(dtype))
+    def to(self, *to: torch.device | torch.dtype) -> Patches:
+        """On a device, in a type, or both."""
+        patches_BNP = self.patches_BNP
+        for what in to:
+            patches_BNP = patches_BNP.to(what)
+        return replace(self, patches_BNP=patches_BNP)
 
     def bfloat16(self) -> Patches:
         return self.to(torch.bfloat16)

@@ -5,13 +5,19 @@ B images, C channels, N patches, D width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 from pydantic import PositiveInt, model_validator
-from timm.layers import GELUTanh
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm.config import Config
 from vlm.errors import BadInput
+from vlm.vision.tower import TowerInput, TowerOutput, VisionTower
+from vlm.vision.transforms import SQUASH, Framing, Interpolation
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 class SigLIPConfig(Config):
@@ -25,6 +31,13 @@ class SigLIPConfig(Config):
     mlp_width: PositiveInt
     final_norm: bool = True
     """Whether the last layer's states are normalised; LLaVA's language models see them as they are."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    interpolation: Interpolation = "bicubic"
+    framing: Framing = SQUASH
+    """How a picture becomes a square where it is seen as a whole, for vectors."""
+    budget: Literal[None] = None
+    """Its pictures are squares."""
 
     @model_validator(mode="after")
     def _fits(self) -> SigLIPConfig:
@@ -39,34 +52,52 @@ class SigLIPConfig(Config):
         """Patches along one side; rows and columns of pixels that fill no patch are not looked at."""
         return self.image_size // self.patch
 
-    def build(self) -> SigLIPTower:
-        return SigLIPTower(self)
+    def build(self, place_N: Tensor | None = None) -> SigLIPTower:
+        return SigLIPTower(self, place_N)
 
 
-class SigLIPTower(nn.Module):
-    def __init__(self, cfg: SigLIPConfig):
-        super().__init__()
-        self.cfg = cfg
-        self.vit = VisionTransformer(
-            img_size=cfg.image_size,
-            patch_size=cfg.patch,
-            embed_dim=cfg.width,
-            depth=cfg.layers,
-            num_heads=cfg.heads,
-            mlp_ratio=(cfg.mlp_width + 0.5) / cfg.width,  # timm rounds width * ratio down
-            act_layer=GELUTanh,
-            class_token=False,
-            global_pool="",
-            final_norm=cfg.final_norm,
-            num_classes=0,
-        )
+class SigLIPTower(VisionTower):
+    def __init__(self, cfg: SigLIPConfig, place_N: Tensor | None = None):
+        """`place_N` says which learned position each patch gets, by default its own."""
+        torch.nn.Module.__init__(self)
+        self.cfg: Any = cfg
+        self.vit = _vit(cfg, place_N)
 
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` after the last norm, where there is one, row by row.
+    def forward(self, pixels: TowerInput) -> TowerOutput:
+        """Patch tokens after the last norm, where there is one, row by row; pooled is their mean.
 
         Raises `BadInput` for pictures of another size.
         """
         size = self.cfg.image_size
-        if tuple(pixels_BCHW.shape[1:]) != (3, size, size):
-            raise BadInput(f"pixels: expected [tiles, 3, {size}, {size}], got {list(pixels_BCHW.shape)}")
-        return self.vit.forward_features(pixels_BCHW)
+        if not isinstance(pixels, Tensor) or tuple(pixels.shape[1:]) != (3, size, size):
+            got = list(pixels.shape) if isinstance(pixels, Tensor) else "patches"
+            raise BadInput(f"pixels: expected [tiles, 3, {size}, {size}], got {got}")
+        tokens_BND = self.vit.forward_features(pixels)
+        return TowerOutput(tokens_BND, tokens_BND.mean(dim=1))
+
+
+def _vit(cfg: SigLIPConfig, place_N: Tensor | None) -> VisionTransformer:
+    from timm.layers import GELUTanh
+    from timm.models.vision_transformer import VisionTransformer
+
+    class PlacedTransformer(VisionTransformer):
+        """Idefics3 looks positions up by a patch's place as a share of the side, which may be a neighbour's."""
+
+        def _pos_embed(self, x: Tensor) -> Tensor:
+            assert self.pos_embed is not None
+            places_N = None if place_N is None else place_N.to(self.pos_embed.device)
+            return self.pos_drop(x + (self.pos_embed if places_N is None else self.pos_embed[:, places_N]))
+
+    return PlacedTransformer(
+        img_size=cfg.image_size,
+        patch_size=cfg.patch,
+        embed_dim=cfg.width,
+        depth=cfg.layers,
+        num_heads=cfg.heads,
+        mlp_ratio=(cfg.mlp_width + 0.5) / cfg.width,  # timm rounds width * ratio down
+        act_layer=GELUTanh,
+        class_token=False,
+        global_pool="",
+        final_norm=cfg.final_norm,
+        num_classes=0,
+    )

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.families.rows import joined, lines
-from vlm.models.tiled import Arrangement, Grid
+from vlm.conversation.inputs import Grid
+from vlm.models.arrangements import Arrangement, joined, lines
 
 
 class NewlineArrangement(Arrangement):

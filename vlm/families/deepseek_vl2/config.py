@@ -13,7 +13,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from vlm import config
 from vlm.errors import BadInput
-from vlm.families.published import Theirs
+from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.projector import DownsampleConfig, MLPConfig
 from vlm.vision.detail import TilingConfig
@@ -21,7 +21,7 @@ from vlm.vision.siglip import SigLIPConfig
 from vlm.vision.tiling import Size
 
 
-class VisionFields(Theirs):
+class VisionFields(PublishedConfig):
     image_size: PositiveInt = 384
     patch_size: PositiveInt = 16
     width: PositiveInt = 1024
@@ -48,7 +48,7 @@ class VisionFields(Theirs):
         )
 
 
-class ProjectorFields(Theirs):
+class ProjectorFields(PublishedConfig):
     projector_type: Literal["downsample_mlp_gelu", "mlp_gelu", "linear"] = "downsample_mlp_gelu"
     input_dim: PositiveInt = 1152
     n_embed: PositiveInt = 2048
@@ -63,7 +63,7 @@ class ProjectorFields(Theirs):
         return MLPConfig(depth=self.depth if self.projector_type == "mlp_gelu" else 1)
 
 
-class ModelFields(Theirs):
+class ModelFields(PublishedConfig):
     """`config.json`."""
 
     vision_config: VisionFields = VisionFields()
@@ -74,7 +74,7 @@ class ModelFields(Theirs):
     candidate_resolutions: tuple[Size, ...] = ((384, 384),)
 
 
-class ProcessorFields(Theirs):
+class ProcessorFields(PublishedConfig):
     """`processor_config.json`."""
 
     candidate_resolutions: tuple[Size, ...]

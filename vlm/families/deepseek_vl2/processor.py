@@ -6,21 +6,19 @@ T tokens, I pictures, N tiles of all pictures, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from vlm.conversation.budget import PictureTokens
+from vlm.conversation.inputs import Grid
+from vlm.conversation.messages import Message, question
 from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
 from vlm.families.deepseek_vl2.config import ProcessorFields
-from vlm.media.images import ImageSource, load_image
-from vlm.media.video.sampling import Clip
-from vlm.models.tiled import Grid, Inputs
+from vlm.media.open import Media
+from vlm.models.processor import Layout, Processor
 from vlm.vision.detail import View, chosen
 from vlm.vision.tiling import Size, best_resolution, fitted, fitted_size, tiles, within
 
@@ -28,42 +26,68 @@ MOST_TILED = 2
 """With more pictures in a conversation each is one tile."""
 
 
-class Processor:
-    """Ids and pixels are those of the authors' processor at inference (tested); control tokens in a text are read."""
+class DeepSeekProcessor(Processor):
+    """Ids and pixels are those of the authors' processor at inference (tested); control tokens in a text are read.
+
+    The frames of a clip are pictures one after another; their times are not said.
+    """
 
     def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer, *, bos: int, eos: int):
         self.fields, self.tokenizer = fields, tokenizer
-        self.bos, self.eos = bos, eos
+        self.bos, self.eos, self.ends = bos, eos, frozenset({eos})
         self.tiling = fields.tiling
+        self.most_tiles: int | None = None
+        """Bounds the local tiles of a picture."""
         self.image_token = tokenizer.control(fields.image_token)
-        self.pad = tokenizer.control(fields.pad_token)
+        self.pad_token = tokenizer.control(fields.pad_token)
 
-    def __call__(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        images: Sequence[ImageSource] | None = None,
-        *,
-        most_tiles: int | None = None,
-    ) -> Inputs:
-        """`input_ids [1, T]`, `pixels [N, 3, H, W]`, `grids [I, 2]`; the last two are `None` without pictures.
+    @property
+    def marks(self) -> Mapping[str, str]:  # type: ignore[override]
+        return {self.fields.image_token: "image"}
 
-        A message has a `role` (`user` or `<|User|>`, `assistant` or `<|Assistant|>`, and `system` as the first) and a
-        text as `content`, with `<image>` where a picture of `images` stands. `most_tiles` bounds the local tiles of a
-        picture. Raises `BadInput` where the pictures and their places differ in number.
-        """
-        pictures = [load_image(image) for image in images or ()]
-        grids = self.grids(pictures, most_tiles)
-        ids = self._ids(messages, [self.visual_tokens(grid) for grid in grids])
-        if not pictures:
-            return Inputs(torch.tensor([ids]), None, None)
-        views = [self._views(picture, grid) for picture, grid in zip(pictures, grids, strict=True)]
-        return Inputs(torch.tensor([ids]), self._pixels([*chain(*views)]), torch.tensor(grids))
+    def asked(self, text: str, item: Media) -> list[Message]:
+        return question(f"\n{text}", item.is_clip)
 
-    def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
-        """A question about a picture, or about the frames of a clip in order (their times are not said)."""
-        frames = seen.frames if isinstance(seen, Clip) else [seen]
-        content = self.fields.image_token * len(frames) + "\n" + text
-        return self([{"role": "user", "content": content}], frames)
+    def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
+        grids = iter(self.grids([frame for item in media for frame in item.frames], self.most_tiles))
+        return [Layout(tuple(next(grids) for _ in item.frames)) for item in media]
+
+    def ids(self, messages: Sequence[Message], media: Sequence[Media], layouts: Sequence[Layout]) -> list[int]:
+        shown = iter(layouts)
+        ids = [self.bos]
+        for number, (role, parts) in enumerate(messages):
+            where = f"message {number + 1}"
+            if role != "user" and any(part.kind != "text" for part in parts):
+                raise BadInput(f"{where}: expected pictures in messages of the user only, got one in a {role} message")
+            if role == "system" and number:
+                raise BadInput(f"{where}: expected role user or assistant (or system first), got {role!r}")
+            pieces, slots = [""], []
+            for part in parts:
+                if part.kind == "text":
+                    pieces[-1] += part.text
+                else:
+                    slots += [self.visual_tokens(grid) for grid in next(shown).grids]
+                    pieces += [""] * (len(slots) + 1 - len(pieces))
+            pieces[0] = pieces[0].lstrip()
+            pieces[-1] = pieces[-1].rstrip()
+            if role == "user":
+                pieces[0] = f"<|User|>: {pieces[0]}"
+                pieces[-1] += "\n\n<|Assistant|>:"
+            ids += self.tokenizer.encode(pieces[0])
+            for tokens, piece in zip(slots, pieces[1:], strict=True):
+                ids += [self.image_token] * tokens + self.tokenizer.encode(piece)
+            if role == "assistant":
+                ids.append(self.eos)
+        return ids[:-1] if ids[-1] == self.eos else ids
+
+    def reply(self, text: str) -> list[int]:
+        return [*self.tokenizer.encode(text.strip()), self.eos]
+
+    def pixels(self, item: Media, layout: Layout) -> Tensor:
+        views = [
+            view for frame, grid in zip(item.frames, layout.grids, strict=True) for view in self._views(frame, grid)
+        ]
+        return self._pixels(views)
 
     def grid(self, size: Size, pictures: int = 1, most_tiles: int | None = None) -> Grid:
         """Tiles wide and high of a picture of this (width, height) among so many pictures, by its size."""
@@ -85,12 +109,8 @@ class Processor:
         ]
         return [grids[place] for place in chosen(pictures, views, self.tiling)]
 
-    def visual_tokens(self, grid: Grid) -> int:
-        """Image slots of a picture with this grid: known before the model runs."""
-        return self.picture_tokens(grid).tokens
-
     def picture_tokens(self, grid: Grid) -> PictureTokens:
-        """The same with what it is made of: a newline a row of both views, a separator between them."""
+        """A newline a row of both views, a separator between them."""
         wide, high = grid
         side = self.fields.side
         separators = side + 1 + high * side
@@ -107,34 +127,6 @@ class Processor:
         except ValueError as error:
             raise BadInput(f"most_tiles: {error}") from None
 
-    def _ids(self, messages: Sequence[Mapping[str, Any]], visual_tokens: Sequence[int]) -> list[int]:
-        slots = [[self.image_token] * tokens for tokens in visual_tokens]
-        ids = [self.bos]
-        used = 0
-        for number, message in enumerate(messages):
-            where = f"message {number + 1}"
-            role, content = message.get("role"), message.get("content")
-            if not isinstance(content, str):
-                raise BadInput(f"{where}: expected a text as content, got {type(content).__name__}")
-            pieces = content.strip().split(self.fields.image_token)
-            if role in ("user", "<|User|>"):
-                pieces[0] = f"<|User|>: {pieces[0]}"
-                pieces[-1] += "\n\n<|Assistant|>:"
-            elif len(pieces) > 1:
-                raise BadInput(f"{where}: expected pictures in messages of the user only, got one in a {role} message")
-            elif role not in ("assistant", "<|Assistant|>") and (role != "system" or number):
-                raise BadInput(f"{where}: expected role user or assistant (or system first), got {role!r}")
-            ids += self.tokenizer.encode(pieces[0])
-            for piece in pieces[1:]:
-                ids += slots[used] if used < len(slots) else []
-                ids += self.tokenizer.encode(piece)
-                used += 1
-            if role in ("assistant", "<|Assistant|>"):
-                ids.append(self.eos)
-        if used != len(slots):
-            raise BadInput(f"messages: expected {len(slots)} {self.fields.image_token} for as many images, got {used}")
-        return ids[:-1] if ids[-1] == self.eos else ids
-
     def _views(self, picture: Image.Image, grid: Grid) -> list[Image.Image]:
         """The global view and the tiles, both made of the original."""
         tile, (red, green, blue) = self.fields.tile, self.fields.image_mean
@@ -143,6 +135,8 @@ class Processor:
         return [fitted(picture, (tile, tile), color), *tiles(large, tile)]
 
     def _pixels(self, views: list[Image.Image]) -> Tensor:
+        from torchvision.transforms.functional import pil_to_tensor
+
         pixels_NCHW = torch.stack([pil_to_tensor(view) for view in views]).float().div_(255)
         if not self.fields.normalize:
             return pixels_NCHW

@@ -13,7 +13,7 @@ from vlm.errors import BadInput
 from vlm.families import siglip
 from vlm.families.llava_onevision.layout import Layout
 from vlm.families.pixels import PixelFields, read_processor
-from vlm.families.published import Theirs
+from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.vision.siglip import SigLIPConfig
 
@@ -39,7 +39,7 @@ SO400M = VisionFields(
 )
 
 
-class ModelFields(Theirs):
+class ModelFields(PublishedConfig):
     """`config.json`."""
 
     vision_config: VisionFields = SO400M
@@ -81,7 +81,7 @@ class ModelFields(Theirs):
         )
 
 
-class Square(Theirs):
+class Square(PublishedConfig):
     height: PositiveInt
     width: PositiveInt
 
@@ -96,7 +96,7 @@ class PictureFields(PixelFields):
     image_grid_pinpoints: Candidates | None = None
 
 
-class ProcessorFields(Theirs):
+class ProcessorFields(PublishedConfig):
     image_processor: PictureFields
     video_processor: PictureFields
     num_image_tokens: int | None = None

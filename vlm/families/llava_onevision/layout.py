@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.conversation.budget import PictureTokens
+from vlm.conversation.inputs import Grid
 from vlm.errors import BadInput
-from vlm.families.rows import joined, lines
-from vlm.models.tiled import Arrangement, Grid
+from vlm.models.arrangements import Arrangement, joined, lines
 from vlm.vision.tiling import Size, best_resolution
 
 WHOLE: Grid = (0, 0)

@@ -6,113 +6,111 @@ T tokens, I pictures and clips, N tiles and frames of all of them, C channels, H
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vlm.conversation.budget import PictureTokens
-from vlm.conversation.messages import IMAGE, VIDEO, parts_of, render, role_of
+from vlm.conversation.chat_template import render
+from vlm.conversation.inputs import Grid
+from vlm.conversation.messages import IMAGE, MARKS, VIDEO, Message
 from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
 from vlm.families.llava_onevision import pictures
 from vlm.families.llava_onevision.config import ProcessorFields
-from vlm.families.llava_onevision.layout import WHOLE, Layout
+from vlm.families.llava_onevision.layout import WHOLE
+from vlm.families.llava_onevision.layout import Layout as TokenLayout
 from vlm.families.pixels import normalised
-from vlm.media.images import ImageSource, load_image
-from vlm.media.video.sampling import Clip
-from vlm.models.tiled import Grid, Inputs
-
-MARKS = {IMAGE: "image", VIDEO: "video"}
+from vlm.media.open import Media
+from vlm.models.processor import Laid, Layout, Processor
 
 
-class Processor:
-    """Ids and pixels are those of transformers' processor (tested); control tokens in a text are read."""
+class LlavaProcessor(Processor):
+    """Ids and pixels are those of transformers' processor (tested); control tokens in a text are read.
 
-    def __init__(self, fields: ProcessorFields, layout: Layout, template: str, tokenizer: TextTokenizer):
+    The model is shown a message's pictures first, then its clips, then its text. The only picture of a conversation is
+    seen in tiles and its grid is its (width, height); several are seen as a whole each, (0, 0); the grid of a clip of n
+    frames is (n, 0).
+    """
+
+    marks = MARKS
+
+    def __init__(
+        self,
+        fields: ProcessorFields,
+        layout: TokenLayout,
+        template: str,
+        tokenizer: TextTokenizer,
+        pad_token: int,
+        ends: frozenset[int],
+    ):
         self.fields, self.layout, self.template, self.tokenizer = fields, layout, template, tokenizer
         self.image_token, self.video_token = tokenizer.control(IMAGE), tokenizer.control(VIDEO)
+        self.pad_token, self.ends = pad_token, ends
 
-    def __call__(
-        self, messages: Sequence[Mapping[str, Any]], images: Sequence[ImageSource | Clip] | None = None
-    ) -> Inputs:
-        """`input_ids [1, T]`, `pixels [N, 3, H, W]`, `grids [I, 2]`; the last two are `None` without pictures.
+    def lay_out(self, messages: Sequence[Message], media: Sequence[Media]) -> Laid:
+        """With pictures and clips in the order in which the template shows them."""
+        laid = super().lay_out(messages, media)
+        rows = list(zip(laid.media, laid.layouts, strict=True))
+        coming = {
+            self.image_token: iter([row for row in rows if not row[0].is_clip]),
+            self.video_token: iter([row for row in rows if row[0].is_clip]),
+        }
+        shown: list[tuple[Media, Layout]] = []
+        left = 0
+        for token in laid.ids:
+            if token in coming and not left:
+                shown.append(next(coming[token]))
+                left = self.visual_tokens(shown[-1][1].grids[0])
+            left -= token in coming
+        return Laid(laid.ids, tuple(item for item, _ in shown), tuple(layout for _, layout in shown))
 
-        A message has a `role` (`user`, `assistant`, `system`) and as `content` a text with `<image>` and `<video>`
-        where pictures and clips stand, or a list of parts: `{"type": "text", "text": ...}`, `{"type": "image"}`,
-        `{"type": "video"}`. `images` are the pictures and clips in that order; the model is shown a message's pictures
-        first, then its clips, then its text. The only picture of a conversation is seen in tiles and its grid is its
-        (width, height); several are seen as a whole each, (0, 0); the grid of a clip of n frames is (n, 0). Raises
-        `BadInput` where pictures and clips do not fit their places.
-        """
-        said: list[dict[str, Any]] = []
-        kinds: list[str] = []
-        for number, message in enumerate(messages):
-            where = f"message {number + 1}"
-            role, parts = role_of(message, where), parts_of(message, where, MARKS)
-            kinds += [part.kind for part in parts if part.kind != "text"]
-            if parts or role != "assistant" or number + 1 < len(messages):  # else its reply is only begun
-                content = [{"type": kind} | ({"text": text} if kind == "text" else {}) for kind, text in parts]
-                said.append({"role": role, "content": content})
-        seen = self._seen(kinds, images or ())
-        pieces = re.split(f"({IMAGE}|{VIDEO})", render(self.template, said))
-        for mark, kind in MARKS.items():
-            if pieces.count(mark) != len(seen[kind]):
-                got = f"{len(seen[kind])} places in the messages, but the chat template makes {pieces.count(mark)}"
-                raise BadInput(f"messages: expected as many {mark} as parts of type {kind}, got {got}")
-        shown: list[tuple[Tensor, Grid]] = []
-        for place, piece in enumerate(pieces):
-            if piece in MARKS:
-                shown.append(seen[MARKS[piece]].pop(0))
-                pieces[place] = piece * self.layout.tokens(shown[-1][1])
-        ids = torch.tensor([self.tokenizer.encode("".join(pieces))])
-        if not shown:
-            return Inputs(ids, None, None)
-        pixels, grids = zip(*shown, strict=True)
-        return Inputs(ids, torch.cat(pixels), torch.tensor(grids))
-
-    def question(self, text: str, seen: Image.Image | Clip) -> Inputs:
-        """A question about a picture or a clip."""
-        kind = "video" if isinstance(seen, Clip) else "image"
-        return self([{"role": "user", "content": [{"type": kind}, {"type": "text", "text": text}]}], [seen])
-
-    def visual_tokens(self, grid: Grid) -> int:
-        """Image slots of a picture or clip with this grid: known before the model runs."""
-        return self.layout.tokens(grid)
-
-    def picture_tokens(self, grid: Grid) -> PictureTokens:
-        """The same with what it is made of."""
-        return self.layout.counted(grid)
-
-    def decode(self, ids: list[int]) -> str:
-        """Without control tokens."""
-        return self.tokenizer.decode(ids)
-
-    def _seen(self, kinds: Sequence[str], images: Sequence[ImageSource | Clip]) -> dict[str, list[tuple[Tensor, Grid]]]:
-        """Pixels and grid of each picture (`image`) and clip (`video`)."""
-        if len(kinds) != len(images):
-            raise BadInput(f"messages: expected places for {len(images)} pictures and clips, got {len(kinds)}")
-        seen: dict[str, list[tuple[Tensor, Grid]]] = {"image": [], "video": []}
-        for number, (kind, image) in enumerate(zip(kinds, images, strict=True)):
-            got = "video" if isinstance(image, Clip) else "image"
+    def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
+        kinds = [part.kind for message in messages for part in message.parts if part.kind != "text"]
+        for number, (kind, item) in enumerate(zip(kinds, media, strict=True)):
+            got = "video" if item.is_clip else "image"
             if got != kind:
                 raise BadInput(
                     f"images: expected what a part of type {kind} shows at place {number + 1}, got one of {got}"
                 )
-            seen[kind].append(self._clip(image) if isinstance(image, Clip) else self._picture(image, kinds.count(kind)))
-        return seen
+        alone = kinds.count("image") == 1
+        return [
+            Layout(((len(item.frames), 0) if item.is_clip else item.frames[0].size if alone else WHOLE,))
+            for item in media
+        ]
 
-    def _picture(self, source: ImageSource, pictures_in_all: int) -> tuple[Tensor, Grid]:
-        image, fields = load_image(source), self.fields.image_processor
-        if pictures_in_all > 1:
-            return normalised(pictures.whole(image, fields, self.layout), fields), WHOLE
-        return normalised(pictures.split(image, fields, self.layout), fields), image.size
+    def ids(self, messages: Sequence[Message], media: Sequence[Media], layouts: Sequence[Layout]) -> list[int]:
+        said: list[dict[str, Any]] = []
+        for number, (role, parts) in enumerate(messages):
+            if parts or role != "assistant" or number + 1 < len(messages):  # else its reply is only begun
+                content = [{"type": kind} | ({"text": text} if kind == "text" else {}) for kind, text in parts]
+                said.append({"role": role, "content": content})
+        slots: dict[str, list[int]] = {IMAGE: [], VIDEO: []}
+        for item, layout in zip(media, layouts, strict=True):
+            slots[VIDEO if item.is_clip else IMAGE].append(self.visual_tokens(layout.grids[0]))
+        pieces = re.split(f"({IMAGE}|{VIDEO})", render(self.template, said))
+        for mark, kind in MARKS.items():
+            if pieces.count(mark) != len(slots[mark]):
+                got = f"{len(slots[mark])} places in the messages, but the chat template makes {pieces.count(mark)}"
+                raise BadInput(f"messages: expected as many {mark} as parts of type {kind}, got {got}")
+        for place, piece in enumerate(pieces):
+            if piece in MARKS:
+                pieces[place] = piece * slots[piece].pop(0)
+        return self.tokenizer.encode("".join(pieces))
 
-    def _clip(self, clip: Clip) -> tuple[Tensor, Grid]:
-        if not clip.frames:
-            raise BadInput(f"{clip.source}: expected a clip of at least one frame, got none")
-        fields = self.fields.video_processor
-        frames = [pictures.frame(frame.convert("RGB"), fields, self.layout) for frame in clip.frames]
-        return normalised(torch.cat(frames), fields), (len(frames), 0)
+    def reply(self, text: str) -> list[int]:
+        return [*self.tokenizer.encode(text.strip()), self.tokenizer.control("<|im_end|>")]
+
+    def pixels(self, item: Media, layout: Layout) -> Tensor:
+        if item.is_clip:
+            clips = self.fields.video_processor
+            seen = [pictures.frame(frame.convert("RGB"), clips, self.layout) for frame in item.frames]
+            return normalised(torch.cat(seen), clips)
+        fields, image = self.fields.image_processor, item.frames[0]
+        made = pictures.whole if layout.grids[0] == WHOLE else pictures.split
+        return normalised(made(image, fields, self.layout), fields)
+
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
+        return self.layout.counted(grid)

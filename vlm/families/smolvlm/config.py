@@ -11,7 +11,7 @@ from vlm import config
 from vlm.errors import BadInput
 from vlm.families import siglip
 from vlm.families.pixels import PixelFields, read_processor
-from vlm.families.published import Theirs
+from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.projector import PixelShuffleLinearConfig
 from vlm.vision.detail import TilingConfig
@@ -23,7 +23,7 @@ class VisionFields(siglip.VisionFields):
     patch_size: PositiveInt = 32
 
 
-class ModelFields(Theirs):
+class ModelFields(PublishedConfig):
     """`config.json`."""
 
     vision_config: VisionFields = VisionFields()
@@ -36,7 +36,7 @@ class ModelFields(Theirs):
         return PixelShuffleLinearConfig(factor=self.scale_factor)
 
 
-class Edge(Theirs):
+class Edge(PublishedConfig):
     longest_edge: PositiveInt
 
 
@@ -49,7 +49,7 @@ class PictureFields(PixelFields):
     max_image_size: Edge = Edge(longest_edge=364)
 
 
-class ProcessorFields(Theirs):
+class ProcessorFields(PublishedConfig):
     images: PictureFields
     clips: PictureFields
     image_seq_len: PositiveInt = 169

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from vlm.conversation.inputs import Grid
 from vlm.families.pixels import cut, resized
 from vlm.families.smolvlm.config import PictureFields
-from vlm.models.tiled import Grid
 from vlm.vision.tiling import Size
 
 LARGEST = 4096

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
-from vlm.conversation.messages import IMAGE, parts_of, role_of
-from vlm.errors import BadInput
-from vlm.models.tiled import Grid
+from vlm.conversation.inputs import Grid
+from vlm.conversation.messages import IMAGE, Message
 
 START, END = "<|im_start|>", "<end_of_utterance>"
 AROUND, GLOBAL = "<fake_token_around_image>", "<global-img>"
 ASSISTANT = "Assistant:"
 
 
-def conversation(messages: Sequence[Mapping[str, Any]], seen: Sequence[str]) -> str:
+def conversation(messages: Sequence[Message], seen: Sequence[str]) -> str:
     """The whole text; `seen` are the texts of the pictures and clips in reading order. Where the last message is not
-    the assistant's its reply begins, else that message goes on.
-
-    Raises `BadInput` where pictures and their places differ in number.
-    """
-    text, used = START, 0
-    for number, message in enumerate(messages):
-        where = f"message {number + 1}"
-        role, parts = role_of(message, where), parts_of(message, where)
+    the assistant's its reply begins, else that message goes on."""
+    text, shown = START, iter(seen)
+    for number, (role, parts) in enumerate(messages):
         text += role.capitalize() + (":" if parts and parts[0].kind == "image" else ": ")
         for part in parts:
-            text += part.text if part.kind == "text" else seen[used] if used < len(seen) else ""
-            used += part.kind != "text"
+            text += part.text if part.kind == "text" else next(shown)
         if number + 1 < len(messages) or role != "assistant":
             text += f"{END}\n"
         elif not parts:
             text = text[:-1]  # only begun: as if it was not there
-    if used != len(seen):
-        raise BadInput(f"messages: expected places for {len(seen)} pictures and clips, got {used}")
-    return text if messages and messages[-1]["role"] == "assistant" else text + ASSISTANT
+    return text if messages and messages[-1].role == "assistant" else text + ASSISTANT
 
 
 def picture(grid: Grid, slots: int) -> str:

@@ -104,19 +104,24 @@ def save(model: LanguageModel, path: str | Path, format: str, *, shard_size: str
     path = Path(path).expanduser()
     family = find(format)
     fields = family.write(model.cfg)
-    slots = _slots(model, family)
-    state = model.state_dict()
-    tensors = {}
-    for name, slot in slots.items():
-        tensor = state[slot.ours].detach()
-        tensors[name] = (tensor if slot.expert is None else tensor[slot.expert]).view(slot.shape)
-    for copy, source in _copies(family, model.cfg).items():
-        tensors[copy] = tensors[source].clone()
+    tensors = family_tensors(model, family)
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(tensors, path, shard_size)
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     described = {"architectures": [family.architecture], "model_type": family.name, "dtype": dtype, **fields}
     atomic_write(path / "config.json", json.dumps(described, indent=2) + "\n")
+
+
+def family_tensors(model: LanguageModel, family: Family) -> dict[str, Tensor]:
+    """Every tensor of the model by the name and in the shape that the family has it."""
+    state = model.state_dict()
+    tensors = {}
+    for name, slot in _slots(model, family).items():
+        tensor = state[slot.ours].detach()
+        tensors[name] = (tensor if slot.expert is None else tensor[slot.expert]).view(slot.shape)
+    for copy, source in _copies(family, model.cfg).items():
+        tensors[copy] = tensors[source].clone()
+    return tensors
 
 
 def _on_meta(cfg: LanguageConfig) -> LanguageModel:

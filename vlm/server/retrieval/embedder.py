@@ -36,11 +36,14 @@ class Embedder(Protocol):
 class ModelEmbedder:
     """A model of `vlm.load`."""
 
-    def __init__(self, name: str, space: tuple[str, int], offline: bool = False) -> None:
-        """`space` is the space's name and its width."""
+    def __init__(
+        self, name: str, space: tuple[str, int], offline: bool = False, device: str = "auto", dtype: str = "auto"
+    ) -> None:
+        """`space` is the space's name and its width. The decoder, which makes no vectors, is not loaded."""
         from vlm import api
 
-        self._model = api.load(name, offline=offline)
+        only = ("images", "texts")
+        self._model = api.load(name, offline=offline, device=device, dtype=dtype, only=only)
         self.name, (self.space, self.width) = self._model.name, space
         self.sampling = self._model.sampling()
 

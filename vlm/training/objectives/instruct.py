@@ -1,6 +1,6 @@
-"""Captions and answers behind visual prefixes: next-token loss on the replies of packed sequences.
+"""Captions and answers behind pictures: next-token loss on the replies of packed sequences, for any model.
 
-B sequences, T tokens, R reply tokens of the batch, W language width, V' words in the step's softmax.
+B sequences, T tokens, R reply tokens of the batch, D language width, V words in the step's softmax.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.conversation.packing import IGNORE, Branch, Packed, pack
-from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
+from vlm.conversation.packing import IGNORE, Packed, pack, packed
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, tidy
 from vlm.datasets.caption_questions import questions
 from vlm.datasets.examples import Example
 from vlm.language.lora import portable
 from vlm.language.mixture.statistics import step_statistics
-from vlm.models.vision_language import VisionLanguageModel
+from vlm.models.assembled import Assembled
+from vlm.models.processor import Laid
 from vlm.training.features import Features
 from vlm.training.objectives.config import InstructObjective
 from vlm.training.objectives.task import Figures, Task
 from vlm.training.schedule import batches, mixture
+from vlm.training.seen import Shown
 
 if TYPE_CHECKING:
     from vlm.training.recipe import Recipe
@@ -42,9 +44,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Item:
-    """One sequence of a batch: its pictures and its tokens."""
+    """One sequence of a batch: its picture or clip, and its tokens."""
 
     example: Example
+    laid: Laid
     packed: Packed
     flipped: bool
 
@@ -52,22 +55,22 @@ class Item:
 class InstructTask(Task):
     def __init__(
         self,
-        model: VisionLanguageModel,
-        template: Template,
+        parts: Assembled,
         sources: list[Source],
         validation: list[Example],
-        features: Features,
+        features: Features | None,
         objective: InstructObjective,
         recipe: Recipe,
     ):
-        self.model, self.template, self.features, self.sources = model, template, features, sources
+        self.model, self.processor, self.sources = parts.model, parts.processor, sources
+        self.shown = Shown(parts, features)
         self.mirror, self.seed, self.sampled_words = recipe.mirror, recipe.seed, objective.sampled_words
         self.lora_scale = objective.lora.alpha / objective.lora.rank if objective.lora is not None else 1.0
         sizes, shares = [len(s.examples) for s in sources], [s.share for s in sources]
         self.steps = batches(mixture(sizes, shares, recipe.steps * recipe.batch, recipe.seed), recipe.batch)
         self.validation = [self._item(Source([e], "captions", 1.0, 5), e, random.Random(0), False) for e in validation]
         self.words = self._words()
-        named = dict(model.named_parameters())
+        named = dict(parts.model.named_parameters())
         self._routing: Figures = {}
         self._trainable = {name: p for name, p in named.items() if p.requires_grad}
 
@@ -87,16 +90,17 @@ class InstructTask(Task):
         return self._loss(items, words) + sum(self.model.language.router_losses().values())
 
     def _loss(self, items: list[Item], words_V: Tensor) -> Tensor:
-        batch = pack([item.packed for item in items], multiple=16)
-        dtype = self.model.language.embedding.weight.dtype
-        rows = [self.features.tokens(item.example.pictures, item.flipped) for item in items]
-        x_BTW = self.model.embed(batch.tokens_BT, torch.cat(rows).to(dtype), [len(row) for row in rows])
-        hidden = self.model.language.hidden(x_BTW, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
+        language = self.model.language
+        batch = pack([item.packed for item in items], multiple=16).to(self.model.device)
+        seen = [tokens for item in items for tokens in self.shown.visual(item.example, item.laid, item.flipped)]
+        x_BTD = self.model.embed(batch.tokens_BT, seen)
+        hidden_BTD = language.hidden(x_BTD, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
         learned_BT = batch.labels_BT != IGNORE
         labels_R = batch.labels_BT[learned_BT]
         # A reply's word is always in the softmax, also one no caption says (a rule answers "gray" to "grey").
-        words_V = torch.cat([words_V, labels_R]).unique()
-        logits_RV = F.linear(hidden[learned_BT], self.model.language.lm_head.weight[words_V]).float()
+        words_V = torch.cat([words_V.to(labels_R.device), labels_R]).unique()
+        bias_V = None if language.lm_head.bias is None else language.lm_head.bias[words_V]
+        logits_RV = F.linear(hidden_BTD[learned_BT], language.lm_head.weight[words_V], bias_V).float()
         return F.cross_entropy(logits_RV, torch.searchsorted(words_V, labels_R))
 
     def after_step(self) -> None:
@@ -109,7 +113,9 @@ class InstructTask(Task):
 
     @torch.no_grad()
     def validate(self) -> Figures:
-        """Loss a token over the data's own words, on the captions of the validation pictures."""
+        """Loss a token over the data's own words, on the captions of the validation pictures; none without them."""
+        if not self.validation:
+            return {}
         self.model.eval()
         losses = [self._loss(self.validation[i : i + 25], self.words) for i in range(0, len(self.validation), 25)]
         self.model.train()
@@ -125,30 +131,25 @@ class InstructTask(Task):
     def _item(self, source: Source, example: Example, rng: random.Random, mirror: bool) -> Item:
         flipped = False
         if source.use == "captions":
-            replies = [(CAPTION_PROMPT, tidy(caption)) for caption in example.captions]
+            pairs = [(CAPTION_PROMPT, tidy(caption)) for caption in example.captions]
         elif source.use == "clips":
-            replies = [(CLIP_PROMPT, tidy(caption)) for caption in example.captions]
+            pairs = [(CLIP_PROMPT, tidy(caption)) for caption in example.captions]
         elif source.use == "caption_questions":
-            replies = questions(example.captions, rng, source.branches)
+            pairs = questions(example.captions, rng, source.branches)
         else:
-            replies = list(example.meta["pairs"])
-        if len(replies) > source.branches:
-            replies = rng.sample(replies, source.branches)
+            pairs = list(example.meta["pairs"])
+        if len(pairs) > source.branches:
+            pairs = rng.sample(pairs, source.branches)
         if mirror and source.use in ("captions", "caption_questions"):
-            flipped = rng.random() < 0.5 and not any(_SIDE.search(text) for pair in replies for text in pair)
-        prefix = self.template.prefix(*self.model.cfg.lines(len(example.pictures)))
-        if source.use in ("captions", "clips"):
-            # One instruction for all: it belongs to the shared prefix, less its last token, which predicts.
-            context = self.template.context(replies[0][0])
-            prefix, context = prefix + context[:-1], context[-1:]
-            branches = [Branch(context, self.template.reply(text)) for _, text in replies]
-        else:
-            branches = [Branch(self.template.context(q), self.template.reply(a)) for q, a in replies]
-        return Item(example, Packed(prefix, branches), flipped)
+            flipped = rng.random() < 0.5 and not any(_SIDE.search(text) for pair in pairs for text in pair)
+        item = self.shown.media(example, flipped)
+        prompts = [self.shown.lay_out(item, question) for question, _ in pairs]
+        replies = [self.processor.reply(text) for _, text in pairs]
+        return Item(example, prompts[0], packed([prompt.ids for prompt in prompts], replies), flipped)
 
     def _words(self) -> Tensor:
         """The ids that occur in any reply of the sources, sorted."""
-        found = {self.template.end}
+        found: set[int] = set()
         for source in self.sources:
             for example in source.examples:
                 texts = [tidy(caption) for caption in example.captions]
@@ -156,7 +157,7 @@ class InstructTask(Task):
                 if source.use == "caption_questions":
                     texts = [word for caption in texts for word in caption.lower().split()] + ["yes", "no"]
                 for text in texts:
-                    found.update(self.template.reply(text))
+                    found.update(self.processor.reply(text))
         for item in self.validation:
             for branch in item.packed.branches:
                 found.update(branch.reply)
@@ -172,6 +173,7 @@ def by_picture(examples: list[Example]) -> list[Example]:
     first: dict[object, Example] = {}
     for example in examples:
         if example.question and example.answers:
-            first.setdefault(example.pictures, example)
-            pairs.setdefault(example.pictures, []).append((example.question, example.answers[0]))
+            key = example.pictures or example.video
+            first.setdefault(key, example)
+            pairs.setdefault(key, []).append((example.question, example.answers[0]))
     return [e.model_copy(update={"meta": {"pairs": pairs[key]}}) for key, e in first.items()]

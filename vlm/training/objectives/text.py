@@ -17,6 +17,7 @@ import vlm.language
 from vlm.conversation.tokenizer import END_OF_TEXT, TextTokenizer, learn_tokenizer
 from vlm.datasets import examples as data
 from vlm.datasets.texts import blocks, documents
+from vlm.devices import device_of
 from vlm.errors import BadInput
 from vlm.files import atomic_write
 from vlm.language import LanguageModel
@@ -56,7 +57,7 @@ class TextTask(Task):
         return dict(self.model.named_parameters())
 
     def loss(self, step: int) -> Tensor:
-        tokens_BT = self.train_NT[[block for _, block, _ in self.steps[step]]]
+        tokens_BT = self.train_NT[[block for _, block, _ in self.steps[step]]].to(self.model.embedding.weight.device)
         losses = self._losses(tokens_BT)
         losses |= {f"{kind.removesuffix('_loss')}_loss": loss for kind, loss in self.model.router_losses().items()}
         self._figures = {name: float(loss.detach()) for name, loss in losses.items()}
@@ -95,7 +96,7 @@ class TextTask(Task):
         losses: dict[str, list[float]] = {}
         with recorded(routers) as seen:
             for tokens_BT in self.held_out_NT.split(self.batch):
-                for name, loss in self._losses(tokens_BT).items():
+                for name, loss in self._losses(tokens_BT.to(self.model.embedding.weight.device)).items():
                     losses.setdefault(name, []).append(float(loss) * len(tokens_BT))
         self.model.train()
         if not routers:
@@ -160,6 +161,7 @@ def text_task(recipe: Recipe, objective: TextObjective, say: Say) -> TextTask:
         cast_parameters(model, torch.bfloat16)
     parameters = sum(p.numel() for p in model.parameters())
     say(f"training {parameters / 1e6:.1f} M parameters on {train_NT.numel() / 1e6:.2f} M tokens")
+    model.to(device_of(recipe.device))
     return TextTask(model.train(), train_NT, held_out_NT, path, end, objective, recipe)
 
 

@@ -53,9 +53,9 @@ class WordsTask(Task):
                     self.targets[row, place[token]] = count * weight[token]
         self.targets /= self.targets.sum(dim=1, keepdim=True).clamp(min=1e-6)
         table = model.language.embedding.weight.detach().float()[self.words]
-        self.table_VW = F.normalize(table - table.mean(dim=0), dim=-1)
-        self.bias = nn.Parameter(torch.zeros(len(self.words)))
-        self.log_scale = nn.Parameter(torch.tensor(2.5))
+        self.table_VD = F.normalize(table - table.mean(dim=0), dim=-1)
+        self.bias = nn.Parameter(torch.zeros(len(self.words), device=table.device))
+        self.log_scale = nn.Parameter(torch.tensor(2.5, device=table.device))
         self.mean_norm = table.norm(dim=-1).mean()
         self.steps = batches(mixture([len(train)], [1.0], recipe.steps * recipe.batch, recipe.seed), recipe.batch)
 
@@ -67,14 +67,16 @@ class WordsTask(Task):
         picks = [example for _, example, _ in self.steps[step]]
         flipped = self.mirror and step % 2 == 1
         tokens_BND = self.features.tokens([_picture(self.train[i]) for i in picks], flipped)
-        return self._loss(tokens_BND, self.targets[picks])
+        return self._loss(tokens_BND, self.targets[picks].to(self.table_VD.device))
 
     def _loss(self, tokens_BND: Tensor, targets_BV: Tensor) -> Tensor:
-        visual_BMW = self.model.projector(tokens_BND.to(next(self.model.projector.parameters()).dtype)).float()
-        scores_BMV = self.log_scale.exp() * F.normalize(visual_BMW, dim=-1) @ self.table_VW.T
+        visual_BMD = self.model.projector(
+            tokens_BND.to(self.table_VD.device, next(self.model.projector.parameters()).dtype)
+        ).float()
+        scores_BMV = self.log_scale.exp() * F.normalize(visual_BMD, dim=-1) @ self.table_VD.T
         logits_BV = torch.logsumexp(scores_BMV, dim=1) + self.bias
         # Keep the length near a word's, so that the language model meets inputs of a size it knows.
-        size = ((visual_BMW.norm(dim=-1) / self.mean_norm - 1) ** 2).mean()
+        size = ((visual_BMD.norm(dim=-1) / self.mean_norm - 1) ** 2).mean()
         return -(targets_BV * logits_BV.log_softmax(dim=-1)).sum(dim=-1).mean() + size
 
     @torch.inference_mode()
@@ -83,7 +85,7 @@ class WordsTask(Task):
         for start in range(0, len(self.validation), 200):
             tokens = self.features.tokens([_picture(e) for e in self.validation[start : start + 200]])
             rows = slice(len(self.train) + start, len(self.train) + start + len(tokens))
-            losses.append(self._loss(tokens, self.targets[rows]).item() * len(tokens))
+            losses.append(self._loss(tokens, self.targets[rows].to(self.table_VD.device)).item() * len(tokens))
         return {"words_loss": sum(losses) / len(self.validation)}
 
     def export(self) -> dict[str, Tensor]:

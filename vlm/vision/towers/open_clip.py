@@ -99,12 +99,15 @@ class Pair(nn.Module):
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors `[B, S]`."""
-        return F.normalize(self.tower.project(self.tower(self.tower.preprocess(images)).pooled_BD), dim=-1)
+        like = next(self.tower.parameters())
+        pixels = self.tower.preprocess(images).to(like.device, like.dtype)
+        return F.normalize(self.tower.project(self.tower(pixels).pooled_BD), dim=-1)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors `[B, S]`."""
-        return self.text.encode_text(self.tokenizer(list(texts)), normalize=True)
+        ids_BT = self.tokenizer(list(texts)).to(next(self.tower.parameters()).device)
+        return self.text.encode_text(ids_BT, normalize=True)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Of each text those that are read, without the padding at its end."""

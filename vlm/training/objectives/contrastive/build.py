@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vlm.conversation.template import Template
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.files import atomic_folder
@@ -45,6 +44,8 @@ FeaturesOf = Callable[[Sequence[Path], bool], Features]
 def fitted_card(card: ModelCard, objective: ContrastiveObjective) -> ModelCard:
     """The card with the text side the recipe asks for, and a place for each frame of its clips."""
     model, alignment = card.model, card.model.alignment
+    if alignment is None:
+        return card
     width = model.text_width
     if objective.text is not None:
         alignment = alignment.model_copy(update={"text": objective.text})
@@ -67,7 +68,9 @@ def contrastive_task(
 ) -> ContrastiveTask:
     """Raises `BadInput` for examples that have no captions, or are clips where the recipe does not say `clips`."""
     train, validation = _shown(train, objective, recipe.output), _shown(validation, objective, recipe.output)
-    model, embedder = parts.model, Embedder(parts)
+    model, embedder = parts.model, Embedder.of(parts)
+    assert embedder is not None
+    assert model.alignment is not None
     model.alignment.requires_grad_(True)
     model.alignment.train()
     if objective.locked != "both":
@@ -78,6 +81,7 @@ def contrastive_task(
     if objective.locked != "none" or objective.hard.nearest:
         features = features_of([p for e in train for p in e.pictures], recipe.mirror)
     if objective.locked == "none":
+        assert model.tower is not None
         model.tower.requires_grad_(True)
         images = LearningImages(model)
     else:
@@ -105,8 +109,8 @@ def contrastive_task(
     written = None
     if objective.write is not None:
         model.projector.requires_grad_(True)
-        template, write = Template(parts.tokenizer), objective.write
-        written = Written(model, template, images, batches.texts, write.weight, write.pictures)
+        write = objective.write
+        written = Written(parts, images, batches.texts, write.weight, write.pictures)
     return ContrastiveTask(parts, batches, images, texts[0], terms, written, validation, texts[1], objective.cached)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from vlm.alignment.dual_encoder import AlignmentConfig
 from vlm.config import Config
 
 
@@ -58,6 +59,8 @@ class ContrastiveObjective(Config):
     """Captions of a picture in one batch, at most; all of them are its own."""
     text: Literal["encoder", "language"] | None = None
     """Whose states the text head reads, where it is not what the model card says."""
+    space: AlignmentConfig | None = None
+    """Two heads to begin with, on a model that has no shared space yet: a published one's."""
     locked: Literal["both", "image", "none"] = "both"
     """Towers that stay as they are: with `image` the text encoder learns and the vision tower does not (LiT,
     arXiv:2111.07991). The states of a locked tower are computed once."""

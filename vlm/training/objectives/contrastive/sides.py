@@ -33,14 +33,15 @@ class Images(ABC):
 
     def __call__(self, views: Sequence[View]) -> Tensor:
         """Unit vectors `[B, S]`; `[B, 2 S]` where frames are shuffled too, those of the shuffled clips behind."""
-        vectors = self.heads.embed_images(*self.states(views))
+        tokens_BND, pooled_BD = (states.to(self.heads.log_scale.device) for states in self.states(views))
+        vectors = self.heads.embed_images(tokens_BND, pooled_BD)
         if self.heads.temporal is None:
             return vectors
         frames_BFS = vectors.unflatten(0, (len(views), -1))
         clips_BS = self.heads.embed_frames(frames_BFS)
         if views[0].shuffled is None:
             return clips_BS
-        order_BF = torch.tensor([view.shuffled for view in views])
+        order_BF = torch.tensor([view.shuffled for view in views], device=frames_BFS.device)
         shuffled_BFS = frames_BFS.gather(1, order_BF[..., None].expand_as(frames_BFS))
         return torch.cat([clips_BS, self.heads.embed_frames(shuffled_BFS)], dim=-1)
 
@@ -58,6 +59,8 @@ class FrozenImages(Images):
 
 class LearningImages(Images):
     def __init__(self, model: VisionLanguageModel):
+        assert model.alignment is not None
+        assert model.tower is not None
         super().__init__(model.alignment)
         self.tower = model.tower
 
@@ -65,7 +68,7 @@ class LearningImages(Images):
         images = [(load_image(path), view.flipped) for view in views for path in view.pictures]
         flip = Image.Transpose.FLIP_LEFT_RIGHT
         shown = [image.transpose(flip) if flipped else image for image, flipped in images]
-        output = self.tower(self.tower.preprocess(shown))
+        output = self.tower(self.tower.preprocess(shown).to(self.heads.log_scale.device))
         return output.tokens_BND, output.pooled_BD
 
 
@@ -79,10 +82,12 @@ class Texts(ABC):
 
 class FrozenTexts(Texts):
     def __init__(self, embedder: Embedder, rows: list[list[str]], say: Say):
-        self.heads, self.states = embedder.model.alignment, _text_states(embedder, rows, say)
+        self.heads, self.states = embedder.alignment, _text_states(embedder, rows, say)
 
     def __call__(self, texts: Sequence[tuple[int, int]]) -> Tensor:
-        return self.heads.embed_texts(*padded([self.states[row][number] for row, number in texts]))
+        tokens_BTD, mask_BT = padded([self.states[row][number] for row, number in texts])
+        device = self.heads.log_scale.device
+        return self.heads.embed_texts(tokens_BTD.to(device), mask_BT.to(device))
 
 
 class LearningTexts(Texts):
@@ -91,7 +96,7 @@ class LearningTexts(Texts):
 
     def __call__(self, texts: Sequence[tuple[int, int]]) -> Tensor:
         states = self.embedder.text_states([self.rows[row][number] for row, number in texts])
-        return self.embedder.model.alignment.embed_texts(*states)
+        return self.embedder.alignment.embed_texts(*states)
 
 
 def padded(states: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -109,8 +114,8 @@ def _text_states(embedder: Embedder, rows: list[list[str]], say: Say, batch: int
     states: dict[int, Tensor] = {}
     for start in range(0, len(order), batch):
         chunk = order[start : start + batch]
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens_BTD, mask_BT = embedder.text_states([texts[i][1] for i in chunk])
+        with torch.autocast(embedder.alignment.log_scale.device.type, torch.bfloat16):
+            tokens_BTD, mask_BT = (states.cpu() for states in embedder.text_states([texts[i][1] for i in chunk]))
         for i, tokens_TD, mask_T in zip(chunk, tokens_BTD, mask_BT, strict=True):
             states[i] = tokens_TD[mask_T].to(torch.bfloat16)
         if (start // batch) % 40 == 0:

@@ -41,6 +41,7 @@ class ContrastiveTask(Task):
         validation_texts: Texts,
         cached: int | None,
     ):
+        assert parts.model.alignment is not None
         self.parts, self.heads, self.batches = parts, parts.model.alignment, batches
         self.images, self.texts, self.terms, self.written = images, texts, terms, written
         self.validation, self.validation_texts, self.cached = validation, validation_texts, cached
@@ -117,7 +118,7 @@ class ContrastiveTask(Task):
             texts.append(self.validation_texts([(row, number) for number in range(len(example.captions))]))
             owners += [row] * len(example.captions)
         self.heads.train()
-        report = recall_at_k((torch.cat(texts) @ torch.cat(images).T).numpy(), owners, (1, 10))
+        report = recall_at_k((torch.cat(texts) @ torch.cat(images).T).cpu().numpy(), owners, (1, 10))
         ways = {"text_to_image": report.text_to_image, "image_to_text": report.image_to_text}
         return {f"{way}_R@{k}": ranks.recall[k] for way, ranks in ways.items() for k in (1, 10)}
 

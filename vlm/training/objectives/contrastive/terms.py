@@ -16,16 +16,18 @@ from vlm.alignment.chunked import chunked_clip_loss, chunked_siglip_loss
 from vlm.alignment.dual_encoder import DualHeads
 from vlm.alignment.losses import clip_loss, distillation_loss, frame_order_loss, siglip_loss
 from vlm.alignment.matryoshka import matryoshka_loss
-from vlm.conversation.packing import Branch, Packed
-from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, Template, tidy
+from vlm.conversation.packing import packed
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT, tidy
 from vlm.engine.likelihood import log_likelihoods
 from vlm.media.images import load_image
+from vlm.media.open import Media
+from vlm.models.assembled import Assembled
 from vlm.models.dual_encoders import Pair
-from vlm.models.vision_language import VisionLanguageModel
 from vlm.training.objectives.contrastive.batches import Batch
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.contrastive.sides import Images
 from vlm.training.objectives.task import Say
+from vlm.training.seen import BLANK
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Distilled(Term):
 
     def __call__(self, batch: Batch, vectors: Vectors) -> Tensor:
         text_TS = torch.stack([self.texts[row][number] for row, number in batch.texts])
-        teacher_TI = self.scale * text_TS @ self.image_NS[batch.picks].T
+        teacher_TI = (self.scale * text_TS @ self.image_NS[batch.picks].T).to(vectors.text_TS.device)
         return distillation_loss(self.heads.scale * vectors.text_TS @ vectors.image_IS.T, teacher_TI)
 
 
@@ -121,27 +123,23 @@ class Written:
 
     name = "caption_loss"
 
-    def __init__(
-        self,
-        model: VisionLanguageModel,
-        template: Template,
-        images: Images,
-        texts: list[list[str]],
-        weight: float,
-        pictures: int,
-    ):
-        self.model, self.template, self.images, self.texts = model, template, images, texts
+    def __init__(self, parts: Assembled, images: Images, texts: list[list[str]], weight: float, pictures: int):
+        self.model, self.processor, self.images, self.texts = parts.model, parts.processor, images, texts
         self.weight, self.pictures = weight, pictures
 
     def __call__(self, batch: Batch) -> Tensor:
         views = batch.views[: self.pictures]
-        tokens_IND, _ = self.images.states(views)
-        sequences = []
-        for row, view in enumerate(views):
+        patches_IND, _ = self.images.states(views)
+        sequences, seen = [], []
+        for row, (view, own) in enumerate(
+            zip(views, patches_IND.split([len(view.pictures) for view in views]), strict=True)
+        ):
             example, number = batch.texts[batch.rows.index(row)]
-            clip = len(view.pictures) > 1
-            prefix = self.template.prefix(self.model.cfg.visual_tokens, len(view.pictures))
-            context = self.template.context(CLIP_PROMPT if clip else CAPTION_PROMPT)
-            reply = self.template.reply(tidy(self.texts[example][number]))
-            sequences.append(Packed(prefix, [Branch(context, reply)]))
-        return -torch.cat(log_likelihoods(self.model, sequences, tokens_IND)).mean()
+            frames = len(view.pictures)
+            item = Media((BLANK,) * frames, tuple(map(float, range(frames))) if frames > 1 else (), timed=False)
+            laid = self.processor.lay_out(
+                self.processor.asked(CLIP_PROMPT if frames > 1 else CAPTION_PROMPT, item), [item]
+            )
+            sequences.append(packed([laid.ids], [self.processor.reply(tidy(self.texts[example][number]))]))
+            seen.append(self.model.arranged(own, laid.layouts[0].grids[0]))
+        return -torch.cat(log_likelihoods(self.model, sequences, seen)).mean()

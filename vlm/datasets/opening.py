@@ -1,0 +1,24 @@
+"""An example's picture or clip, opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlm.datasets.examples import Example
+from vlm.errors import BadInput
+from vlm.media.open import Media, open_media
+
+if TYPE_CHECKING:
+    from vlm.media.video.sampling.base import Sampler
+
+
+def open_example(example: Example, sampling: Sampler | None = None) -> Media:
+    """The picture or clip of an example, of a clip what `sampling` picks. Raises `BadInput` naming the file."""
+    if example.frames:
+        frames = tuple(open_media(frame).frames[0] for frame in example.frames)
+        # Frames that come as pictures have no times of their own; their order stands in.
+        return Media(frames, tuple(float(i) for i in range(len(frames))), source=str(example.video), timed=False)
+    source = example.image if example.image is not None else example.video
+    if source is None:
+        raise BadInput(f"example {example.id}: no picture and no video")
+    return open_media(source, sampling)

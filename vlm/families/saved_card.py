@@ -1,0 +1,44 @@
+"""A folder that `Model.save` wrote of a card's model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vlm.alignment.text_encoder import TextEncoder
+from vlm.conversation.tokenizer import TextTokenizer
+from vlm.errors import BadInput
+from vlm.language.decoder import LanguageModel
+from vlm.models.assembled import Assembled
+from vlm.models.card_processor import CardProcessor
+from vlm.models.identity import saved_fields
+from vlm.models.saving import state_of
+from vlm.models.vision_language import cast_parameters
+
+
+@torch.no_grad()
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
+    """The model and its processor. Raises `BadInput` naming the tensors that do not fit the config."""
+    fields = saved_fields(folder)
+    cfg = fields.model
+    tower = cfg.tower.build()
+    model = cfg.build(tower, LanguageModel(cfg.language))
+    encoder = None
+    if cfg.alignment is not None and cfg.alignment.text == "encoder":
+        encoder = TextEncoder(folder / "text", weights=False).eval()
+    own = dict(model.state_dict())
+    if cfg.language.tied_embeddings:
+        own.pop("language.lm_head.weight")
+    if encoder is not None:
+        own |= {f"text_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    state = state_of(folder, set(own))
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise BadInput(f"{folder}: {name}: expected {list(tensor.shape)}, got {list(state[name].shape)}")
+        tensor.copy_(state[name])
+    for module in (model, encoder):
+        if module is not None and dtype != torch.float32:
+            cast_parameters(module, dtype)
+    processor = CardProcessor(cfg, TextTokenizer(folder / "tokenizer.json"), tower.preprocess, fields.video.times)
+    return Assembled(fields.name, "vlm", model.eval(), processor, encoder, fields.video, fields.card(), folder)

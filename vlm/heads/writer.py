@@ -1,0 +1,149 @@
+"""Whatever a model writes: captions, answers, replies of a conversation. One way for every model.
+
+T tokens, M visual tokens of a picture, D language width.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vlm.conversation.budget import TokenBudget
+from vlm.conversation.messages import Messages
+from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
+from vlm.engine.greedy import greedy, stream
+from vlm.errors import BadInput
+from vlm.media.open import Media, MediaSource, open_media
+from vlm.models.assembled import Assembled
+from vlm.models.processor import Laid, Layout, Open
+
+Key = tuple[int, Layout]
+"""Which picture or clip, and how it is seen."""
+
+
+class Writer:
+    """Asks the model in its own words. Captioning is asking with a fixed instruction."""
+
+    def __init__(self, parts: Assembled):
+        self.model, self.processor = parts.model, parts.processor
+        self.context = parts.model.language.cfg.context
+
+    def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
+        """A sentence an input."""
+        return self.answer(media, caption_prompts(media), max_tokens=max_tokens, batch=batch)
+
+    def answer(
+        self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
+    ) -> list[str]:
+        """One answer a pair. Raises `BadInput` for an empty question, counts that differ, and a request that is too
+        long, before the model runs."""
+        return self.write(self.asked(media, questions), max_tokens=max_tokens, batch=batch)
+
+    def asked(self, media: Sequence[Media], questions: Sequence[str]) -> list[Laid]:
+        """The prompt of each pair of input and question; no pixels are made."""
+        same_number(media, questions)
+        if any(not question.strip() for question in questions):
+            raise BadInput("the question is empty; expected some text")
+        return [
+            self.processor.lay_out(self.processor.asked(text, item), [item])
+            for item, text in zip(media, questions, strict=True)
+        ]
+
+    def budget(
+        self, media: Sequence[Media], questions: Sequence[str] | None = None, *, max_tokens: int = 32
+    ) -> list[TokenBudget]:
+        """What each pair of input and question costs, or each caption; no pixels are made and no weights used."""
+        questions = caption_prompts(media) if questions is None else questions
+        return [self.count(laid, max_tokens) for laid in self.asked(media, questions)]
+
+    def count(self, laid: Laid, max_tokens: int) -> TokenBudget:
+        return self.processor.budget(laid, max_tokens, self.context)
+
+    def chat(
+        self,
+        messages: Messages,
+        images: Sequence[MediaSource] | None = None,
+        *,
+        max_tokens: int = 256,
+        open_one: Open = open_media,
+    ) -> Iterator[str]:
+        """The reply to a conversation, in pieces as it is written."""
+        laid = self.processor.read(messages, images, open_one)
+        self.count(laid, max_tokens).check()
+        (prompt_TD,) = self._embedded([laid], {}, Counter())
+        return self._pieces(prompt_TD, max_tokens)
+
+    def write(self, conversations: Sequence[Laid], *, max_tokens: int, batch: int) -> list[str]:
+        """The reply to each, `batch` at a time; each distinct picture is preprocessed and seen once."""
+        for laid in conversations:
+            self.count(laid, max_tokens).check()
+        coming = Counter(key for laid in conversations for key in _keys(laid))
+        seen: dict[Key, list[Tensor]] = {}
+        replies: list[str] = []
+        for chunk in batched(conversations, batch):
+            found = greedy(
+                self.model.language,
+                self._embedded(chunk, seen, coming),
+                stop=self.processor.ends,
+                max_tokens=max_tokens,
+            )
+            replies += [self.processor.decode(reply).strip() for reply in found]
+        return replies
+
+    @torch.inference_mode()
+    def seen(self, item: Media, layout: Layout) -> list[Tensor]:
+        """The visual tokens `[M, D]` of a picture, or of a clip's frames."""
+        return self.model.visual(self.processor.pixels(item, layout), layout.grids)
+
+    def _embedded(self, chunk: Sequence[Laid], seen: dict[Key, list[Tensor]], coming: Counter[Key]) -> list[Tensor]:
+        """Each prompt's embeddings `[T, D]`. What was `seen` is kept as long as later prompts show it too."""
+        prompts = []
+        for laid in chunk:
+            tokens_BT = torch.tensor([laid.ids], device=self.model.device)
+            shown: list[Tensor] = []
+            for key, item, layout in zip(_keys(laid), laid.media, laid.layouts, strict=True):
+                if key not in seen:
+                    seen[key] = self.seen(item, layout)
+                shown += seen[key]
+                coming[key] -= 1
+            for key in {key for key in _keys(laid) if coming[key] <= 0}:
+                del seen[key]
+            with torch.inference_mode():
+                prompts.append(self.model.embed(tokens_BT, shown)[0])
+        return prompts
+
+    def _pieces(self, prompt_TD: Tensor, max_tokens: int) -> Iterator[str]:
+        """Text that no later token can change, as soon as it is known."""
+        ids: list[int] = []
+        said = ""
+        for _, token in stream(self.model.language, [prompt_TD], stop=self.processor.ends, max_tokens=max_tokens):
+            ids.append(token)
+            text = self.processor.decode(ids)
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: the next token has the rest
+                yield text[len(said) :]
+                said = text
+        if len(text := self.processor.decode(ids)) > len(said):
+            yield text[len(said) :]
+
+
+def caption_prompts(media: Sequence[Media]) -> list[str]:
+    """The instruction for each picture or clip."""
+    return [CLIP_PROMPT if item.is_clip else CAPTION_PROMPT for item in media]
+
+
+def same_number(inputs: Sequence, questions: Sequence[str]) -> None:
+    """Raise `BadInput` unless there is a question an input."""
+    if len(inputs) != len(questions):
+        raise BadInput(f"expected one question an input, got {len(inputs)} inputs and {len(questions)} questions")
+
+
+def batched(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _keys(laid: Laid) -> list[Key]:
+    return [(id(item), layout) for item, layout in zip(laid.media, laid.layouts, strict=True)]
