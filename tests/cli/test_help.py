@@ -49,6 +49,7 @@ OPTIONS = {
     "search": [
         *COMMON,
         "--filter",
+        "--hybrid",
         "--min-score",
         "--model",
         "--moments",
