@@ -102,6 +102,8 @@ OPTIONS = {
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],
     "score retrieval": [*COMMON, "--similarity"],
+    "score classification": [*COMMON, "--scores"],
+    "score dense": [*COMMON, "--hypotheses", "--references", "--soda"],
 }
 ARGUMENTS = {
     "pull": ["NAME"],
@@ -129,6 +131,8 @@ ARGUMENTS = {
     "score caption": [],
     "score vqa": [],
     "score retrieval": [],
+    "score classification": [],
+    "score dense": [],
 }
 
 

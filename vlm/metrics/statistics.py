@@ -53,33 +53,13 @@ class Interval:
         return Interval(self.value, low, high, self.error)
 
 
-def standard_error(scores: ArrayLike) -> float:
-    """Standard error of the mean of independent scores: their standard deviation (n - 1) over the root of n."""
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise BadInput(f"scores have shape {values.shape}; expected a list of two or more")
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def clustered_standard_error(scores: ArrayLike, clusters: Clusters) -> float:
-    """Standard error where questions of one cluster (an image, a document) are not independent, as lmms-eval has it.
-
-    The variance of the mean is that of `standard_error` plus, over all pairs of different questions in a cluster, the
-    product of their distances to the mean, divided by n squared (section 2.2 of the paper). A sum of such products can
-    be negative; a variance that comes out below zero is taken as zero.
-    """
-    independent = standard_error(scores)
-    rows_NS, starts_C = sorted_rows(scores, clusters)
-    distance_N = rows_NS[:, 0] - rows_NS[:, 0].mean()
-    between = (np.add.reduceat(distance_N, starts_C) ** 2).sum() - (distance_N**2).sum()
-    return float(np.sqrt(max(0.0, independent**2 + between / len(rows_NS) ** 2)))
-
-
 def interval_of_mean(scores: ArrayLike, clusters: Clusters | None = None) -> Interval:
     """The mean of `scores` [N] with its clustered standard error and a 95 % interval, without resampling.
 
-    The error is that of `clustered_standard_error` with the factor C / (C - 1) on the whole sum, so that few clusters
-    are not overconfident; without clusters it is `standard_error`. The interval is Student's t with C - 1 degrees.
+    The variance of the mean is, over all pairs of samples in a cluster, the product of their distances to the mean,
+    divided by N squared (section 2.2 of the paper), with the factor C / (C - 1) so that few clusters are not
+    overconfident; without clusters the error is `scipy.stats.sem`. (lmms-eval has N / (N - 1) on the samples' own
+    products and no factor on the others.) The interval is Student's t with C - 1 degrees.
 
     Scores that are all 0 or 1 have Wilson's interval (1927) instead: it stays within [0, 1] and has a width where all
     are right, both of which the t interval gets wrong just where good models are. Clusters enter it as the effective
