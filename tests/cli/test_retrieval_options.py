@@ -35,6 +35,30 @@ def test_words_beside_a_picture_move_the_query(vlm_command: Any, index: Path, ph
     assert names(vlm_command(*query, "--with", "blue", "--weight", "0")) == plain
 
 
+def test_words_are_searched_in_captions_too(vlm_command: Any, model: FakeModel, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    table = photos / "captions.csv"
+    table.write_text("image,text\nred.png,a brick wall\nlime.png,a red frog\nblue.png,the sea\n")
+    to = tmp_path / "lance"
+    assert vlm_command("index", table, "--to", to, "--engine", "lance").code == 0
+    query = ["search", to, "red", "--json", "--top", "2"]
+    assert names(vlm_command(*query))[0] == "red.png"
+    assert names(vlm_command(*query, "--hybrid"))[0] == "lime.png"  # the only one whose caption has the word
+    assert names(vlm_command(*query, "--hybrid", "--filter", '{"text": "the sea"}')) == ["blue.png"]
+    assert names(vlm_command("search", to, photos / "red.png", "--with", "frog", "--hybrid", "--json"))[0] == "lime.png"
+
+
+def test_words_of_captions_are_refused_in_one_line(vlm_command: Any, index: Path, photos: Path) -> None:
+    for arguments, message in [
+        ((index, "red"), "expected an index of LanceDB (vlm index --engine lance), got FlatIndex"),
+        ((index, photos / "red.png"), "--hybrid: expected words"),
+        ((index, "red", "--min-score", "0.5"), "--min-score: expected none with --hybrid"),
+    ]:
+        done = vlm_command("search", *arguments, "--hybrid", "--json")
+        assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+        assert message in done.err
+
+
 def test_the_best_few_are_looked_at_again(vlm_command: Any, index: Path, photos: Path) -> None:
     first = names(vlm_command("search", index, "red", "--json", "--top", "2"))
     done = vlm_command("search", index, "red", "--json", "--top", "2", "--rerank", "3")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scored_files import ANNOTATIONS, HYPOTHESES, PREDICTIONS, REFERENCES
 
+from vlm.metrics.caption import NotAvailable, Score
+
 
 def test_captions(caption: Any) -> None:
     done = caption(HYPOTHESES, REFERENCES, "--per-item", "--json")
@@ -119,10 +121,11 @@ def test_retrieval(retrieval: Any) -> None:
     sim = np.array([[5, 5, 5], [1, 9, 2], [7, 3, 4], [0, 8, 8]], np.float32)
     done = retrieval("--json", sim=sim, txt2img=np.array([0, 1, 2, 2]))
     assert (done.code, done.err) == (0, "")
-    assert list(done.json["metrics"]) == ["t2i", "i2t"]
-    assert list(done.json["metrics"]["t2i"]) == ["R@1", "R@5", "R@10", "MedR", "MeanR"]
+    assert list(done.json["metrics"]) == ["t2i", "i2t", "both"]
+    assert list(done.json["metrics"]["t2i"]) == ["R@1", "R@5", "R@10", "MedR", "MeanR", "mAP", "nDCG@10"]
     assert done.json["metrics"]["t2i"]["R@1"] == {"mean": 0.5, "optimistic": 0.75, "pessimistic": 0.25}
     assert done.json["metrics"]["t2i"]["MeanR"] == {"mean": 1.625, "optimistic": 1.25, "pessimistic": 2}
+    assert list(done.json["metrics"]["both"]) == ["mean R"]
     assert "images have no text" in retrieval("--json", sim=sim[:3, :], txt2img=np.array([0, 1, 1])).json["warnings"][0]
 
 
@@ -130,7 +133,11 @@ def test_retrieval_equals_the_references(retrieval: Any, shared: Path) -> None:
     arrays = np.load(shared / "golden/metrics/retrieval_cases.npz")
     for case, expected in json.loads((shared / "golden/metrics/retrieval_expected.json").read_text()).items():
         metrics = retrieval("--json", sim=arrays[f"{case}__sim"], txt2img=arrays[f"{case}__txt2img"]).json["metrics"]
-        for way, figures in metrics.items():
+        for way in ("t2i", "i2t"):
+            figures = metrics[way]
+            precision, gain = figures.pop("mAP")["pessimistic"], figures.pop("nDCG@10")["mean"]
+            assert precision == pytest.approx(expected[f"{way}_sklearn_mAP"], abs=1e-9), (case, way)
+            assert gain == pytest.approx(expected[f"{way}_sklearn_nDCG@10"], abs=1e-9), (case, way)
             for name, values in figures.items():
                 wanted = {ties: expected[f"{way}_{ties}_{name}"] for ties in values}
                 assert values == pytest.approx(wanted, abs=1e-9), (case, way, name)
@@ -155,7 +162,96 @@ def test_one_image_makes_no_retrieval(retrieval: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["caption", "vqa", "retrieval"])
+def classified(vlm_command: Any, tmp_path: Path, **arrays: Any) -> Any:
+    np.savez(tmp_path / "c.npz", **arrays)
+    return vlm_command("score", "classification", "--scores", tmp_path / "c.npz", "--json")
+
+
+def test_one_label_an_item(vlm_command: Any, tmp_path: Path) -> None:
+    scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    labels = np.array([0, 1, 1, 2])
+    metrics = classified(vlm_command, tmp_path, scores=scores, labels=labels).json["metrics"]
+    # Classes are right in 1, 1/2 and 1; 0.7, 0.8, 0.6 and 0.6 are 0.3, 0.2 and, of the last two, 0.1 off.
+    assert metrics == pytest.approx(
+        {"accuracy@1": 0.75, "mean_class_recall": 2.5 / 3, "calibration_error": (0.3 + 0.2 + 2 * 0.1) / 4}
+    )
+    cosines = classified(vlm_command, tmp_path, scores=10 * np.eye(8), labels=np.arange(8)).json
+    assert cosines["metrics"] == {"accuracy@1": 1, "accuracy@5": 1, "mean_class_recall": 1}
+    assert list(cosines["not_available"]) == ["calibration_error"]
+
+
+def test_several_labels_an_item(vlm_command: Any, tmp_path: Path) -> None:
+    labels = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0]])
+    done = classified(vlm_command, tmp_path, scores=np.array([[3, 1, 0], [2, 1, 0], [1, 1, 1]]), labels=labels)
+    # The first class at ranks 1 and 3, the last one at 2 of two that are equal.
+    assert done.json["metrics"]["mAP"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 3) / 2)
+    assert done.complaints == ["vlm: 1 of 3 classes have no item and are left out"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"scores": np.eye(2), "labels": np.array([0, 2])}, "for 2 classes"),
+        ({"scores": np.eye(2), "labels": np.array([0.0, 1.0])}, "expected numbers and integers"),
+        ({"scores": np.eye(2)}, "no labels in it"),
+        ({"scores": np.eye(2), "labels": np.array([[0, 2], [0, 0]])}, "0 and 1 only"),
+    ],
+)
+def test_classes_that_do_not_fit(vlm_command: Any, tmp_path: Path, arrays: Any, says: str) -> None:
+    done = classified(vlm_command, tmp_path, **arrays)
+    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+    assert "c.npz: " in done.err
+    assert says in done.err
+
+
+TRUTH = {"v": {"duration": 30, "timestamps": [[0, 10], [20, 30]], "sentences": ["a dog runs", "a cat sleeps at night"]}}
+SAID = {"v": [{"sentence": "a dog runs", "timestamp": [0, 10]}, {"sentence": "two cars", "timestamp": [11, 12]}]}
+
+
+def dense(vlm_command: Any, write: Any, said: Any, *truths: Any) -> Any:
+    files = [part for n, truth in enumerate(truths) for part in ("--references", write(f"val_{n}.json", truth))]
+    return vlm_command("score", "dense", "--hypotheses", write("said.json", said), *files, "--json")
+
+
+def test_dense_captions(vlm_command: Any, write: Any) -> None:
+    done = dense(vlm_command, write, {"results": SAID}, TRUTH)
+    assert (done.code, done.err) == (0, "")
+    metrics = done.json["metrics"]
+    assert (metrics["precision@0.5"], metrics["recall@0.9"]) == (0.5, 0.5)
+    assert metrics["ROUGE_L"] == pytest.approx(0.5)  # one caption is its reference, the other meets nothing
+    assert list(done.json["not_available"]) == ["SODA_c"]
+    more = dense(vlm_command, write, {"results": SAID}, TRUTH, {"w": TRUTH["v"]})
+    assert more.json["metrics"]["ROUGE_L"] == pytest.approx(0.25)
+    assert more.json["warnings"] == ["1 of 2 videos have no prediction (first: 'w')"]
+
+
+def test_soda_is_meteors(vlm_command: Any, write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ["--hypotheses", write("s.json", {"results": SAID}), "--references", write("v.json", TRUTH)]
+    for found, key in ((NotAvailable("no Java here"), "not_available"), (Score(0, [1.0, 0.5, 0.0, 1.0]), "metrics")):
+        monkeypatch.setattr("vlm.evaluation.scoring.dense.meteor", lambda *_, found=found: found)
+        scored = vlm_command("score", "dense", *files, "--soda", "--json").json
+        assert list(scored[key])[-1] == "SODA_c"
+    # Of the pairs (true, said) only the first moments overlap; two were said and two are true.
+    assert scored["metrics"]["SODA_c"] == pytest.approx(2 * 1.0 / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "truth", "says"),
+    [
+        ([], TRUTH, "expected an object with `results`"),
+        ({"results": {"v": [{"sentence": "a dog"}]}}, TRUTH, "1 of 1 videos whose moments lack a sentence"),
+        ({"results": SAID}, {"v": {"timestamps": [[0, 1]], "sentences": []}}, "1 of 1 videos without as many"),
+        ({"results": SAID}, {"w": TRUTH["v"]}, "1 videos unknown to"),
+        ({"results": {}}, {}, "no videos in it"),
+    ],
+)
+def test_dense_captions_that_do_not_fit(vlm_command: Any, write: Any, said: Any, truth: Any, says: str) -> None:
+    done = dense(vlm_command, write, said, truth)
+    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+    assert says in done.err
+
+
+@pytest.mark.parametrize("name", ["caption", "vqa", "retrieval", "classification", "dense"])
 def test_help_shows_an_example(vlm_command: Any, name: str) -> None:
     assert f"vlm score {name} --" in vlm_command("score", name, "--help").out.split("Example:")[1]
     assert len(vlm_command("score", name).complaints) == 1

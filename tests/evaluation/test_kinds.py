@@ -131,6 +131,24 @@ def test_a_choice_is_read_from_its_letter(tmp_path: Path) -> None:
     assert "50.0 %" in result.notes[0]
 
 
+def test_a_card_says_whose_rule_reads_a_choice(tmp_path: Path) -> None:
+    rows = [{"color": "red", "question": "Color?", "options": ["red", "blue"], "answers": ["A"]}]
+    told = FakeModel(lambda *_: "(A) or (B)")  # MMMU takes the last one, VLMEvalKit none
+    result, samples = run(tmp_path / "a", told, rows, kind="choice")
+    assert (samples[0].prediction, samples[0].scores["unreadable"]) == ("B", 0.0)
+    result, samples = run(tmp_path / "b", told, rows, kind="choice", reader="vlmevalkit")
+    assert (samples[0].prediction, samples[0].scores["unreadable"]) == (None, 1.0)
+    refused = FakeModel(lambda *_: "Cannot determine the answer")
+    result, samples = run(tmp_path / "c", refused, rows, kind="choice", reader="vlmevalkit")
+    assert samples[0].scores == {"accuracy": 0.0, "unreadable": 0.0}
+    rows = rows * 40
+    result, samples = run(tmp_path / "d", FakeModel(lambda *_: "hmm"), rows, kind="choice", unreadable="guess")
+    assert {s.prediction for s in samples} == {"A", "B"}
+    assert 10 < sum(s.scores["accuracy"] or 0 for s in samples) < 30
+    assert result.figures["unreadable"].value == 100
+    assert "counts as a guess" in " ".join(result.notes)
+
+
 @pytest.mark.parametrize(("knows", "right"), [(True, 1.0), (False, 0.0)])
 def test_a_circular_question_wants_every_rotation(tmp_path: Path, knows: bool, right: float) -> None:
     def rule(color: str, question: str) -> str:

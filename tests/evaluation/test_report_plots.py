@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from report_runs import questions, searches, vqa
@@ -41,6 +43,41 @@ def test_recall_curve_counts_ranks_as_the_figures_do() -> None:
     result = result.model_copy(update={"figures": {"text_to_image_R@1": Figure(value=50, n=4, scale=100)}})
     (plot,) = plots(result, samples)
     assert "R@1 50.0 %, R@5 75.0 %, R@10 75.0 %" in plot.note
+
+
+def graded(scores: list[float]) -> list[Sample]:
+    return [Sample(id=str(i), inputs={}, scores={"accuracy": score}) for i, score in enumerate(scores)]
+
+
+def test_bars_are_as_high_as_the_samples_are_many() -> None:
+    samples = graded([0.0] * 10 + [0.5] * 5 + [1.0] * 20)
+    (plot,) = plots(vqa("colours", samples), samples)
+    bars = ElementTree.fromstring(plot.svg).findall("rect")
+    counts = [int(re.findall(r": (\d+) samples", bar.findtext("title") or "")[0]) for bar in bars]
+    assert [count for count in counts if count] == [10, 5, 20]
+    a_sample = float(bars[0].attrib["height"]) / 10
+    assert [float(bar.attrib["height"]) for bar in bars] == pytest.approx([a_sample * n for n in counts], abs=0.1)
+    assert all(float(bar.attrib["y"]) + float(bar.attrib["height"]) == pytest.approx(210, abs=0.1) for bar in bars)
+
+
+def test_a_drawing_is_the_same_each_time_and_has_no_colour_of_its_own() -> None:
+    samples = graded([i % 7 / 6 for i in range(70)])
+    (plot,), (again,) = (plots(vqa("colours", samples), samples) for _ in range(2))
+    assert plot.svg == again.svg
+    root = ElementTree.fromstring(plot.svg)
+    assert root.attrib["aria-label"] == f"Histogram of accuracy. {plot.note}"
+    assert not {"style", "fill", "stroke", "id"} & {name for element in root.iter() for name in element.attrib}
+    sheet = (Path(plots.__code__.co_filename).parent / "page.css").read_text()
+    classes = {name for element in root.iter() for name in element.attrib.get("class", "").split()}
+    assert classes
+    assert all(f".{name} {{" in sheet for name in classes)
+
+
+def test_names_that_look_like_markup_are_text() -> None:
+    samples = [s.model_copy(update={"scores": {"<b>&": s.scores["accuracy"]}}) for s in graded([0.1, 0.5, 0.9])]
+    figures = {"<b>&": Figure(value=1, n=3, sample_score="<b>&")}
+    (plot,) = plots(vqa("colours", samples, main="<b>&", figures=figures), samples)
+    assert "<b>&" in [text.text for text in ElementTree.fromstring(plot.svg).findall("text")]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0), (0, 0.0031), (-3, 17), (0, 12345), (5, 5)])

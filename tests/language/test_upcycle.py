@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
+from vlm.errors import BadInput
 from vlm.language.decoder import LanguageModel
 from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts
-from vlm.language.upcycle import upcycle, upcycle_by_copy, upcycle_by_split
+from vlm.language.upcycle import STARTS, upcycle, upcycle_by_copy, upcycle_by_split
+from vlm.models.assemble import load_language
 
 WIDTH = tiny.LANGUAGE.ffn_width  # 48
 
@@ -166,6 +169,42 @@ def test_widths_that_do_not_fit_are_refused(dense: LanguageModel) -> None:
     for way, moe in ((upcycle_by_copy, copies()), (upcycle_by_split, slices())):
         with pytest.raises(ValueError, match="biases"):
             way(biased, moe)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("moe", "near"),
+    [
+        (copies(shared_width=None, width=8), 1e-6),
+        (copies(start="copy"), 1e-5),
+        (slices(start="split"), 0.01),  # the router's spread tells tokens apart: see `upcycle_by_split`
+    ],
+    ids=list(STARTS),
+)
+def test_a_card_s_start_keeps_the_dense_function(tmp_path: Path, tokens: Tensor, moe: MoEConfig, near: float) -> None:
+    tiny.write_card(tmp_path)
+    dense = load_language(tiny.LANGUAGE.model_copy(update={"moe": None}), tmp_path / "language").eval()
+    model, again = (
+        load_language(tiny.LANGUAGE.model_copy(update={"moe": moe}), tmp_path / "language").eval() for _ in range(2)
+    )
+    assert len(model.routers()) == 2
+    assert (model(tokens) - dense(tokens)).norm() / dense(tokens).norm() < near
+    same = zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same), "a card gives the same untrained model everywhere"
+
+
+def test_a_start_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    tiny.write_card(tmp_path)
+    wrong = tiny.LANGUAGE.model_copy(update={"moe": copies(start="copy", width=8)})
+    with pytest.raises(BadInput, match=r"^language\.moe, start copy: copying needs shared_width 0 and width 48, got"):
+        load_language(wrong, tmp_path / "language")
+
+
+def test_the_usual_start_is_not_part_of_a_space_s_name() -> None:
+    assert "start" not in copies().model_dump_json()
+    assert "start" not in tiny.LANGUAGE.model_dump_json()
+    copied = copies(start="copy")
+    assert MoEConfig.model_validate_json(copied.model_dump_json()) == copied
 
 
 @torch.no_grad()

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vlm.errors import BadInput
 from vlm.metrics.chart import relaxed_accuracy
 from vlm.metrics.choice import mmmu_choice, vlmevalkit_choice
 from vlm.metrics.pope import pope, pope_answer
-from vlm.metrics.statistics import clustered_standard_error, standard_error
+from vlm.metrics.statistics import interval_of_mean
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,18 @@ def test_pope(cases: Any) -> None:
         pope(["no"], ["maybe"])
 
 
+def lmms_eval_error(scores: list[float], clusters: list[str]) -> float:
+    """lmms-eval's clustered error from ours: without C / (C - 1), and N / (N - 1) on the samples' own products."""
+    n, count, spread = len(scores), len(set(clusters)), np.var(scores)
+    error = interval_of_mean(scores, clusters).error or 0.0
+    return float(np.sqrt(error**2 * (count - 1) / count + spread / (n - 1) - spread / n))
+
+
 def test_standard_errors(cases: Any) -> None:
     case = cases["stderr"]
-    assert standard_error(case["scores"]) == pytest.approx(case["mean_stderr"], abs=1e-12)
-    clustered = clustered_standard_error(case["scores"], case["clusters"])
-    assert clustered == pytest.approx(case["clustered_stderr"], abs=1e-12)
-    alone = clustered_standard_error(case["scores"], list(range(len(case["scores"]))))
+    assert interval_of_mean(case["scores"]).error == pytest.approx(case["mean_stderr"], abs=1e-12)
+    assert lmms_eval_error(case["scores"], case["clusters"]) == pytest.approx(case["clustered_stderr"], abs=1e-12)
+    alone = interval_of_mean(case["scores"], list(range(len(case["scores"])))).error
     assert alone == pytest.approx(case["mean_stderr"])
-    assert clustered_standard_error([0, 1, 0, 1], "aabb") == pytest.approx((1 / 12 - 1 / 16) ** 0.5)
     with pytest.raises(BadInput, match="one each"):
-        clustered_standard_error([0, 1], "a")
+        interval_of_mean([0, 1], "a")

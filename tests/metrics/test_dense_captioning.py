@@ -9,7 +9,7 @@ import pytest
 
 from vlm.errors import BadInput
 from vlm.metrics.caption import Score, bleu, cider, rouge_l
-from vlm.metrics.dense_captioning import NOTHING, dense_captioning
+from vlm.metrics.dense_captioning import NOTHING, dense_captioning, soda_c
 
 
 def same(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> Score:
@@ -63,6 +63,24 @@ def test_takes_the_caption_metrics(metric: Any) -> None:
     good = dense_captioning(right, [right], metric).mean_score
     assert good > 0.99
     assert dense_captioning([[(50.0, 60.0, "a dog runs")]], [right], metric).mean_score < 1e-3 * good
+
+
+def test_soda_aligns_in_order_and_sums_over_videos() -> None:
+    """All annotators' moments are one list; a pair counts IoU times the caption's score, in order of time."""
+    predicted = [[(20.0, 30.0, "a cat"), (0.0, 5.0, "a dog")], [(0.0, 5.0, "a bus")]]
+    # The dog's IoU is 1/2 with the first, the cat's 1; the second annotator's dog stands between, and one is enough.
+    assert soda_c(predicted, ANNOTATED, same) == pytest.approx(2 * (0.5 + 1.0) / (2 + 3 + 1 + 1), abs=1e-6)
+    swapped = [[(0.0, 10.0, "a cat"), (20.0, 30.0, "a dog")]]
+    assert soda_c(swapped, ANNOTATED[:1], same) == 0
+    calls: list[int] = []
+
+    def spy(references: Any, hypotheses: Any) -> Score:
+        calls.append(len(hypotheses))
+        return Score(0.0, [0.0] * len(hypotheses))
+
+    assert soda_c(predicted, ANNOTATED, spy) == 0
+    assert calls == [2 * 3 + 1], "all pairs at once, so that a program is started once"
+    assert soda_c([[]], ANNOTATED[:1], same) == 0
 
 
 def test_no_caption_has_the_word_for_nothing() -> None:

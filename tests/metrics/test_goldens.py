@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_benchmarks import lmms_eval_error
 
 from vlm.metrics.caption import bleu, cider, ptb_tokenize, rouge_l
 from vlm.metrics.chart import relaxed_accuracy
@@ -16,7 +17,7 @@ from vlm.metrics.choice import mmmu_choice, vlmevalkit_choice
 from vlm.metrics.pope import pope, pope_answer
 from vlm.metrics.protocols import PROTOCOLS
 from vlm.metrics.retrieval import mean_average_precision, ndcg, recall_at_k
-from vlm.metrics.statistics import clustered_standard_error, standard_error
+from vlm.metrics.statistics import interval_of_mean
 from vlm.metrics.video import moment_retrieval, soda_alignment, temporal_iou
 from vlm.metrics.vqa import _punctuation, anls, evalai_normalise, vqa_normalise
 
@@ -103,9 +104,8 @@ def test_benchmarks(load: Any) -> None:
     rule = [PROTOCOLS["pope"](p, [label]) for p, label in zip(case["predictions"], case["labels"], strict=True)]
     assert sum(rule) / len(rule) == pytest.approx(case["acc"])
     case = misc.pop("stderr")
-    assert standard_error(case["scores"]) == pytest.approx(case["mean_stderr"], abs=EXACT)
-    got_clustered = clustered_standard_error(case["scores"], case["clusters"])
-    assert got_clustered == pytest.approx(case["clustered_stderr"], abs=EXACT)
+    assert interval_of_mean(case["scores"]).error == pytest.approx(case["mean_stderr"], abs=EXACT)
+    assert lmms_eval_error(case["scores"], case["clusters"]) == pytest.approx(case["clustered_stderr"], abs=EXACT)
     for text, wanted in misc.pop("evalai_normaliser"):
         assert evalai_normalise(text) == wanted
     assert not misc

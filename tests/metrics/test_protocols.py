@@ -9,7 +9,7 @@ import pytest
 
 from vlm.errors import BadInput
 from vlm.evaluation.card import Protocol
-from vlm.metrics.choice import circular_correct, guess, rotations
+from vlm.metrics.choice import guess
 from vlm.metrics.protocols import PROTOCOLS, TEN_ANSWERS
 from vlm.metrics.vqa import anls
 
@@ -62,26 +62,6 @@ def test_anls_has_two_readings_of_white_space() -> None:
     assert anls(" ", "", implementation="mmf") == 1
     with pytest.raises(BadInput, match="did you mean 'mmf'"):
         anls("a", "a", implementation="mmff")  # type: ignore[arg-type]
-
-
-def test_rotations_bring_every_option_under_every_letter() -> None:
-    rounds = rotations(OPTIONS, "B")
-    assert rounds[0].options == OPTIONS
-    assert [r.answer for r in rounds] == ["B", "A", "C"]
-    assert all(r.options[r.answer] == "blue" for r in rounds)
-    for letter in OPTIONS:
-        assert {r.options[letter] for r in rounds} == set(OPTIONS.values())
-    with pytest.raises(BadInput, match="'D'; expected one of A, B, C"):
-        rotations(OPTIONS, "D")
-
-
-def test_a_question_counts_if_all_rounds_are_right() -> None:
-    rounds = rotations(OPTIONS, "B")
-    assert circular_correct(["B", "A", "C"], rounds)
-    assert not circular_correct(["B", "B", "B"], rounds)
-    assert not circular_correct(["B", "A", None], rounds)
-    with pytest.raises(BadInput, match="one each"):
-        circular_correct(["B"], rounds)
 
 
 def test_a_guess_depends_on_the_question_alone() -> None:

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from serving import CLIP, error, picture, served
 
+from vlm.media.process import supervisor
+from vlm.media.process.supervisor import Process
 from vlm.server.http.settings import Limits, Settings
 
 SVG = b"""<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>
@@ -152,16 +154,14 @@ def test_a_polyglot_is_taken_as_the_picture_it_is_and_shown_as_one_of_ours(
 def test_a_picture_that_ends_its_decoder_ends_nothing_else(
     client: httpx.Client, c: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlm.server.http import decode
+    before = Process.ask
 
-    before = decode._Process._ask
-
-    def killed(self: Any, content: bytes) -> Any:
+    def killed(self: Process, *request: Any) -> Any:
         self._child.kill()
         self._child.wait()
-        return before(self, content)
+        return before(self, *request)
 
-    monkeypatch.setattr(decode._Process, "_ask", killed)
+    monkeypatch.setattr(Process, "ask", killed)
     refused = upload(client, c, picture())
     assert error(refused) == (400, "bad_input")
     assert "ended its decoder" in refused.json()["error"]["message"]
@@ -171,9 +171,7 @@ def test_a_picture_that_ends_its_decoder_ends_nothing_else(
 
 
 def test_a_picture_that_hangs_its_decoder_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlm.server.http import decode
-
-    monkeypatch.setattr(decode, "send", lambda *_: None)  # the process waits for a picture that never comes
+    monkeypatch.setattr(supervisor, "send", lambda *_: None)  # the process waits for a picture that never comes
     with served(Settings(root=tmp_path, limits=Limits(decode_seconds=0.3))) as client:
         answer = client.post("/v1/embeddings", json={"input": {"image": base64.b64encode(picture()).decode()}})
         assert error(answer) == (400, "bad_input")

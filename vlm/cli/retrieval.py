@@ -38,6 +38,10 @@ def search(
             help="Order the best K by how likely the model finds the words; nano's are no help (docs/benchmarks.md).",
         ),
     ] = 0,
+    hybrid: Annotated[
+        bool,
+        typer.Option("--hybrid", help='Also by the words of entries\' captions (metadata "text"), in LanceDB indexes.'),
+    ] = False,
     where: Annotated[
         str | None,
         typer.Option("--filter", metavar="JSON", help='Entries whose metadata fit: \'{"year": {"gte": 2020}}\'.'),
@@ -63,6 +67,10 @@ def search(
         raise BadInput("--with: expected words beside a picture or video as the query")
     if (rerank or moments) and (by_media and (also is None or rerank)):
         raise BadInput(f"{'--rerank' if rerank else '--moments'}: expected words as the query")
+    if hybrid and by_media and also is None:
+        raise BadInput("--hybrid: expected words, as the query or by --with")
+    if hybrid and least is not None:
+        raise BadInput("--min-score: expected none with --hybrid, which joins two orders and not their scores")
     fits = _filter(where)
     words = also if by_media else query
     # A search by words needs the texts' side alone; re-ranking needs the whole model.
@@ -72,11 +80,12 @@ def search(
     found = open_index(index, model=space_of(model)[0])
     vectors = [load().embed_images([media])[0]] if media is not None else []
     vectors += [load().embed_texts([words])[0]] if words is not None else []
-    asked = composed(vectors, [1 - weight, weight]) if len(vectors) == 2 else vectors[0]
-    hits: list[dict[str, Any]] = [
-        {"path": hit.id, "score": round(hit.score, 6)}
-        for hit in found.search(shortened(asked, found.width)[None], max(top, rerank), where=fits, min_score=least)[0]
-    ]
+    asked = shortened(composed(vectors, [1 - weight, weight]) if len(vectors) == 2 else vectors[0], found.width)
+    if hybrid and words is not None:
+        best = found.search_hybrid(asked, words, max(top, rerank), where=fits)
+    else:
+        best = found.search(asked[None], max(top, rerank), where=fits, min_score=least)[0]
+    hits: list[dict[str, Any]] = [{"path": hit.id, "score": round(hit.score, 6)} for hit in best]
     if rerank and words is not None:
         hits = _reranked(hits, rerank, words, load, sampling_of(model))
     hits = hits[:top]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     rich_markup_mode=None,
-    help="Score files of any system: captions, answers or similarities.\n\n"
+    help="Score files of any system: captions, answers, similarities, classes or dense captions.\n\n"
     "Nothing is scored if the files do not fit each other: what is wrong is a line each on stderr; the exit code is 2.",
 )
 PerItem: TypeAlias = Annotated[bool, typer.Option("--per-item", help="Also each item's own scores.")]
@@ -48,9 +48,7 @@ def caption(
             with_spice=spice,
             tell=lambda metric: advance(-1, f"scores: {metric}"),
         )
-    rows = [[name, f"{value:.4f}"] for name, value in scored.metrics.items()]
-    rows += [[name, f"not available: {why}"] for name, why in scored.not_available.items()]
-    _show(scored, ["metric", "value"], rows, "{:.4f}", per_item, as_json)
+    _show(scored, ["metric", "value"], _rows(scored), "{:.4f}", per_item, as_json)
 
 
 @app.command(
@@ -88,7 +86,7 @@ def retrieval(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Recall at 1, 5 and 10 as shares of the queries, median and mean rank, from texts to images and back.
+    """Recall at 1, 5 and 10 as shares of the queries, ranks, mAP and nDCG, from texts to images and back.
 
     Equal similarities are counted three ways: what is right comes first among its equals (optimistic), last
     (pessimistic), or in the middle (mean).
@@ -103,6 +101,58 @@ def retrieval(
         for name, values in figures.items()
     ]
     _show(scored, ["", "metric", "mean", "optimistic", "pessimistic"], rows, "{}", False, as_json)
+
+
+@app.command(epilog="\b\nExample:\n  vlm score classification --scores scores.npz --json")
+def classification(
+    scores: Annotated[
+        Path,
+        typer.Option(
+            "--scores", metavar="FILE", help=".npz with scores [items, classes], labels [items] or [items, classes]."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy, class recall and calibration of one label an item; mean average precision of several (0 and 1).
+
+    Figures are fractions. Equal scores share what they win.
+    """
+    from vlm.evaluation.scoring.classes import score_classes
+
+    with working("scores"), _every_problem():
+        scored = score_classes(scores)
+    _show(scored, ["metric", "value"], _rows(scored), "{}", False, as_json)
+
+
+@app.command(
+    epilog="\b\nExample:\n  vlm score dense --hypotheses moments.json --references val_1.json --references val_2.json"
+)
+def dense(
+    hypotheses: Annotated[
+        Path, typer.Option("--hypotheses", metavar="FILE", help="JSON: ActivityNet's results of dense captioning.")
+    ],
+    references: Annotated[
+        list[Path], typer.Option("--references", metavar="FILE", help="JSON: an annotator's moments; may be repeated.")
+    ],
+    soda: Annotated[bool, typer.Option("--soda", help="SODA_c too, by METEOR (Java).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Captions with times, as densevid_eval scores them: the mean over IoU 0.3, 0.5, 0.7 and 0.9.
+
+    Figures are fractions, CIDEr goes up to 10. densevid_eval's METEOR would start Java once a video, and is left out.
+    """
+    from vlm.evaluation.scoring.dense import score_dense
+
+    with working("scores") as advance, _every_problem():
+        scored = score_dense(
+            hypotheses, references, with_soda=soda, tell=lambda metric: advance(-1, f"scores: {metric}")
+        )
+    _show(scored, ["metric", "value"], _rows(scored), "{}", False, as_json)
+
+
+def _rows(scored: Scored) -> list[list[str]]:
+    rows = [[name, f"{value:.4f}"] for name, value in scored.metrics.items()]
+    return rows + [[name, f"not available: {why}"] for name, why in scored.not_available.items()]
 
 
 def _show(scored: Scored, columns: list[str], rows: list[list[str]], form: str, per_item: bool, as_json: bool) -> None:

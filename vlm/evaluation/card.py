@@ -59,6 +59,10 @@ class BenchmarkCard(Config):
     """How an answer is read from a reply: whole, or its first line in lower case without a final period."""
     sampling: Sampling | None = None
     """Which frames of a clip the model is shown; None leaves it to the model's card."""
+    reader: Literal["mmmu", "vlmevalkit"] = "mmmu"
+    """Whose rule finds the option that a reply names (kind `choice`)."""
+    unreadable: Literal["wrong", "guess"] = "wrong"
+    """What a reply that names no option counts as: MMMU takes an option at random (kind `choice`)."""
     circular: bool = False
     """Ask every rotation of the options and count a question only if all are right (MMBench; kind `choice`)."""
     queries: PositiveInt = 300

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm.errors import BadInput
+
 Vectors = NDArray[np.float32]
 Metadata = Mapping[str, Any]
 """JSON: texts, numbers, true and false, null, lists and objects of them."""
@@ -84,6 +86,15 @@ class Index(ABC):
 
         Raises `BadInput` for another width, a vector that is not finite, or a filter that cannot be read.
         """
+
+    def search_hybrid(self, vector: Vectors, text: str, top: int, *, where: Where | None = None) -> list[Hit]:
+        """By a vector `[D]` and by the words of the metadata's `text`; scores are of the joined order.
+
+        Raises `BadInput` where the engine keeps no index of words: LanceDB does.
+        """
+        raise BadInput(
+            f"search by words too: expected an index of LanceDB (vlm index --engine lance), got {type(self).__name__}"
+        )
 
     @abstractmethod
     def count(self, where: Where | None = None) -> int:

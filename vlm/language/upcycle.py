@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from vlm.errors import BadInput
 from vlm.language.decoder import LanguageModel
 from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts, SwiGLU
@@ -92,6 +93,22 @@ def upcycle_by_split(dense: LanguageModel, moe: MoEConfig, spread: float = 0.01)
         ffn.routed.down_EDF.copy_(down[:, shared:].unflatten(1, (moe.experts, -1)).transpose(0, 1) * factor)
 
     return _mixture(dense, moe, start, spread)
+
+
+STARTS: dict[str, Callable[[LanguageModel, MoEConfig], LanguageModel]] = {
+    "zero": upcycle,
+    "copy": upcycle_by_copy,
+    "split": upcycle_by_split,
+}
+"""By the name that a card gives (`MoEConfig.start`)."""
+
+
+def upcycled(dense: LanguageModel, moe: MoEConfig) -> LanguageModel:
+    """The mixture that a card asks for. Raises `BadInput` where the dense model cannot start it that way."""
+    try:
+        return STARTS[moe.start](dense, moe)
+    except ValueError as error:
+        raise BadInput(f"language.moe, start {moe.start}: {error}") from None
 
 
 def _even_gate(moe: MoEConfig) -> float:

@@ -1,4 +1,4 @@
-"""Which option of a multiple-choice question a free response names, and MMBench's circular evaluation.
+"""Which option of a multiple-choice question a free response names.
 
 Both readers give the letter or None where the response names none; a benchmark decides what None costs: it is wrong, or
 as in MMMU a guess (`mmmu_choice(...) or guess(...)`). `options` maps letters to their text, in order.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from vlm.errors import BadInput
 
@@ -65,6 +64,13 @@ def vlmevalkit_choice(response: str, options: Mapping[str, str]) -> str | None:
     return quoted[0] if len(quoted) == 1 else None
 
 
+READERS: dict[str, Callable[[str, Mapping[str, str]], str | None]] = {
+    "mmmu": mmmu_choice,
+    "vlmevalkit": vlmevalkit_choice,
+}
+"""By the name that a benchmark's card gives."""
+
+
 def guess(options: Mapping[str, str], seed: str) -> str:
     """A letter at random, always the same for one `seed` (the question's id): MMMU's answer for an unreadable response.
 
@@ -75,33 +81,3 @@ def guess(options: Mapping[str, str], seed: str) -> str:
         raise BadInput("no options to guess from; expected at least one")
     number = int.from_bytes(hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     return list(options)[number % len(options)]
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """One round of a circular evaluation: the options in another order, and the letter of the right one."""
-
-    options: dict[str, str]
-    answer: str
-
-
-def rotations(options: Mapping[str, str], answer: str) -> list[Rotation]:
-    """As many rounds as there are options (MMBench, Liu et al. 2023, section 4.1): each moves every option up a letter.
-
-    The first is the question as it stands. Raises `BadInput` where `answer` is no option's letter.
-    """
-    letters, texts = list(options), list(options.values())
-    if answer not in options:
-        raise BadInput(f"answer {answer!r}; expected one of {', '.join(letters) or 'no options'}")
-    place, count = letters.index(answer), len(letters)
-    return [
-        Rotation(dict(zip(letters, texts[r:] + texts[:r], strict=True)), letters[(place - r) % count])
-        for r in range(count)
-    ]
-
-
-def circular_correct(predictions: Sequence[str | None], rounds: Sequence[Rotation]) -> bool:
-    """Whether a question counts: its prediction (a letter, or None) is right in every round of `rotations`."""
-    if len(predictions) != len(rounds) or not rounds:
-        raise BadInput(f"{len(predictions)} predictions for {len(rounds)} rounds; expected one each and at least one")
-    return all(letter == r.answer for letter, r in zip(predictions, rounds, strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vlm.errors import BadInput
 from vlm.metrics.score import Score
-from vlm.metrics.video import temporal_iou
+from vlm.metrics.video import soda_alignment, temporal_iou
 
 Moment = tuple[float, float, str]
 Metric = Callable[[Sequence[Sequence[str]], Sequence[str]], Score]
@@ -76,6 +76,39 @@ def dense_captioning(
         precision[t] = sum(p for p, _ in shares) / len(shares)
         recall[t] = sum(r for _, r in shares) / len(shares)
     return DenseCaptioning(score, sum(score.values()) / len(score), precision, recall)
+
+
+def soda_c(
+    predicted: Sequence[Sequence[Moment]],
+    annotated: Sequence[Sequence[Sequence[Moment]]],
+    metric: Metric,
+    *,
+    ascii_only: bool = True,
+) -> float:
+    """SODA_c (Fujita et al. 2020): the F1 of the best alignment in order, by IoU times caption score, over all videos.
+
+    Equal to `soda.py` of its authors with `metric` in METEOR's place: what a video's annotators wrote is one list by
+    time, and totals and counts are summed over the videos. `metric` is asked once, for all pairs of moments of all
+    videos, and must score each by itself (METEOR does, CIDEr does not). A video without predicted moments counts.
+    """
+    clean = _ascii if ascii_only else str
+    videos = []
+    for moments, annotators in zip(predicted, annotated, strict=True):
+        truth = [moment for annotator in annotators for moment in annotator]
+        videos.append((sorted(moments, key=_start), sorted(truth, key=_start)))
+    pairs = [(p, g) for moments, truth in videos for g in truth for p in moments]
+    if not pairs:
+        return 0.0
+    scores = iter(metric([[clean(g[2])] for _, g in pairs], [clean(p[2]) for p, _ in pairs]).per_item)
+    total = 0.0
+    for moments, truth in videos:
+        table_GP = [[temporal_iou(p[:2], g[:2]) * next(scores) for p in moments] for g in truth]
+        total += soda_alignment(table_GP).score if moments and truth else 0.0
+    return 2 * total / sum(len(moments) + len(truth) for moments, truth in videos)
+
+
+def _start(moment: Moment) -> float:
+    return moment[0]
 
 
 def _score(

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,37 +53,18 @@ class Interval:
         return Interval(self.value, low, high, self.error)
 
 
-def standard_error(scores: ArrayLike) -> float:
-    """Standard error of the mean of independent scores: their standard deviation (n - 1) over the root of n."""
-    values = np.asarray(scores, np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise BadInput(f"scores have shape {values.shape}; expected a list of two or more")
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def clustered_standard_error(scores: ArrayLike, clusters: Clusters) -> float:
-    """Standard error where questions of one cluster (an image, a document) are not independent, as lmms-eval has it.
-
-    The variance of the mean is that of `standard_error` plus, over all pairs of different questions in a cluster, the
-    product of their distances to the mean, divided by n squared (section 2.2 of the paper). A sum of such products can
-    be negative; a variance that comes out below zero is taken as zero.
-    """
-    independent = standard_error(scores)
-    rows_NS, starts_C = sorted_rows(scores, clusters)
-    distance_N = rows_NS[:, 0] - rows_NS[:, 0].mean()
-    between = (np.add.reduceat(distance_N, starts_C) ** 2).sum() - (distance_N**2).sum()
-    return float(np.sqrt(max(0.0, independent**2 + between / len(rows_NS) ** 2)))
-
-
 def interval_of_mean(scores: ArrayLike, clusters: Clusters | None = None) -> Interval:
     """The mean of `scores` [N] with its clustered standard error and a 95 % interval, without resampling.
 
-    The error is that of `clustered_standard_error` with the factor C / (C - 1) on the whole sum, so that few clusters
-    are not overconfident; without clusters it is `standard_error`. The interval is Student's t with C - 1 degrees.
+    The variance of the mean is, over all pairs of samples in a cluster, the product of their distances to the mean,
+    divided by N squared (section 2.2 of the paper), with the factor C / (C - 1) so that few clusters are not
+    overconfident; without clusters the error is `scipy.stats.sem`. (lmms-eval has N / (N - 1) on the samples' own
+    products and no factor on the others.) The interval is Student's t with C - 1 degrees.
 
     Scores that are all 0 or 1 have Wilson's interval (1927) instead: it stays within [0, 1] and has a width where all
     are right, both of which the t interval gets wrong just where good models are. Clusters enter it as the effective
-    number of samples p(1 - p) / error^2 (Dean and Pagano 2015), never more than N; where all scores are equal, C.
+    number of samples p(1 - p) / error^2 (Dean and Pagano 2015), never more than N; where all scores are equal, C. (That
+    is no whole number, so it is written out here: `scipy.stats.binomtest` counts, and has z where this has t.)
 
     Raises `BadInput` where there are no scores, one is not finite, or clusters are not one a score.
     """
@@ -118,8 +98,9 @@ def bootstrap(
     positive) are left out. The percentile interval (Efron and Tibshirani 1993, chapter 13) is too narrow below some
     twenty clusters; there `interval_of_mean` is better where the figure is a mean.
 
-    The same seed gives the same interval, whatever the order of the samples. Raises `BadInput` as `interval_of_mean`,
-    or where the statistic of all samples is not finite.
+    `scipy.stats.bootstrap` resamples single observations, not clusters of rows, which is why this is ours. The same
+    seed gives the same interval, whatever the order of the samples. Raises `BadInput` as `interval_of_mean`, or where
+    the statistic of all samples is not finite.
     """
     rows_NS, starts_C = sorted_rows(rows_NS, clusters)
     sizes_C = np.diff(np.append(starts_C, len(rows_NS)))
@@ -183,16 +164,8 @@ def _members(starts_C: np.ndarray, sizes_C: np.ndarray, chosen: np.ndarray) -> n
     return np.repeat(starts_C[chosen] - first, sizes) + np.arange(sizes.sum())
 
 
-_T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157)
-
-
 def t_quantile(degrees: int) -> float:
-    """Student's t at 97.5 %: a table below ten degrees, from there Abramowitz and Stegun's 26.7.5 (right to 1e-5)."""
-    if degrees < 10:
-        return _T[degrees - 1]
-    z, d = NormalDist().inv_cdf(0.975), degrees
-    g1 = (z**3 + z) / 4
-    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
-    return z + g1 / d + g2 / d**2 + g3 / d**3 + g4 / d**4
+    """Student's t at 97.5 %."""
+    from scipy.stats import t  # takes most of a second
+
+    return float(t.ppf(0.975, degrees))

@@ -16,7 +16,7 @@ from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.upcycle import upcycle
+from vlm.language.upcycle import upcycled
 from vlm.models.assembled import Assembled
 from vlm.models.card import ModelCard
 from vlm.models.card_processor import CardProcessor
@@ -124,4 +124,4 @@ def load_language(cfg: LanguageConfig, folder: Path) -> LanguageModel:
         return language
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the routed experts' start, so that a card gives the same untrained model everywhere
-        return upcycle(language, cfg.moe)
+        return upcycled(language, cfg.moe)

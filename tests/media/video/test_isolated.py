@@ -17,8 +17,10 @@ import pytest
 from clips import number_seen, write_video
 
 from vlm.errors import BadInput, VlmError
-from vlm.media.video import isolated, worker
-from vlm.media.video.isolated import IsolatedDecoder, Process
+from vlm.media.process import supervisor, worker
+from vlm.media.process.supervisor import Pool, Process
+from vlm.media.video import isolated
+from vlm.media.video.isolated import IsolatedDecoder
 from vlm.media.video.reader import open_video
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -35,12 +37,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Process]]:
     found: list[Process] = []
 
     class Noted(Process):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, module: str) -> None:
+            super().__init__(module)
             found.append(self)
 
-    monkeypatch.setattr(isolated, "Process", Noted)
-    monkeypatch.setattr(isolated, "_idle", [])
+    monkeypatch.setattr(supervisor, "Process", Noted)
+    monkeypatch.setattr(isolated, "_pool", Pool("vlm.media.video.worker"))
     yield found
     for process in found:
         process.stop()
@@ -48,9 +50,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Process]]:
 
 def broken(monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
     """Processes that start from now on run `statement` first."""
-    names = "from vlm.media.video import worker; from vlm.media.video.backends.pyav import PyavDecoder"
+    names = "from vlm.media.process import worker; from vlm.media.video.backends.pyav import PyavDecoder"
     patched = f"{names}; {statement}; main()"
-    monkeypatch.setattr(isolated, "_START", isolated._START.replace("main()", patched))
+    monkeypatch.setattr(supervisor, "_START", supervisor._START.replace("main()", patched))
 
 
 def test_one_process_serves_clip_after_clip(clip: Path, tmp_path: Path, started: list[Process]) -> None:
@@ -116,10 +118,10 @@ def test_slow_is_not_hung(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, object]] = []
     monkeypatch.setattr(worker, "send", lambda pipe, message, array=None, shared=None: sent.append(message))
     monkeypatch.setattr(worker.time, "monotonic", iter([0.0, 0.1, 0.9, 0.9, 1.0]).__next__)
-    busy = worker.Worker(1)
-    busy._alive()  # after 0.1 s: too early to say anything
-    busy._alive()  # after 0.9 s
-    assert sent == [{"alive": True}]
+    reply = worker.Reply(1)
+    reply.alive()  # after 0.1 s: too early to say anything
+    reply.alive()  # after 0.9 s
+    assert sent == [{"sign": "alive"}]
 
 
 def test_a_process_that_grew_is_replaced(clip: Path, started: list[Process], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +139,21 @@ def test_memory_of_whoever_asks_is_not_the_decoder_s(
     open_video(clip).frames([3])
     open_video(clip).frames([4])
     assert len(started) == 1
+
+
+def test_a_timeline_is_not_the_next_asker_s(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may be asked by another thread as soon as it waits again, and answers into the same memory."""
+    other = write_video(tmp_path / "b.mp4", range(0, 36, 3))
+    keep, pool = isolated._pool.keep, isolated._pool
+
+    def kept_and_asked(process: Process) -> None:
+        keep(process)
+        monkeypatch.setattr(pool, "keep", keep)
+        open_video(other)
+
+    expected = open_video(clip).times_N
+    monkeypatch.setattr(pool, "keep", kept_and_asked)
+    assert open_video(clip).times_N.tolist() == expected.tolist() != open_video(other).times_N.tolist()
 
 
 def test_threads_have_a_process_each(clip: Path) -> None:
@@ -158,10 +175,10 @@ def test_a_forked_process_starts_its_own(clip: Path) -> None:
     """In a new interpreter: this one has threads, which do not go well with fork."""
     code = (
         "import os, sys\n"
-        "from vlm.media.video import isolated\n"
+        "from vlm.media.process import supervisor\n"
         "from vlm.media.video.reader import open_video\n"
-        "reader, start, started = open_video(sys.argv[1]), isolated.Process, []\n"
-        "isolated.Process = lambda: (started.append(start()), started[-1])[1]\n"
+        "reader, start, started = open_video(sys.argv[1]), supervisor.Process, []\n"
+        "supervisor.Process = lambda module: (started.append(start(module)), started[-1])[1]\n"
         "child = os.fork()\n"
         "frames = reader.frames([3])\n"
         "if child == 0:\n"
@@ -175,9 +192,10 @@ def test_a_forked_process_starts_its_own(clip: Path) -> None:
 def test_a_process_ends_with_the_one_that_started_it(clip: Path) -> None:
     code = (
         "import os, sys\n"
-        "from vlm.media.video.isolated import Process\n"
-        "process = Process()\n"
-        "list(process.ask({'path': sys.argv[1], 'backend': 'pyav', 'do': 'timeline'}, 30))\n"
+        "from vlm.media.process.supervisor import Process\n"
+        "process = Process('vlm.media.video.worker')\n"
+        "request = {'path': sys.argv[1], 'backend': 'pyav', 'do': 'timeline', 'folder': '.'}\n"
+        "list(process.ask(request, 30))\n"
         "print(process.pid, flush=True); os._exit(1)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, clip], stdout=subprocess.PIPE, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Multiple choice: the option a response names, read by MMMU's rules; what names none is wrong."""
+"""Multiple choice: the option a response names, read by the card's rule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlm.evaluation.figures import by_category, mean_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
 from vlm.evaluation.subject import Ask
-from vlm.metrics.choice import mmmu_choice
+from vlm.metrics.choice import READERS, guess
 
 PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 
@@ -28,14 +28,18 @@ def run(job: Job) -> Outcome:
     turns = [_rotations(e) if job.card.circular else [_lettered(e.options, 0)] for e in job.examples]
     prompts = [[_prompt(job, e, options) for options in t] for e, t in zip(job.examples, turns, strict=True)]
     asks = [Ask(e, p, job.card.max_tokens) for e, texts in zip(job.examples, prompts, strict=True) for p in texts]
+    read, guessing = READERS[job.card.reader], job.card.unreadable == "guess"
     replies = iter(job.subject.answers(asks, job.progress))
     samples = []
     for example, options, texts in zip(job.examples, turns, prompts, strict=True):
         said = [next(replies) for _ in texts]
-        letters = [mmmu_choice(reply, named) for reply, named in zip(said, options, strict=True)]
+        letters = [read(reply, named) for reply, named in zip(said, options, strict=True)]
+        unreadable = float(None in letters)
+        if guessing:
+            letters = [found or guess(options[turn], f"{example.id} {turn}") for turn, found in enumerate(letters)]
         # A rotated letter means another option: compare by the option's text.
         right = {example.options[_index(job, example, answer)] for answer in example.answers}
-        hits = [letter is not None and named[letter] in right for letter, named in zip(letters, options, strict=True)]
+        hits = [named.get(letter or "") in right for letter, named in zip(letters, options, strict=True)]
         samples.append(
             Sample(
                 id=example.id,
@@ -44,7 +48,7 @@ def run(job: Job) -> Outcome:
                 output=" | ".join(said),
                 prediction=letters[0],
                 references=example.answers,
-                scores={"accuracy": float(all(hits)), "unreadable": float(None in letters)},
+                scores={"accuracy": float(all(hits)), "unreadable": unreadable},
                 cluster=job.cluster(example),
                 category=job.category(example),
             )
@@ -54,7 +58,8 @@ def run(job: Job) -> Outcome:
         "unreadable": mean_figure(samples, "unreadable", scale=100.0),
     }
     chance = sum(1 / len(e.options) for e in job.examples) / len(job.examples)
-    notes = () if job.card.circular else (f"a guess is right {100 * chance:.1f} % of the time",)
+    notes: tuple[str, ...] = () if job.card.circular else (f"a guess is right {100 * chance:.1f} % of the time",)
+    notes += ("a reply that names no option counts as a guess",) if guessing else ()
     return Outcome(samples, "accuracy", figures, by_category(samples, {"accuracy": 100.0}), notes)
 
 

@@ -1,5 +1,9 @@
 """The report's plots: small SVG drawings whose colours come from the page, so that they fit light and dark."""
 
+# Drawn here and not by matplotlib's SVG, which was tried: a histogram of 13.7 KB in 70 ms (here 3.5 KB in 2 ms), no
+# value of a bar under the pointer, and ids and a style element that are the whole page's. Its 20 lines for the 48 of
+# `Axes` are before the XML is rewritten for those, so the code would not be clearly shorter.
+
 from __future__ import annotations
 
 import math

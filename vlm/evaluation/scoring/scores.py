@@ -20,7 +20,7 @@ from vlm.evaluation.scoring.files import Problems, answers_of, captions_of, load
 from vlm.metrics.caption import NotAvailable, Score, bleu, cider, meteor, rouge_l, spice, tokenize
 from vlm.metrics.pope import pope
 from vlm.metrics.protocols import PROTOCOLS, TEN_ANSWERS
-from vlm.metrics.retrieval import Ties, recall_at_k
+from vlm.metrics.retrieval import Ties, mean_average_precision, ndcg, recall_at_k
 
 KS = (1, 5, 10)
 TIES: tuple[Ties, ...] = ("mean", "optimistic", "pessimistic")
@@ -123,9 +123,9 @@ def score_answers(predictions: Path, answers: Path, protocol: str) -> Scored:
 
 
 def score_retrieval(similarity: Path) -> Scored:
-    """`sim` [texts, images] and `txt2img` [texts] of an .npz: ranks and recalls both ways, ties by name.
+    """`sim` [texts, images] and `txt2img` [texts] of an .npz: ranks, recalls, mAP and nDCG both ways, ties by name.
 
-    Recalls are shares of the queries.
+    Recalls are shares of the queries; `both` has their mean over both ways and all k.
     """
     arrays = load_arrays(similarity, ("sim", "txt2img"))
     sim, image = arrays["sim"], arrays["txt2img"]
@@ -133,6 +133,8 @@ def score_retrieval(similarity: Path) -> Scored:
         raise BadInput(f"{similarity}: sim is {sim.dtype}; expected numbers")
     try:
         reports = {ties: recall_at_k(sim, image, KS, ties=ties) for ties in TIES}
+        precision = {ties: mean_average_precision(sim, image, ties=ties) for ties in TIES}
+        gain = {ties: ndcg(sim, image, KS[-1], ties=ties) for ties in TIES}
     except BadInput as error:
         raise BadInput(f"{similarity}: {error}") from None
     metrics: dict[str, dict[str, dict[str, float]]] = {}
@@ -141,6 +143,9 @@ def score_retrieval(similarity: Path) -> Scored:
         metrics[way] = {f"R@{k}": {t: r.recall[k] for t, r in ranks.items()} for k in KS}
         metrics[way]["MedR"] = {t: r.median_rank for t, r in ranks.items()}
         metrics[way]["MeanR"] = {t: r.mean_rank for t, r in ranks.items()}
+        metrics[way]["mAP"] = {t: getattr(value, attribute) for t, value in precision.items()}
+        metrics[way][f"nDCG@{KS[-1]}"] = {t: getattr(value, attribute) for t, value in gain.items()}
+    metrics["both"] = {"mean R": {t: report.mean_recall for t, report in reports.items()}}
     alone = sim.shape[1] - len(np.unique(image))
     distractors = [f"{alone} of {sim.shape[1]} images have no text: candidates for t2i, no queries of i2t"]
     one = ["there is one image: whatever the similarities, every text finds it and it finds its text"]

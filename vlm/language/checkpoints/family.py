@@ -139,7 +139,7 @@ class Family:
 
 
 _PLACES = ("layers", "first_dense", "every")
-_TRAINING = ("bias_update_rate", "sequence_balance", "batch_balance", "z_loss")
+_TRAINING = ("bias_update_rate", "sequence_balance", "batch_balance", "z_loss", "start")
 
 
 def _essence(cfg: LanguageConfig) -> Fields:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from vlm.config import Config
 
@@ -41,6 +49,9 @@ class MoEConfig(Config):
     """From `first_dense` on, every so many layers is a mixture."""
     layers: tuple[NonNegativeInt, ...] | None = None
     """The mixture layers by number, in place of `first_dense` and `every`."""
+    start: Literal["zero", "copy", "split"] = "zero"
+    """How a dense decoder becomes this mixture (`language/upcycle.py`): with experts that add nothing yet, with copies
+    of its feed-forward, or with slices of it."""
     scoring: Literal["sigmoid", "softmax"] = "sigmoid"
     normalise: bool = True
     """The gates of a token sum to one (before `scale`)."""
@@ -81,6 +92,11 @@ class MoEConfig(Config):
         if self.adaptive is not None and (self.adaptive.budget or 1) > self.top_k:
             raise ValueError(f"a budget of {self.adaptive.budget} experts a token is more than top_k {self.top_k}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_start(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A vector's space is named by this JSON, and was before there was a choice."""
+        return {key: value for key, value in handler(self).items() if key != "start" or self.start != "zero"}
 
     def is_mixture(self, layer: int) -> bool:
         if self.layers is not None:

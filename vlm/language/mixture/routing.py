@@ -52,8 +52,3 @@ def budget_p(before_Tk: Tensor, budget: float) -> float:
         return 1.0
     # No p below 1 takes a pair whose mass before it is 1 in floating point; a p of 1 would.
     return min(before_R.kthvalue(more + 1).values.item(), math.nextafter(1.0, 0.0))
-
-
-def experts_a_token(chosen_Tk: Tensor) -> Tensor:
-    """How many experts each token takes, `[T]`."""
-    return (chosen_Tk >= 0).sum(-1)

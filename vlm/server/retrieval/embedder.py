@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm.index.base import Vectors
+from vlm.media.process.pictures import Picture
 from vlm.media.video.sampling.base import Sampler
 from vlm.media.video.sampling.uniform import Uniform
-from vlm.server.http.decode import Picture
 
 
 class Embedder(Protocol):

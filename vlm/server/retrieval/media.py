@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 from vlm.files import atomic_write
 from vlm.index.base import Vectors
-from vlm.server.http.decode import Picture
+from vlm.media.process.pictures import Picture
 
 SIDE = 320
 """Of a small picture, the longer one."""

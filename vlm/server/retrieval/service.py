@@ -13,11 +13,11 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.index.base import Vectors
+from vlm.media.process.pictures import Picture, PictureDecoder
 from vlm.media.video.reader import VideoReader, open_video
 from vlm.media.video.sampling.base import Sampler
 from vlm.media.video.sampling.rate import Rate
 from vlm.server.http.batching import Batcher
-from vlm.server.http.decode import Decoders, Picture
 from vlm.server.http.errors import ApiError
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
@@ -81,8 +81,9 @@ class Service:
         )
         metrics.waiting.labels("text").set_function(lambda: len(self._texts))
         metrics.waiting.labels("image").set_function(lambda: len(self._pictures))
-        self._decoders = Decoders(settings.decoders, self.limits.pixels, self.limits.decode_seconds)
-        metrics.deaths.set_function(lambda: self._decoders.deaths)
+        self._decoding = ThreadPoolExecutor(settings.decoders, "decoder")
+        self._decoder = PictureDecoder(self.limits.pixels, self.limits.decode_seconds)
+        metrics.deaths.set_function(lambda: self._decoder.deaths)
         self._room = Room(self.limits.decoded_bytes)
         self._clips = asyncio.Semaphore(settings.decoders)
         self.collections = Collections(settings, embedder.space, embedder.width, metrics.committed)
@@ -93,7 +94,8 @@ class Service:
         await self._texts.close()
         await self._pictures.close()
         await self.collections.close()
-        await asyncio.to_thread(self._decoders.close)
+        await asyncio.to_thread(self._decoding.shutdown)
+        self._decoder.close()
         await asyncio.to_thread(self.sources.close)
         self._model.shutdown()
 
@@ -119,7 +121,8 @@ class Service:
 
     async def picture(self, source: PictureBytes, *, patient: bool = False, shown: bool = False) -> Embedded:
         """`shown` wants a small picture too. Raises `BadInput` for what is no picture."""
-        pixels = await self._decoders.picture(source.content)
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoding, self._decoder.decode, source.content)
         async with self._room.taken(pixels.nbytes):
             thumbnail = await asyncio.to_thread(small, pixels) if shown else None
             return Embedded((await self._pictures.embed([pixels], patient=patient))[0], thumbnail)
