@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
+from vlm.registry import Chosen, Registry
 from vlm.training.objectives.config import InstructObjective, TextObjective, WordsObjective
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 
@@ -24,9 +25,16 @@ class OptimizerConfig(Config):
     """Largest norm of the whole gradient."""
 
 
-Objective = Annotated[
-    ContrastiveObjective | WordsObjective | InstructObjective | TextObjective, Field(discriminator="kind")
-]
+OBJECTIVES: Registry[type[Config]] = Registry(
+    "objective",
+    {
+        "contrastive": "vlm.training.objectives.contrastive.config:ContrastiveObjective",
+        "words": "vlm.training.objectives.config:WordsObjective",
+        "instruct": "vlm.training.objectives.config:InstructObjective",
+        "text": "vlm.training.objectives.config:TextObjective",
+    },
+)
+Objective = Annotated[ContrastiveObjective | WordsObjective | InstructObjective | TextObjective, Chosen(OBJECTIVES)]
 
 
 class Recipe(Config):
