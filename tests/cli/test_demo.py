@@ -82,7 +82,7 @@ def test_words_are_wrapped_to_the_column() -> None:
 def test_models_lists_every_card(vlm_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLM_CACHE", str(tmp_path))
     (nano,) = [card for card in vlm_command("models", "--json").json["models"] if card["name"] == "nano"]
-    assert set(nano) == {"name", "about", "licence", "parts"}
+    assert set(nano) == {"name", "about", "licence", "parts", "from"}
     assert nano["parts"] == {"tower": False, "language": False, "text": False}
     assert "vlm pull nano" in " ".join(vlm_command("models").out.split())
 

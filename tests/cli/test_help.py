@@ -11,7 +11,8 @@ import typer
 
 from vlm.cli.app import COMMANDS, app
 
-COMMON = ["--help", "--json"]
+ALL = ["--cards", "--help", "--module"]
+COMMON = [*ALL, "--json"]
 OPTIONS = {
     "pull": [*COMMON, "--offline"],
     "models": COMMON,
@@ -126,7 +127,7 @@ OPTIONS = {
     "serve": ["--help"],
     "score": ["--help"],
     "serve retrieval": [
-        "--help",
+        *ALL,
         "--body-mb",
         "--device",
         "--dtype",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
 
 import pytest
 
 from vlm.errors import BadInput
-from vlm.evaluation.card import Protocol
 from vlm.metrics.choice import guess
 from vlm.metrics.protocols import PROTOCOLS, TEN_ANSWERS
 from vlm.metrics.vqa import anls
@@ -16,8 +14,7 @@ from vlm.metrics.vqa import anls
 OPTIONS = {"A": "red", "B": "blue", "C": "green"}
 
 
-def test_a_card_can_name_every_protocol_and_no_other() -> None:
-    assert set(get_args(Protocol)) == set(PROTOCOLS)
+def test_what_counts_ten_answers_is_a_protocol() -> None:
     assert set(PROTOCOLS) >= TEN_ANSWERS
 
 

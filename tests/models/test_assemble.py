@@ -59,7 +59,7 @@ def test_parts_are_converted_once(card: Path, monkeypatch: pytest.MonkeyPatch) -
         made.append(folder)
         convert(files, folder)
 
-    monkeypatch.setitem(parts.CONVERTERS, "hf", counted)
+    monkeypatch.setattr(parts, "CONVERTERS", {**parts.CONVERTERS, "hf": counted})
     first = parts.pull(load_card(str(card)), offline=True)
     assert parts.pull(load_card(str(card)), offline=True) == first
     assert len(made) == 2
@@ -72,10 +72,10 @@ def test_a_conversion_that_was_cut_short_is_made_again(card: Path, monkeypatch: 
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(parts.CONVERTERS, "hf", cut)
+    monkeypatch.setattr(parts, "CONVERTERS", {**parts.CONVERTERS, "hf": cut})
     with pytest.raises(KeyboardInterrupt):
         parts.pull(load_card(str(card)), offline=True)
-    monkeypatch.setitem(parts.CONVERTERS, "hf", convert)
+    monkeypatch.setattr(parts, "CONVERTERS", {**parts.CONVERTERS, "hf": convert})
     folders = parts.pull(load_card(str(card)), offline=True)
     assert (folders["tower"] / "model.safetensors").stat().st_size > 10_000
 

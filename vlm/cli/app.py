@@ -26,6 +26,7 @@ from vlm.cli import (
     serve,
     training,
 )
+from vlm.cli.extending import extended
 
 app = typer.Typer(
     add_completion=False,
@@ -63,9 +64,12 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 for _name, (_function, _example) in COMMANDS.items():
     _epilog = f"\b\nExample:\n  {_example}"
     if isinstance(_function, typer.Typer):
+        for _inner in _function.registered_commands:
+            assert _inner.callback is not None
+            _inner.callback = extended(_inner.callback)
         app.add_typer(_function, name=_name, epilog=_epilog)
     else:
-        app.command(_name, epilog=_epilog)(_function)
+        app.command(_name, epilog=_epilog)(extended(_function))
 
 
 def _show_version(wanted: bool) -> None:
@@ -75,6 +79,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@extended
 def start(
     context: typer.Context,
     version: Annotated[

@@ -106,13 +106,17 @@ def _list(as_json: bool) -> None:
     from vlm.evaluation.card import load_card
     from vlm.evaluation.tasks import groups_of
 
-    cards = [load_card(name) for name in assets.cards("eval")]
-    groups = groups_of(cards)
+    paths = assets.cards("eval")
+    cards = {name: load_card(name) for name in paths}
+    groups = groups_of(cards.values())
     if as_json:
-        about = [card.model_dump(mode="json", include={"name", "about", "dataset", "kind"}) for card in cards]
+        keys = {"name", "about", "dataset", "kind"}
+        about = [card.model_dump(mode="json", include=keys) | {"from": assets.origin(paths[name])}
+                 for name, card in cards.items()]  # fmt: skip
         emit({"benchmarks": about, "groups": groups})
         return
-    table(["benchmark", "kind", "about"], [[card.name, card.kind, card.about] for card in cards])
+    rows = [[name, card.kind, card.about, assets.origin(paths[name])] for name, card in cards.items()]
+    table(["benchmark", "kind", "about", "from"], rows)
     table(["group", "benchmarks"], [[name, ", ".join(members)] for name, members in sorted(groups.items())])
 
 

@@ -26,11 +26,6 @@ class Duplicates(str, Enum):
     near = "near"
 
 
-class Engine(str, Enum):
-    flat = "flat"
-    lance = "lance"
-
-
 def index(
     source: Annotated[
         str,
@@ -62,9 +57,13 @@ def index(
     ] = False,
     width: Width = None,
     engine: Annotated[
-        Engine,
-        typer.Option("--engine", help="Of a new index in a folder: flat (in memory) or lance (LanceDB, of any size)."),
-    ] = Engine.flat,
+        str,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="Of a new index in a folder: flat (in memory) or lance (LanceDB, of any size).",
+        ),
+    ] = "flat",
     as_json: AsJson = False,
     offline: Offline = False,
     device: Device = "auto",
@@ -123,7 +122,7 @@ def index(
         raise typer.Exit(2)
 
 
-def _load(folder: Path, to: str, width: int | None, engine: Engine, as_json: bool) -> None:
+def _load(folder: Path, to: str, width: int | None, engine: str, as_json: bool) -> None:
     from vlm.ingest.loading import load
     from vlm.ingest.plan import open_plan
 
@@ -142,9 +141,9 @@ def _load(folder: Path, to: str, width: int | None, engine: Engine, as_json: boo
         raise typer.Exit(2)
 
 
-def _open(to: str, name: str, width: int, engine: Engine) -> Index:
+def _open(to: str, name: str, width: int, engine: str) -> Index:
     from vlm.index import create_index, is_folder, open_index, there
 
     if there(to):
         return open_index(to, model=name, width=width)
-    return create_index(to, width, name, engine=engine.value if is_folder(to) else None)
+    return create_index(to, width, name, engine=engine if is_folder(to) else None)

@@ -9,29 +9,38 @@ import typer
 from vlm import assets
 from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, table, working
-from vlm.config import parse, read_yaml
+from vlm.config import Config, load
 from vlm.errors import VlmError
 from vlm.weights import hub
 from vlm.weights.fetching import fetch
 from vlm.weights.parts import Part
 
 
+class _Listed(Config, extra="ignore"):
+    """What a list shows of a card: the rest is read with torch."""
+
+    about: str
+    licence: str
+    parts: dict[str, Part]
+
+
 def models(as_json: AsJson = False) -> None:
     """List the models and whether their parts are here."""
-    listed = []
+    listed: list[dict[str, Any]] = []
     for name, path in assets.cards("configs/models").items():
-        card = read_yaml(path)
-        parts = {key: _is_here(f"{name}/{key}", part, str(path)) for key, part in card["parts"].items()}
-        listed.append({"name": name, "about": card["about"], "licence": card["licence"], "parts": parts})
+        card = load(_Listed, path)
+        parts = {key: _is_here(f"{name}/{key}", part) for key, part in card.parts.items()}
+        about = {"name": name, "about": card.about, "licence": card.licence, "parts": parts}
+        listed.append({**about, "from": assets.origin(path)})
     if as_json:
         emit({"models": listed})
         return
     rows = []
-    for card in listed:
-        missing = [part for part, here in card["parts"].items() if not here]
-        state = f"needs `vlm pull {card['name']}` ({', '.join(missing)})" if missing else "here"
-        rows.append([card["name"], card["about"], card["licence"], state])
-    table(["name", "about", "licence", "parts"], rows)
+    for model in listed:
+        missing = [part for part, here in model["parts"].items() if not here]
+        state = f"needs `vlm pull {model['name']}` ({', '.join(missing)})" if missing else "here"
+        rows.append([model["name"], model["about"], model["licence"], state, model["from"]])
+    table(["name", "about", "licence", "parts", "from"], rows)
 
 
 def pull(
@@ -66,9 +75,9 @@ def pull(
         print(f"{name}: {'its files' if published else ', '.join(folders)} are here")
 
 
-def _is_here(name: str, part: Any, where: str) -> bool:
+def _is_here(name: str, part: Part) -> bool:
     try:
-        fetch(name, parse(Part, part, where), offline=True)
+        fetch(name, part, offline=True)
     except VlmError:
         return False
     return True

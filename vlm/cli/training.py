@@ -34,13 +34,12 @@ def train(
     with working(f"training {run.name}", recipe.steps) as advance:
         from vlm.training import distributed as parallel
         from vlm.training.loop import train as train_stage
+        from vlm.training.objectives.contrastive.config import ContrastiveObjective
         from vlm.training.stages import build_stage
 
         parallel.join()
-        if parallel.place()[1] > 1 and recipe.objective.kind != "contrastive":
-            raise BadInput(
-                f"{recipe_name}: expected one process, since objective {recipe.objective.kind} shares no batch"
-            )
+        if parallel.place()[1] > 1 and not isinstance(recipe.objective, ContrastiveObjective):
+            raise BadInput(f"{recipe_name}: expected one process, since only a contrastive objective shares its batch")
         with parallel.first_alone():
             stage = build_stage(recipe, say, offline)
         figures = train_stage(recipe, stage, run, lambda done, total, text: advance(done, f"{run.name}: {text}"))

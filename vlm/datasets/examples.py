@@ -19,8 +19,9 @@ from pydantic import Field, model_validator
 from vlm import assets, config
 from vlm.config import Config
 from vlm.datasets.names import named_list
-from vlm.datasets.readers import AnyFormat, Jsonl
+from vlm.datasets.readers import AnyFormat
 from vlm.datasets.readers.fields import Fields
+from vlm.datasets.readers.jsonfiles import Jsonl
 from vlm.datasets.readers.media import inside
 from vlm.datasets.readers.rows import Row, pick
 from vlm.datasets.readers.wheel import Wheel

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 
 from vlm import assets, config
 from vlm.config import Config
 from vlm.datasets.names import named_list
+from vlm.errors import BadInput
 from vlm.media.video.sampling import Sampling
+from vlm.metrics.protocols import PROTOCOLS
+from vlm.registry import Named, Registry
 
-Kind = Literal["retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank"]
-Protocol = Literal["vqav2", "okvqa", "vizwiz", "textvqa", "gqa", "exact", "anls", "relaxed", "pope"]
+if TYPE_CHECKING:
+    from vlm.evaluation.kinds.base import Job, Outcome
+
+KINDS: Registry[Callable[[Job], Outcome]] = Registry(
+    "kind of benchmark",
+    {
+        name: f"vlm.evaluation.kinds.{name}:run"
+        for name in ("retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank")
+    },
+)
+"""What runs a benchmark of each kind."""
+OF_VECTORS = ("retrieval", "classification", "moments", "rerank")
+"""Kinds that ask the language model nothing: their cards' prompts, if any, are not wordings of one question."""
 
 
 def _template(text: str) -> str:
@@ -50,10 +65,10 @@ class BenchmarkCard(Config):
     dataset: str
     """A card in `data/`, or a path, also one from this card's folder."""
     split: str
-    kind: Kind
+    kind: Annotated[str, Named(KINDS)]
     prompts: tuple[Annotated[str, AfterValidator(_template)], ...] = ()
     max_tokens: PositiveInt = 40
-    protocol: Protocol = "exact"
+    protocol: Annotated[str, Named(PROTOCOLS)] = "exact"
     """How an answer is compared with the annotators' (kind `vqa`)."""
     answer: Literal["as_said", "short"] = "as_said"
     """How an answer is read from a reply: whole, or its first line in lower case without a final period."""
@@ -90,8 +105,11 @@ class BenchmarkCard(Config):
 
 
 def load_card(name_or_path: str) -> BenchmarkCard:
+    """A card by its name, which is its file's too, or by a path."""
     path = assets.find_card("eval", name_or_path, "benchmark")
     card = config.load(BenchmarkCard, path)
+    if not assets.is_path(name_or_path) and card.name != path.stem:
+        raise BadInput(f"{path}: key name: expected {path.stem}, as the file is called, got {card.name}")
     beside = path.parent / card.dataset
     if beside.suffix in (".yaml", ".yml") and beside.is_file():
         return card.model_copy(update={"dataset": str(beside)})

@@ -14,9 +14,8 @@ from vlm.datasets.examples import DatasetCard, Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache
-from vlm.evaluation.card import BenchmarkCard
+from vlm.evaluation.card import KINDS, BenchmarkCard
 from vlm.evaluation.folder import RunFolder
-from vlm.evaluation.kinds import caption, choice, classification, moments, rerank, retrieval, vqa
 from vlm.evaluation.kinds.base import Job
 from vlm.evaluation.results import Sample, TaskResult
 from vlm.evaluation.served import ServedModel
@@ -26,16 +25,6 @@ from vlm.media.urls import is_url
 
 Report = Callable[[str, int, int], None]
 """Told of a task's name, examples done and examples in all."""
-
-KINDS = {
-    "retrieval": retrieval.run,
-    "caption": caption.run,
-    "vqa": vqa.run,
-    "choice": choice.run,
-    "classification": classification.run,
-    "moments": moments.run,
-    "rerank": rerank.run,
-}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,18 +15,23 @@ from vlm.models.assemble import assemble
 from vlm.models.assembled import Assembled
 from vlm.models.card import ModelCard, load_card
 from vlm.models.space import read_space
+from vlm.registry import Registry
 from vlm.weights import hub
 
 Load: TypeAlias = Callable[[Path, torch.dtype], Assembled]
 """A folder, and the type of its weights -> the model with its processor, in evaluation mode."""
 
-FAMILIES: dict[str, str] = {
-    "deepseek_vl_v2": "vlm.families.deepseek_vl2:load",
-    "idefics3": "vlm.families.smolvlm:load",
-    "llava_onevision": "vlm.families.llava_onevision:load",
-    "smolvlm": "vlm.families.smolvlm:load",
-    "vlm": "vlm.families.saved_card:load",
-}
+FAMILIES: Registry[Load] = Registry(
+    "model family",
+    {
+        "deepseek_vl_v2": "vlm.families.deepseek_vl2:load",
+        "idefics3": "vlm.families.smolvlm:load",
+        "llava_onevision": "vlm.families.llava_onevision:load",
+        "smolvlm": "vlm.families.smolvlm:load",
+        "vlm": "vlm.families.saved_card:load",
+    },
+)
+"""By the `model_type` of a folder's `config.json`."""
 
 
 def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
@@ -37,9 +41,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
     """
     kind = str(read_json(folder / "config.json").get("model_type"))
     if kind in FAMILIES:
-        module, _, name = FAMILIES[kind].partition(":")
-        load: Load = getattr(import_module(module), name)
-        parts = load(folder, dtype)
+        parts = FAMILIES[kind](folder, dtype)
         read_space(parts, folder)
         return parts
     if kind in LANGUAGE_FAMILIES:

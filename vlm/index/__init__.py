@@ -10,24 +10,17 @@ Nothing here knows a model.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from vlm.errors import BadInput, unknown
+from vlm.errors import BadInput
 from vlm.index.base import Hit, Index
+from vlm.index.engines import ENGINES, Engine
 
 # LanceDB reads it when it is imported. It warns of upkeep that a write came before, which is tried again here.
 os.environ.setdefault("LANCEDB_LOG", "error")
 
-__all__ = ["Hit", "Index", "create_index", "drop_index", "is_folder", "open_index", "there"]
-
-ENGINES = {"flat": None, "lance": "lancedb", "qdrant": "qdrant_client"}
-"""With the package that each needs."""
-SIGNS = {"flat": "manifest.json", "lance": "entries.lance"}
-"""What a folder with an index of an engine holds."""
+__all__ = ["ENGINES", "Engine", "Hit", "Index", "create_index", "drop_index", "is_folder", "open_index", "there"]
 
 
 def create_index(
@@ -39,24 +32,14 @@ def create_index(
     (`AWS_ACCESS_KEY_ID` and its like, `QDRANT_API_KEY`). Raises `BadInput` where something is there
     already, and for an engine that is not installed.
     """
-    scheme = _scheme(place)
-    engine = engine or scheme or "lance"
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
-    if (scheme is None and engine == "qdrant") or (scheme is not None and engine != scheme):
-        raise BadInput(f"{place}: expected a place for {engine}, got one for {scheme or 'flat or lance'}")
-    _need(engine, place)
-    if engine == "flat":
-        from vlm.index.flat import FlatIndex
-
-        return FlatIndex.create(Path(place), width, model)
-    if engine == "lance":
-        from vlm.index.lance import LanceIndex
-
-        return LanceIndex.create(place, width, model, storage_options=options)
-    from vlm.index.qdrant import QdrantIndex
-
-    return QdrantIndex.create(*_server(str(place), options), width, model)
+    scheme, of_scheme = _scheme(place), _of_scheme(place)
+    engine = engine or of_scheme or "lance"
+    found = ENGINES[engine]
+    if not (found.in_folders if scheme is None else scheme in found.schemes):
+        got = of_scheme or " or ".join(name for name, one in ENGINES.items() if one.in_folders)
+        raise BadInput(f"{place}: expected a place for {engine}, got one for {got}")
+    found.needed(place)
+    return found.create(place, width, model, options)
 
 
 def open_index(
@@ -71,85 +54,50 @@ def open_index(
 
     Raises `BadInput` where there is none, where it is damaged, or where its model or width is not the one given.
     """
-    engine = _scheme(place) or _engine_in(Path(place)) or "flat"
-    _need(engine, place)
-    if engine == "flat":
-        from vlm.index.flat import FlatIndex
-
-        return FlatIndex.open(place, model=model, width=width, snapshot=snapshot)
-    if engine == "lance":
-        from vlm.index.lance import LanceIndex
-
-        return LanceIndex.open(place, model=model, width=width, snapshot=snapshot, storage_options=options)
-    from vlm.index.qdrant import QdrantIndex
-
-    return QdrantIndex.open(*_server(str(place), options), model=model, width=width, snapshot=snapshot)
+    engine = ENGINES[_of_scheme(place) or _in_folder(place) or "flat"]
+    engine.needed(place)
+    return engine.open(place, model=model, width=width, snapshot=snapshot, options=options)
 
 
 def there(place: str | Path, *, options: Mapping[str, str] | None = None) -> bool:
     """Whether an index is at `place`, so that `open_index` and not `create_index` is to be asked."""
-    scheme = _scheme(place)
-    if scheme is None:
-        return _engine_in(Path(place)) is not None
-    _need(scheme, place)
-    if scheme == "lance":
-        from vlm.index import lance_table
-
-        return lance_table.there(str(place), options)
-    from vlm.index import qdrant
-
-    return qdrant.there(*_server(str(place), options))
+    name = _of_scheme(place)
+    if name is None:
+        return _in_folder(place) is not None
+    ENGINES[name].needed(place)
+    return ENGINES[name].there(place, options)
 
 
 def drop_index(place: str | Path, *, options: Mapping[str, str] | None = None) -> None:
     """Remove the index at `place` with its snapshots. Raises `BadInput` where there is none."""
     if not there(place, options=options):
         raise BadInput(f"{place}: expected an index, got none")
-    scheme = _scheme(place)
-    if scheme is None:
-        shutil.rmtree(place)
-    elif scheme == "lance":
-        from vlm.index import lance_table
-
-        lance_table.drop(str(place), options)
-    else:
-        from vlm.index import qdrant
-
-        qdrant.drop(*_server(str(place), options))
+    ENGINES[_of_scheme(place) or _in_folder(place) or "flat"].drop(place, options)
 
 
 def is_folder(place: str | Path) -> bool:
-    """Whether a place is in the file system, and not a URL."""
-    return _scheme(place) is None
+    """Whether a place is in the file system, and not a URL. Raises `BadInput` for a URL that is no engine's."""
+    return _of_scheme(place) is None
 
 
 def _scheme(place: str | Path) -> str | None:
-    """The engine that a URL is for; `None` for a folder."""
+    """A URL's; `None` for a folder."""
     scheme, found, _ = str(place).partition("://")
-    if not found:
+    return scheme if found else None
+
+
+def _of_scheme(place: str | Path) -> str | None:
+    """The engine that a URL is for; `None` for a folder."""
+    scheme = _scheme(place)
+    if scheme is None:
         return None
-    if scheme in ("http", "https"):
-        return "qdrant"
-    if scheme in ("s3", "gs", "az"):
-        return "lance"
-    raise BadInput(f"{place}: expected a folder, s3://, gs://, az://, http:// or https://, got {scheme}://")
+    for name, engine in ENGINES.items():
+        if scheme in engine.schemes:
+            return name
+    *others, last = [f"{known}://" for engine in ENGINES.values() for known in engine.schemes]
+    raise BadInput(f"{place}: expected a folder, {', '.join(others)} or {last}, got {scheme}://")
 
 
-def _engine_in(folder: Path) -> str | None:
-    return next((engine for engine, sign in SIGNS.items() if (folder / sign).exists()), None)
-
-
-def _need(engine: str, place: object) -> None:
-    package = ENGINES[engine]
-    if package is not None and find_spec(package) is None:
-        raise BadInput(f"{place}: needs the package {package}, which is not installed (pip install 'vlm[index]')")
-
-
-def _server(place: str, options: Mapping[str, str] | None) -> tuple[Any, str]:
-    from qdrant_client import QdrantClient
-
-    server, _, collection = place.rpartition("/")
-    if server.endswith(("http:/", "https:/")) or not collection:
-        raise BadInput(f"{place}: expected http://host:port/collection, got no collection")
-    key = (options or {}).get("api_key") or os.environ.get("QDRANT_API_KEY")
-    return QdrantClient(url=server, api_key=key, check_compatibility=False), collection
+def _in_folder(place: str | Path) -> str | None:
+    """The engine whose index is in a folder."""
+    return next((name for name, engine in ENGINES.items() if engine.in_folders and engine.there(place, None)), None)

@@ -19,6 +19,7 @@ from vlm.index.lock import WriterLock
 from vlm.ingest.job import Job, Worker
 from vlm.ingest.plan import Plan, file_name, open_plan
 from vlm.media.open import Skipped
+from vlm.registry import Registry
 
 SHARD_ITEMS = 1000
 
@@ -40,6 +41,10 @@ Shards = Generator[int, None, None]
 Engine = Callable[[Job, Sequence[int], int | None, Callable[[int], None]], Shards]
 """A job's shards by so many processes: gives the items of each shard when it is done, or tells of them in between."""
 
+ENGINES: Registry[Engine] = Registry(
+    "engine", {"local": "vlm.ingest.embedding:local", "ray": "vlm.ingest.ray_engine:run"}
+)
+
 
 def local(
     job: Job, shards: Sequence[int], workers: int | None, tick: Callable[[int], None]
@@ -49,17 +54,6 @@ def local(
     for shard in shards:
         worker(shard, tick)
         yield 0
-
-
-def _ray(
-    job: Job, shards: Sequence[int], workers: int | None, tick: Callable[[int], None]
-) -> Generator[int, None, None]:
-    from vlm.ingest import ray_engine
-
-    return ray_engine.run(job, shards, workers)
-
-
-ENGINES: dict[str, Engine] = {"local": local, "ray": _ray}
 
 
 def check_engine(engine: str) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,8 +50,11 @@ class Embedding:
         tries.unlink()
 
 
-def run(job: Job, shards: Sequence[int], workers: int | None = None) -> Generator[int, None, None]:
-    """Gives the items of each shard as it is done; `workers` processes, one a CPU by default.
+def run(
+    job: Job, shards: Sequence[int], workers: int | None = None, tick: Callable[[int], None] | None = None
+) -> Generator[int, None, None]:
+    """Gives the items of each shard as it is done; `workers` processes, one a CPU by default. `tick` is not told of
+    batches, which other processes see.
 
     Raises `VlmError` where Ray does not start or a process keeps dying.
     """

@@ -11,21 +11,27 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from vlm.errors import BadInput, unknown
+from vlm.errors import BadInput
 from vlm.files import atomic_folder
 from vlm.language.checkpoints.llama import read_gguf
 from vlm.language.checkpoints.tokenizer import tokenizer_from_gguf
 from vlm.models.card import ModelCard
 from vlm.projector.checkpoints import from_blip2
+from vlm.registry import Registry
 from vlm.vision.checkpoints import read_dinov2_onnx
 from vlm.weights.fetching import fetch
 from vlm.weights.parts import Fetched, cache_dir
 
+CONVERTERS: Registry[Callable[[dict[str, Path], Path], None]] = Registry("weight format")
+"""What writes a part's files into a folder."""
 
+
+@CONVERTERS.register("dinov2_onnx")
 def _dinov2_onnx(files: dict[str, Path], folder: Path) -> None:
     save_file(read_dinov2_onnx(files["model.onnx"]), folder / "model.safetensors")
 
 
+@CONVERTERS.register("llama_gguf")
 def _llama_gguf(files: dict[str, Path], folder: Path) -> None:
     cfg, state = read_gguf(files["model.gguf"])
     save_file(state, folder / "model.safetensors")
@@ -33,6 +39,7 @@ def _llama_gguf(files: dict[str, Path], folder: Path) -> None:
     (folder / "tokenizer.json").write_text(tokenizer_from_gguf(files["model.gguf"]))
 
 
+@CONVERTERS.register("blip2_q_former")
 def _blip2_q_former(files: dict[str, Path], folder: Path) -> None:
     shards = [path for name, path in files.items() if name.endswith(".safetensors")]
     try:
@@ -42,18 +49,13 @@ def _blip2_q_former(files: dict[str, Path], folder: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
 
 
+@CONVERTERS.register("hf")
+@CONVERTERS.register("timm")
 def _as_it_is(files: dict[str, Path], folder: Path) -> None:
     for name, path in files.items():
         (folder / name).write_bytes(path.read_bytes())
 
 
-CONVERTERS: dict[str, Callable[[dict[str, Path], Path], None]] = {
-    "blip2_q_former": _blip2_q_former,
-    "dinov2_onnx": _dinov2_onnx,
-    "llama_gguf": _llama_gguf,
-    "hf": _as_it_is,
-    "timm": _as_it_is,
-}
 VERSION = 1
 """Raised when a converter's output changes, so that old conversions are made anew."""
 
@@ -75,11 +77,10 @@ def pull(
 
 
 def _converted(name: str, fetched: Fetched) -> Path:
-    if fetched.format not in CONVERTERS:
-        raise unknown("weight format", fetched.format, CONVERTERS)
+    convert = CONVERTERS[fetched.format]
     home = cache_dir() / "converted" / f"{fetched.key}-{VERSION}"
     if not (home / "done.json").is_file():
         with atomic_folder(home) as folder:
-            CONVERTERS[fetched.format](fetched.files, folder)
+            convert(fetched.files, folder)
             (folder / "done.json").write_text(json.dumps({"part": name, "format": fetched.format}))
     return home

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Discriminator, Tag
-
+from vlm.projector.base import Projector
 from vlm.projector.downsample import DownsampleConfig
 from vlm.projector.mlp import MLPConfig
 from vlm.projector.perceiver import PerceiverConfig
 from vlm.projector.pixel_shuffle import PixelShuffleLinearConfig, PixelShuffleMLPConfig
 from vlm.projector.q_former import QFormerConfig
+from vlm.registry import Chosen, Registry
 
 __all__ = [
-    "DownsampleConfig", "MLPConfig", "PerceiverConfig", "PixelShuffleLinearConfig", "PixelShuffleMLPConfig",
-    "ProjectorConfig", "QFormerConfig",
+    "PROJECTORS", "DownsampleConfig", "MLPConfig", "PerceiverConfig", "PixelShuffleLinearConfig",
+    "PixelShuffleMLPConfig", "Projector", "ProjectorConfig", "QFormerConfig",
 ]  # fmt: skip
 
+PROJECTORS: Registry[type[Projector]] = Registry(
+    "projector",
+    {
+        "pixel_shuffle_mlp": "vlm.projector.pixel_shuffle:PixelShuffleMLPConfig",
+        "pixel_shuffle_linear": "vlm.projector.pixel_shuffle:PixelShuffleLinearConfig",
+        "mlp": "vlm.projector.mlp:MLPConfig",
+        "downsample_mlp": "vlm.projector.downsample:DownsampleConfig",
+        "perceiver": "vlm.projector.perceiver:PerceiverConfig",
+        "q_former": "vlm.projector.q_former:QFormerConfig",
+    },
+)
 
-def _kind(value: Any) -> str | None:
-    """Cards that do not say are from before there were others."""
-    return value.get("kind", "pixel_shuffle_mlp") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
-ProjectorConfig = Annotated[
-    Annotated[PixelShuffleMLPConfig, Tag("pixel_shuffle_mlp")]
-    | Annotated[PixelShuffleLinearConfig, Tag("pixel_shuffle_linear")]
-    | Annotated[MLPConfig, Tag("mlp")]
-    | Annotated[DownsampleConfig, Tag("downsample_mlp")]
-    | Annotated[PerceiverConfig, Tag("perceiver")]
-    | Annotated[QFormerConfig, Tag("q_former")],
-    Discriminator(_kind),
-]
-"""Each says `tokens(grid)`, the visual tokens of a square grid of patches, and builds its module from both widths."""
+ProjectorConfig = Annotated[Projector, Chosen(PROJECTORS, default="pixel_shuffle_mlp")]
+"""Cards that do not say their projector's kind are from before there were others."""

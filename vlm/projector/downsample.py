@@ -12,11 +12,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.config import Config
+from vlm.projector.base import Projector
 from vlm.projector.mlp import mlp
 
 
-class DownsampleConfig(Config):
+class DownsampleConfig(Projector):
     kind: Literal["downsample_mlp"] = "downsample_mlp"
     factor: PositiveInt = 2
     """Side of the square of patches that becomes one visual token."""

@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import nn
 
-from vlm.config import Config
+from vlm.projector.base import Projector
 
 
-class MLPConfig(Config):
+class MLPConfig(Projector):
     """Linear layers with GELU between them; a `depth` of 1 is one linear layer (LLaVA, arXiv:2304.08485; LLaVA-1.5,
     arXiv:2310.03744, has 2)."""
 

@@ -12,11 +12,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.config import Config
 from vlm.projector.attention import QueryAttention
+from vlm.projector.base import Projector
 
 
-class PerceiverConfig(Config):
+class PerceiverConfig(Projector):
     kind: Literal["perceiver"] = "perceiver"
     latents: PositiveInt = 64
     layers: PositiveInt = 6

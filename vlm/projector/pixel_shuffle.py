@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from vlm.config import Config
+from vlm.projector.base import Projector
 
 
-class PixelShuffle(Config):
+class PixelShuffle(Projector):
     """What both kinds share."""
 
     factor: PositiveInt

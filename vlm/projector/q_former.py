@@ -12,11 +12,11 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.config import Config
 from vlm.projector.attention import QueryAttention
+from vlm.projector.base import Projector
 
 
-class QFormerConfig(Config):
+class QFormerConfig(Projector):
     """The sizes of BLIP-2's: BERT's layers, norms after the residuals. There is no dropout."""
 
     kind: Literal["q_former"] = "q_former"

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
-from vlm.training.objectives.config import InstructObjective, TextObjective, WordsObjective
-from vlm.training.objectives.contrastive.config import ContrastiveObjective
+from vlm.registry import Chosen, Registry
+from vlm.training.objectives.config import Objective, TextObjective
 
 
 class OptimizerConfig(Config):
@@ -24,16 +24,22 @@ class OptimizerConfig(Config):
     """Largest norm of the whole gradient."""
 
 
-Objective = Annotated[
-    ContrastiveObjective | WordsObjective | InstructObjective | TextObjective, Field(discriminator="kind")
-]
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "objective",
+    {
+        "contrastive": "vlm.training.objectives.contrastive.config:ContrastiveObjective",
+        "words": "vlm.training.objectives.config:WordsObjective",
+        "instruct": "vlm.training.objectives.config:InstructObjective",
+        "text": "vlm.training.objectives.config:TextObjective",
+    },
+)
 
 
 class Recipe(Config):
     model: str | None = None
     """A model card's name or path; of objective `text` the folder of a language model, or none where one starts at
     random."""
-    objective: Objective
+    objective: Annotated[Objective, Chosen(OBJECTIVES)]
     learns: tuple[str, ...] | None = None
     """Patterns of module paths that learn (`projector`, `language.layers.*.attention`), of objectives `words` and
     `instruct`; what no pattern matches is frozen. By default what the objective names."""

@@ -77,8 +77,10 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
         task = _contrastive(recipe, objective, parts, folder, say)
     elif isinstance(objective, WordsObjective):
         task = _words(recipe, objective, parts, folder, say)
-    else:
+    elif isinstance(objective, InstructObjective):
         task = _instruct(recipe, objective, parts, folder, say)
+    else:
+        task = objective.task(recipe, parts, folder, say)
     everything = sum(p.numel() for p in parts.named().values() if isinstance(p, torch.nn.Parameter))
     trained = sum(p.numel() for p in task.trainable().values())
     say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters")

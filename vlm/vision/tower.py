@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from PIL import Image
@@ -18,11 +17,12 @@ from torch.nn import functional as F
 
 from vlm.config import Config
 from vlm.errors import BadInput
+from vlm.registry import Named
+from vlm.vision.library import LIBRARIES
 from vlm.vision.native import Grid, Patches, to_patches
 from vlm.vision.transforms import SQUASH, Framing, Interpolation, Kernel, to_pixels
 
 Activation = Literal["gelu", "quick_gelu", "gelu_tanh", "silu", "relu"]
-Library = Literal["timm", "open_clip", "torchvision", "transformers"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
@@ -37,11 +37,11 @@ TowerInput: TypeAlias = Tensor | Patches
 
 
 class TowerConfig(Config):
-    """A ViT of one of four libraries. The activation is stated, because checkpoints with the wrong one load without
+    """A ViT of one of `LIBRARIES`. The activation is stated, because checkpoints with the wrong one load without
     complaint; `build` compares it with the one the library's model has.
     """
 
-    library: Library
+    library: Annotated[str, Named(LIBRARIES)]
     name: str
     """The library's: a model of timm or torchvision, a configuration of open_clip, a model type of transformers."""
     image_size: PositiveInt
@@ -68,7 +68,7 @@ class TowerConfig(Config):
 
     def build(self) -> VisionTower:
         """The tower with random weights. Raises `BadInput` where the library's model is not what is stated."""
-        tower: VisionTower = import_module(f"vlm.vision.towers.{self.library}").Tower(self)
+        tower = LIBRARIES[self.library].build(self)
         tower.check()
         return tower
 
@@ -87,7 +87,7 @@ class TowerOutput(NamedTuple):
 
 
 class VisionTower(nn.Module):
-    """One library's model behind one interface; `vlm/vision/towers/` has a class for each library."""
+    """One library's model behind one interface; `vlm/vision/towers/` has a class for each of ours."""
 
     square, native = True, False
     """Whether the model takes pixels `[B, 3, H, W]`, and whether it takes `Patches`."""

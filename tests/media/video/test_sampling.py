@@ -11,7 +11,7 @@ from clips import number_seen, write_video
 from vlm.errors import BadInput
 from vlm.media.video.reader import open_video
 from vlm.media.video.sampling import (
-    KINDS,
+    SAMPLERS,
     Adaptive,
     Clip,
     Keyframes,
@@ -162,7 +162,7 @@ def test_adaptive_takes_a_frame_s_tokens_from_the_model() -> None:
         Adaptive(tokens=64).fitted(100)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAMPLERS)
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_each_way_gives_ascending_frames_of_the_clip_and_at_most_as_many_as_asked(kind: str, count: int) -> None:
     sampling = parse_sampling(kind, frames=5).fitted(16)
@@ -176,7 +176,7 @@ def test_each_way_gives_ascending_frames_of_the_clip_and_at_most_as_many_as_aske
 def test_each_frame_of_a_sampled_file_has_its_own_time(tmp_path: Path) -> None:
     pts = [0, 3, 4, 10, 11, 12, 30, 31, 32, 40, 41, 60]
     path = write_video(tmp_path / "a.mp4", pts, b_frames=2)
-    for kind in KINDS:
+    for kind in SAMPLERS:
         clip = load_clip(path, sampling=parse_sampling(kind, frames=6).fitted(16))
         assert isinstance(clip, Clip)
         assert [pts[number_seen(frame)] / 10 for frame in clip.frames] == pytest.approx(clip.times), kind

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from vlm.datasets.readers.arrays import Cifar, Npz
-from vlm.datasets.readers.folders import Folder
-from vlm.datasets.readers.jsonfiles import Coco, Json, Jsonl, Karpathy, Llava, Vqa
-from vlm.datasets.readers.shards import WebDataset
-from vlm.datasets.readers.tables import Csv, Parquet, Tsv
+from vlm.datasets.readers.rows import Format
+from vlm.registry import Chosen, Registry
+
+READERS: Registry[type[Format]] = Registry(
+    "format",
+    {
+        "jsonl": "vlm.datasets.readers.jsonfiles:Jsonl",
+        "json": "vlm.datasets.readers.jsonfiles:Json",
+        "coco": "vlm.datasets.readers.jsonfiles:Coco",
+        "karpathy": "vlm.datasets.readers.jsonfiles:Karpathy",
+        "vqa": "vlm.datasets.readers.jsonfiles:Vqa",
+        "llava": "vlm.datasets.readers.jsonfiles:Llava",
+        "csv": "vlm.datasets.readers.tables:Csv",
+        "tsv": "vlm.datasets.readers.tables:Tsv",
+        "parquet": "vlm.datasets.readers.tables:Parquet",
+        "webdataset": "vlm.datasets.readers.shards:WebDataset",
+        "folder": "vlm.datasets.readers.folders:Folder",
+        "npz": "vlm.datasets.readers.arrays:Npz",
+        "cifar": "vlm.datasets.readers.arrays:Cifar",
+    },
+)
 
 
 def _named(value: Any) -> Any:
@@ -18,10 +34,4 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-AnyFormat = Annotated[
-    Annotated[
-        Jsonl | Json | Coco | Karpathy | Vqa | Llava | Csv | Tsv | Parquet | WebDataset | Folder | Npz | Cifar,
-        Field(discriminator="name"),
-    ],
-    BeforeValidator(_named),
-]
+AnyFormat = Annotated[Format, Chosen(READERS, key="name"), BeforeValidator(_named)]

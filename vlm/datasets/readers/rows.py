@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlm.config import Config
 from vlm.errors import BadInput
@@ -30,7 +30,13 @@ class Row:
 
 
 class Format(Config):
-    """A kind of file. `rows` gives the records of one split; `defaults` are the fields a card need not state."""
+    """A kind of file; each has a field `name`, whose value is its name in `READERS`.
+
+    `rows` gives the records of one split; `defaults` are the fields a card need not state.
+    """
+
+    if TYPE_CHECKING:  # a field here would be dumped before those that a kind of file has from elsewhere
+        name: str = ""
 
     defaults: ClassVar[dict[str, Any]] = {}
 

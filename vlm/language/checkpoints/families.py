@@ -1,4 +1,4 @@
-"""The families of published language models: keys and tensor names. A new family is a table here."""
+"""The families of published language models: keys and tensor names. A new family is a table in `FAMILIES`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from vlm.language.checkpoints.parts import (
     rope,
     shared_experts,
 )
+from vlm.registry import Registry
 
 COMMON_KEYS = {
     "vocab_size": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
@@ -236,13 +237,13 @@ def original_v2(fields: Fields) -> Family:
     )  # fmt: skip
 
 
-FAMILIES = {family.name: family for family in (*DENSE, *MIXTURES, *DEEPSEEK)}
+FAMILIES: Registry[Family] = Registry("language model family")
+for _family in (*DENSE, *MIXTURES, *DEEPSEEK):
+    FAMILIES.register(_family.name, _family)
 
 
 def find(name: str) -> Family:
     """Raises `BadInput` for a family that is not here."""
-    if name not in FAMILIES:
-        raise unknown("language model family", name, FAMILIES)
     return FAMILIES[name]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlm.errors import BadInput
 from vlm.media.images import check_file
-from vlm.media.video.backends import Backend, chosen, decoder_class
+from vlm.media.video.backends import chosen, decoder_class
 from vlm.media.video.backends.pyav import PyavDecoder
 from vlm.media.video.isolated import IsolatedDecoder
 
@@ -76,7 +76,7 @@ class VideoReader:
 
 
 def open_video(
-    path: str | Path, backend: Backend = "auto", *, isolated: bool = True, deadline: float = DEADLINE
+    path: str | Path, backend: str = "auto", *, isolated: bool = True, deadline: float = DEADLINE
 ) -> VideoReader:
     """A reader of the video at `path`.
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
 from vlm.language.config import LanguageConfig
+from vlm.training.objectives.task import Say, Task
+
+if TYPE_CHECKING:
+    from vlm.models.assembled import Assembled
+    from vlm.training.recipe import Recipe
+
+
+class Objective(Config):
+    """What a stage learns: the keys of a recipe's `objective`, and, of a user's own, the task."""
+
+    def task(self, recipe: Recipe, parts: Assembled | None, data: Path, say: Say) -> Task:
+        """The parameters it trains and a loss a step. `parts` is the loaded model with everything frozen, `data` the
+        folder of data sets."""
+        raise NotImplementedError(f"objective {type(self).__name__} has no task")
 
 
 class SourceConfig(Config):
@@ -29,14 +44,14 @@ class LoRAConfig(Config):
     targets: tuple[str, ...]
 
 
-class WordsObjective(Config):
+class WordsObjective(Objective):
     """Read the captions' words off the projected patches through the language model's own embedding table."""
 
     kind: Literal["words"]
     dataset: str
 
 
-class InstructObjective(Config):
+class InstructObjective(Objective):
     """Next-token loss on captions and answers behind visual prefixes."""
 
     kind: Literal["instruct"]
@@ -55,7 +70,7 @@ class BalanceConfig(Config):
     z_loss: NonNegativeFloat | None = None
 
 
-class TextObjective(Config):
+class TextObjective(Objective):
     """Next-token loss on plain text: a language model alone, from its start or continued."""
 
     kind: Literal["text"]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vlm.config import parse
 from vlm.errors import BadInput
 from vlm.files import read_json
+from vlm.vision.library import LIBRARIES
 from vlm.vision.tower import TowerConfig, VisionTower
 from vlm.vision.towers.weights import read_weights
 from vlm.weights import hub
 
 STATED = ("patch", "width", "activation", "mean", "std", "interpolation")
 """What a card says of a checkpoint must be what the checkpoint says."""
-STEMS = {"open_clip": "open_clip_model"}
 
 
 def load(
@@ -27,7 +26,7 @@ def load(
     `budget`, `image_size` and `framing` change what is built; any other must be what the checkpoint says. `library`
     chooses where a folder holds the files of two.
 
-    Raises `BadInput` for a folder that is none of the four libraries', a mismatch, a missing or unexpected tensor, and
+    Raises `BadInput` for a folder that is no library's, a mismatch, a missing or unexpected tensor, and
     weights that are not safetensors; `VlmError` where the hub does not answer.
     """
     folder = _find(str(name_or_folder), offline)
@@ -51,7 +50,7 @@ def _loaded(cfg: TowerConfig, folder: Path, published: TowerConfig | None) -> Vi
         if stated != found:
             raise BadInput(f"{folder}: key {key}: expected {stated}, the checkpoint's is {found}")
     tower = cfg.build()
-    stem = STEMS.get(cfg.library, "model")
+    stem = LIBRARIES[cfg.library].stem
     tower.load_published(read_weights(folder, stem if list(folder.glob(f"{stem}*.safetensors")) else "model"))
     return tower.eval()
 
@@ -61,25 +60,17 @@ def read_config(folder: Path, library: str | None = None) -> TowerConfig:
     found = layout(folder)
     if library is None and len(found) != 1:
         got = f"those of {' and '.join(found)}: say library=" if found else "none"
-        raise BadInput(f"{folder}: expected the files of timm, open_clip, torchvision or transformers, got {got}")
+        *others, last = sorted(LIBRARIES)
+        raise BadInput(f"{folder}: expected the files of {', '.join(others)} or {last}, got {got}")
     if library is not None and library not in found:
         raise BadInput(f"{folder}: expected the files of {library}, got those of {' and '.join(found) or 'none'}")
-    cfg: TowerConfig = import_module(f"vlm.vision.towers.{library or found[0]}").read(folder)
-    return cfg
+    return LIBRARIES[library or found[0]].read(folder)
 
 
 def layout(folder: Path) -> list[str]:
     """The libraries whose files are in `folder`."""
-    found = ["open_clip"] if (folder / "open_clip_config.json").is_file() else []
-    if (folder / "config.json").is_file():
-        content = read_json(folder / "config.json")
-        if content.get("library") == "torchvision":
-            found.append("torchvision")
-        elif "model_type" in content:
-            found.append("transformers")
-        elif "architecture" in content and "pretrained_cfg" in content:
-            found.append("timm")
-    return found
+    content = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return [name for name, library in LIBRARIES.items() if library.recognises(folder, content)]
 
 
 def _find(name: str, offline: bool) -> Path:

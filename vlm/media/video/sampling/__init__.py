@@ -9,12 +9,10 @@ from typing import Annotated, TypeAlias
 import numpy as np
 import yaml
 from PIL import Image
-from pydantic import Field
 
 from vlm import config
 from vlm.config import Config
 from vlm.errors import BadInput, unknown
-from vlm.media.video.backends import Backend
 from vlm.media.video.reader import DEADLINE, VideoReader, open_video
 from vlm.media.video.sampling.adaptive import Adaptive
 from vlm.media.video.sampling.base import Sampler
@@ -23,9 +21,25 @@ from vlm.media.video.sampling.rate import Rate
 from vlm.media.video.sampling.scenes import Scenes
 from vlm.media.video.sampling.segments import Segments
 from vlm.media.video.sampling.uniform import Uniform
+from vlm.registry import Chosen, Registry
 
-Sampling: TypeAlias = Annotated[Uniform | Rate | Segments | Keyframes | Scenes | Adaptive, Field(discriminator="kind")]
-KINDS = ("uniform", "rate", "segments", "keyframes", "scenes", "adaptive")
+__all__ = [
+    "SAMPLERS", "Adaptive", "Clip", "Keyframes", "Rate", "Sampler", "Sampling", "Scenes", "Segments", "Uniform",
+    "load_clip", "parse_sampling", "sample",
+]  # fmt: skip
+
+SAMPLERS: Registry[type[Sampler]] = Registry(
+    "sampling",
+    {
+        "uniform": "vlm.media.video.sampling.uniform:Uniform",
+        "rate": "vlm.media.video.sampling.rate:Rate",
+        "segments": "vlm.media.video.sampling.segments:Segments",
+        "keyframes": "vlm.media.video.sampling.keyframes:Keyframes",
+        "scenes": "vlm.media.video.sampling.scenes:Scenes",
+        "adaptive": "vlm.media.video.sampling.adaptive:Adaptive",
+    },
+)
+Sampling: TypeAlias = Annotated[Sampler, Chosen(SAMPLERS)]
 
 
 @dataclass(frozen=True)
@@ -46,15 +60,15 @@ class _Named(Config):
 def parse_sampling(text: str, frames: int | None = None) -> Sampler:
     """`KIND` or `KIND:key=value,key=value` as a config, with `frames` over its own number. Raises `BadInput`."""
     kind, _, rest = text.partition(":")
-    if kind not in KINDS:
-        raise unknown("sampling", kind, KINDS)
+    if kind not in SAMPLERS:
+        raise unknown("sampling", kind, SAMPLERS)
     data: dict[str, object] = {"kind": kind}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
             raise BadInput(f"sampling {text!r}: expected KIND:key=value,key=value, got {item!r}")
         data[key.strip()] = _value(value, text)
-    found: Sampler = config.parse(_Named, {"sampling": data}, f"sampling {text!r}").sampling
+    found = config.parse(_Named, {"sampling": data}, f"sampling {text!r}").sampling
     return found if frames is None else found.with_frames(frames)
 
 
@@ -77,7 +91,7 @@ def load_clip(
     n: int = 4,
     *,
     sampling: Sampler | None = None,
-    backend: Backend = "auto",
+    backend: str = "auto",
     deadline: float = DEADLINE,
     rng: np.random.Generator | None = None,
 ) -> Clip:

@@ -27,7 +27,10 @@ class Frames(Protocol):
 
 
 class Sampler(Config):
-    """A way of sampling. `pick` gives indices in ascending order; a clip of few frames may give some twice."""
+    """A way of sampling; each has a field `kind`, whose value is its name in `SAMPLERS`.
+
+    `pick` gives indices in ascending order; a clip of few frames may give some twice.
+    """
 
     def pick(self, clip: Frames, rng: np.random.Generator | None = None) -> list[int]:
         """`rng` is given while training, to those that vary."""

@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from vlm.alignment.dual_encoder import AlignmentConfig
 from vlm.config import Config
+from vlm.training.objectives.config import Objective
 
 
 class HardNegatives(Config):
@@ -47,7 +48,7 @@ class Clips(Config):
     """Weight of preferring a clip to its own frames in another order."""
 
 
-class ContrastiveObjective(Config):
+class ContrastiveObjective(Objective):
     """Match pictures, or clips, with their captions in the shared space."""
 
     kind: Literal["contrastive"]
