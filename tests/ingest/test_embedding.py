@@ -271,6 +271,7 @@ def pass_time() -> None:
     signal.sigtimedwait([], 0.02)
 
 
+@pytest.mark.process
 def test_a_kill_costs_a_shard(photos: Path, tmp_path: Path) -> None:
     folder, whole = tmp_path / "v", tmp_path / "whole"
     run(whole, photos)
@@ -283,6 +284,7 @@ def test_a_kill_costs_a_shard(photos: Path, tmp_path: Path) -> None:
     assert rows(folder) == rows(whole)
 
 
+@pytest.mark.process
 def test_ray_makes_the_same_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("ray") is None:
         pytest.skip("ray is not installed")

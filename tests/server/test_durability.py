@@ -22,6 +22,8 @@ from vlm.server.http.settings import Settings
 from vlm.server.retrieval.embedder import Colours
 from vlm.server.retrieval.run import serve
 
+pytestmark = pytest.mark.process
+
 C = "/v1/collections/c"
 
 

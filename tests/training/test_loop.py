@@ -54,6 +54,7 @@ def test_a_run_cut_at_any_step_resumes_exactly(whole: Path, tmp_path: Path, step
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     """kill -9 at random moments, until the run has ended in spite of it."""

@@ -99,6 +99,7 @@ def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # What a fetch gives
 
 
+@pytest.mark.process
 def test_wheel_by_pip_then_from_the_cache(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     first = fetch("toy/language", part(wheel_source(wheel)), report=lines.append)
@@ -245,6 +246,7 @@ def test_a_member_that_is_too_large(wheel: Path, no_pip: list[str], monkeypatch:
         fetch("toy/language", part(wheel_source(wheel)))
 
 
+@pytest.mark.process
 def test_pip_says_why(wheel: Path) -> None:
     with pytest.raises(VlmError, match=r"no-such-thing==9: pip download ended with 1: .*No matching distribution"):
         fetch("toy/language", part(wheel_source(wheel, wheel="no-such-thing==9")))
@@ -327,6 +329,7 @@ def card(wheel: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize("point", ["download", "pip", "extract", "manifest", "rename"])
 def test_killed_and_pulled_again(
@@ -360,6 +363,7 @@ def test_a_damaged_part_is_fetched_again(wheel: Path, no_pip: list[str], damage:
     assert len(no_pip) == 2
 
 
+@pytest.mark.process
 def test_two_processes_at_once(wheel: Path, card: Path) -> None:
     together = [start(card) for _ in range(2)]
     assert [process.wait(60) for process in together] == [0, 0]
