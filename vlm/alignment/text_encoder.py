@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
 from vlm.conversation.tokenizer import TextTokenizer
 
@@ -25,6 +24,8 @@ class TextEncoder(nn.Module):
     """A transformers encoder (BERT family) read from a folder of config, tokenizer and safetensors."""
 
     def __init__(self, folder: Path, max_tokens: int = 64):
+        from transformers import AutoConfig, AutoModel
+
         super().__init__()
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         self.encoder = AutoModel.from_pretrained(

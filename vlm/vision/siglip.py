@@ -6,8 +6,6 @@ B images, C channels, N patches, D width.
 from __future__ import annotations
 
 from pydantic import PositiveInt, model_validator
-from timm.layers import GELUTanh
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vlm.config import Config
@@ -45,6 +43,9 @@ class SigLIPConfig(Config):
 
 class SigLIPTower(nn.Module):
     def __init__(self, cfg: SigLIPConfig):
+        from timm.layers import GELUTanh
+        from timm.models.vision_transformer import VisionTransformer
+
         super().__init__()
         self.cfg = cfg
         self.vit = VisionTransformer(
