@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -31,6 +32,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROGRAMS = Path(sys.executable).parent
 DECODERS = ("vlm.media.video.worker", "vlm.server.http.decode_worker")
 """Processes that any test may start: they are small, start within half a second and are kept."""
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage needs to look at it again, which took half a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

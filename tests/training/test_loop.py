@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vlm.errors import BadInput, VlmError
-from vlm.training.loop import train
+from vlm.training.loop import draw_curve, train
 from vlm.training.recipe import Recipe
 
 
@@ -147,8 +147,10 @@ def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
     assert last["step"] == 12
 
 
-def test_the_curve_is_a_picture(whole: Path) -> None:
-    with Image.open(whole / "curve.png") as image:
+def test_the_curve_is_a_picture(whole: Path, tmp_path: Path) -> None:
+    assert (whole / "curve.png").is_file()
+    draw_curve(log(whole), tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
         pixels = np.asarray(image.convert("RGB"))
