@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+# Both come before torch is imported. Workers of pytest-xdist share the cores: with two threads each on two cores, tests
+# of small models took three times as long, because threads waited for each other.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+import vlm  # noqa: E402, F401  (sets how threads wait)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -18,6 +29,36 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS = Path(sys.executable).parent
+DECODERS = ("vlm.media.video.worker", "vlm.server.http.decode_worker")
+"""Processes that any test may start: they are small, start within half a second and are kept."""
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage needs to look at it again, which took half a second each."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is not marked `process` fails where it, or a fixture that it is the first to need, starts Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("process") is None:
+            start = subprocess.Popen.__init__
+
+            def checked(self: Any, args: Any, *rest: Any, **options: Any) -> None:
+                words = [str(word) for word in ([args] if isinstance(args, str | os.PathLike) else args)]
+                if Path(words[0]).parent == PROGRAMS and not any(name in word for word in words for name in DECODERS):
+                    pytest.fail(f"{item.nodeid} starts {words[0]}: mark it `process`")
+                start(self, args, *rest, **options)
+
+            def refused(self: BaseProcess) -> None:
+                pytest.fail(f"{item.nodeid} starts a process of multiprocessing: mark it `process`")
+
+            patch.setattr(subprocess.Popen, "__init__", checked)
+            patch.setattr(BaseProcess, "start", refused)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ def test_make_targets_exist(command: str) -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", sorted({c for _, c in SHOWN if c.startswith(LONG)}))
 def test_inputs_of_long_commands_are_there(command: str) -> None:
     words = shlex.split(command)
@@ -66,6 +67,7 @@ def test_inputs_of_long_commands_are_there(command: str) -> None:
         assert option in helped.stdout
 
 
+@pytest.mark.process
 @pytest.mark.weights
 def test_the_readme_runs_as_shown(tmp_path: Path) -> None:
     """In order, in one folder, as a reader would type them."""
@@ -84,11 +86,13 @@ def test_the_readme_runs_as_shown(tmp_path: Path) -> None:
 PLANS = [command for document, command in SHOWN if document == "scale.md" and "--measure" not in command]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", [command for command in PLANS if command.startswith("vlm plan")])
 def test_plans_run_as_shown(command: str, tmp_path: Path) -> None:
     _typed([command], tmp_path)
 
 
+@pytest.mark.process
 @pytest.mark.weights
 def test_vectors_are_made_and_indexed_as_shown(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -104,6 +108,7 @@ def _typed(commands: list[str], folder: Path) -> None:
         assert done.stdout.strip(), command
 
 
+@pytest.mark.process
 @pytest.mark.weights
 def test_the_readme_python_runs_as_shown(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(ROOT / "data")

@@ -56,6 +56,7 @@ def test_quota_of_the_older_control_groups(
     assert environment.get("OMP_NUM_THREADS") == count
 
 
+@pytest.mark.process
 def test_importing_vlm_comes_before_torch() -> None:
     code = "import sys, os, vlm; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
     clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
+# Without PYTHONPATH, by which the clone would be found before the wheel.
+CLEAN = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +40,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
-        [installed / "vlm", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        [installed / "vlm", *arguments], cwd=folder, env=CLEAN, capture_output=True, text=True, timeout=600
     )
 
 
 def test_the_wheel_carries_the_cards(installed: Path, tmp_path: Path) -> None:
     code = "import vlm.assets as a; print(a.root()); print(sorted(a.cards('configs/models')), sorted(a.cards('eval')))"
-    done = subprocess.run([installed / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [installed / "python", "-c", code], cwd=tmp_path, env=CLEAN, capture_output=True, text=True, check=True
+    )
     root, cards = done.stdout.splitlines()
     assert str(installed.parent) in root
     assert "'nano'" in cards

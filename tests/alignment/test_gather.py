@@ -48,6 +48,7 @@ def _process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     multiprocessing.spawn(_process, args=(str(tmp_path),), nprocs=2)

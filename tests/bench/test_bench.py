@@ -28,12 +28,14 @@ def test_turns_alternate_and_the_first_round_does_not_count(monkeypatch: pytest.
     assert calls == ["peer", "ours", "ours", "peer", "peer", "ours", "ours", "peer"]
 
 
+@pytest.mark.process
 def test_memory_of_a_call_is_measured() -> None:
     # So large that it cannot come out of memory that other tests have left free.
     peak = timing.peak_megabytes(lambda: np.ones(100 * 2**20, dtype=np.uint8).sum())
     assert peak is None or 95 < peak < 150
 
 
+@pytest.mark.process
 def test_small_benchmarks_agree_with_their_references(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each comparison checks that both sides compute the same; a reference that is not installed is named."""
     monkeypatch.setattr(metrics, "IMAGES", 12)
@@ -56,11 +58,13 @@ def _own_process(rounds: int) -> Ratio:
     return Ratio(str(os.getpid()), "", 1, 1, rounds, 1, 1)
 
 
+@pytest.mark.process
 def test_each_benchmark_has_a_process_of_its_own() -> None:
     pids = {timing.in_new_process(_own_process, rounds).what for rounds in (1, 2)}
     assert len(pids | {str(os.getpid())}) == 3
 
 
+@pytest.mark.process
 def test_results_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "IMAGES", 12)
     monkeypatch.setattr(metrics, "_recalls", lambda *_: [0.0] * 6)

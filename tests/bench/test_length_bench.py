@@ -52,6 +52,7 @@ def test_a_point_is_the_least_of_its_turns_and_sums_up_a_text() -> None:
     assert second.whole_seconds == pytest.approx(1024 * (2e-4 + 3e-4))
 
 
+@pytest.mark.process
 def test_designs_take_turns_and_one_that_dies_is_named() -> None:
     said: list[str] = []
     points = list(length.length(1024, 1, said.append, SMALL[:2]))

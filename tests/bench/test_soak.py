@@ -12,6 +12,7 @@ pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve]
 from vlm.bench.soak import Log, Worker, soak
 
 
+@pytest.mark.process
 def test_a_short_soak_loses_nothing(tmp_path: Path) -> None:
     done = soak(tmp_path / "root", 6, workers=3, engine="flat")
     assert done.lost == []

@@ -102,6 +102,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.process
 @pytest.mark.weights
 def test_the_real_model_captions_answers_and_searches(tmp_path: Path) -> None:
     done = run("caption", SAMPLES / "cat.jpg", "--json")

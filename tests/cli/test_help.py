@@ -222,6 +222,7 @@ def test_version(vlm_command: Any) -> None:
     assert vlm_command("--version").out.startswith("vlm 0.")
 
 
+@pytest.mark.process
 def test_nothing_slow_is_imported_before_a_command_runs() -> None:
     code = "import sys, vlm.cli.app; print([m for m in ('torch', 'transformers', 'rich.progress') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -11,6 +11,8 @@ from report_runs import HOSTILE, questions, searches, vqa, write_run
 
 from vlm.evaluation.report.write import write_reports
 
+pytestmark = pytest.mark.process
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 

@@ -94,6 +94,7 @@ evaluate(model, cards, Options(data, output=Path(output)), report)
 """
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_and_leaves_the_same_bytes(
     squares: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ while True:
 """
 
 
+@pytest.mark.process
 def test_kill_at_any_time_leaves_a_whole_index(tmp_path: Path) -> None:
     FlatIndex.create(tmp_path, 8, "m").commit()
     for pause in (0.0, 0.013, 0.04, 0.07):

@@ -42,6 +42,7 @@ for turn in range(10**6):
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("exact_limit", [10**6, 20])
 def test_what_commit_returned_for_survives_a_kill(tmp_path: Path, exact_limit: int) -> None:
     LanceIndex.create(tmp_path / "i", 16, "m").close()

@@ -155,6 +155,7 @@ ingest.sync(index, open_source(sys.argv[1]), Slow())
 """
 
 
+@pytest.mark.process
 def test_killed_runs_lose_and_double_nothing(photos: Path, tmp_path: Path) -> None:
     for number in range(12):
         Image.new("RGB", (9, 9), (number * 20, 30, 60)).save(photos / f"{number:02d}.png")

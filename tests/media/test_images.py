@@ -184,6 +184,7 @@ def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "48x32" in refusal(encoded(gradient(), "JPEG", progressive=True))  # its decoder holds the full size
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_20000_by_20000_in_bounded_memory(tmp_path: Path, kind: str) -> None:
     """The picture would take 400 MB as gray and 1.6 GB as RGB; the process may grow by a fraction of that."""

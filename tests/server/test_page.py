@@ -15,6 +15,8 @@ from serving import CLIP, picture, served
 from vlm.server.http.auth import Keys
 from vlm.server.http.settings import Settings
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[page])")
 
 if TYPE_CHECKING:

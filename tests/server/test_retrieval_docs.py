@@ -17,6 +17,7 @@ from vlm.server.http.settings import Settings
 PAGE = REPOSITORY / "docs" / "retrieval-api.md"
 
 
+@pytest.mark.process
 def test_the_requests_shown_are_answered(tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")

@@ -341,6 +341,7 @@ def _process(rank: int, place: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_train_what_one_does(place: Path) -> None:
     made = recipe(place, {"captions": 2, "hard": {"swapped": True}, "locked": "image"}, steps=3, batch=7)

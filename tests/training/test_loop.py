@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vlm.errors import BadInput, VlmError
-from vlm.training.loop import train
+from vlm.training.loop import draw_curve, train
 from vlm.training.recipe import Recipe
 
 
@@ -54,6 +54,7 @@ def test_a_run_cut_at_any_step_resumes_exactly(whole: Path, tmp_path: Path, step
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     """kill -9 at random moments, until the run has ended in spite of it."""
@@ -146,8 +147,10 @@ def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
     assert last["step"] == 12
 
 
-def test_the_curve_is_a_picture(whole: Path) -> None:
-    with Image.open(whole / "curve.png") as image:
+def test_the_curve_is_a_picture(whole: Path, tmp_path: Path) -> None:
+    assert (whole / "curve.png").is_file()
+    draw_curve(log(whole), tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
         pixels = np.asarray(image.convert("RGB"))

@@ -169,6 +169,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_of_adaptive_routing_resumes_exactly(place: Path, tmp_path: Path) -> None:

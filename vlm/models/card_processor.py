@@ -19,7 +19,7 @@ from vlm.conversation.tokenizer import TextTokenizer
 from vlm.media.open import Media
 from vlm.models.config import ModelConfig
 from vlm.models.processor import Layout, Processor
-from vlm.vision.native import Patches, native_grid
+from vlm.vision.native import Patches, patch_shape
 from vlm.vision.tiling import fitted, tiles
 from vlm.vision.tower import TowerInput
 
@@ -77,7 +77,7 @@ class CardProcessor(Processor):
     def _grids(self, item: Media) -> tuple[Grid, ...]:
         tower = self.cfg.tower
         if tower.budget is not None:
-            shapes = [native_grid(frame.height, frame.width, tower.patch, tower.budget) for frame in item.frames]
+            shapes = [patch_shape(frame.height, frame.width, tower.patch, tower.budget) for frame in item.frames]
             return tuple((columns, rows) for rows, columns in shapes)
         if self.cfg.tiles is None:
             return ((len(item.frames), 1),)

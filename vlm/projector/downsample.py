@@ -1,6 +1,6 @@
 """DeepSeek-VL2's projector: squares of patches, also of a grid they do not divide, then an MLP.
 
-B images, N patches, D tower width, M visual tokens, W language width, f factor.
+B images, N patches, D tower width, M visual tokens, O output width (the language model's), f factor.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DownsampleMLP(nn.Module):
         self.mlp = mlp([tower_width * cfg.factor**2, *hidden, language_width])
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` of a square grid to visual embeddings `[B, M, W]`, row by row."""
+        """Patch tokens `[B, N, D]` of a square grid to visual embeddings `[B, M, O]`, row by row."""
         side = isqrt(tokens_BND.shape[1])
         grid_BDHW = tokens_BND.transpose(1, 2).unflatten(2, (side, side))
         missing = -side % self.factor

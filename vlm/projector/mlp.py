@@ -1,6 +1,6 @@
 """A linear layer or an MLP on each patch: as many visual tokens as patches.
 
-B images, N patches, D tower width, W language width.
+B images, N patches, D tower width, O output width (the language model's).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MLPConfig(Projector):
         return grid**2
 
     def build(self, tower_width: int, language_width: int) -> nn.Sequential:
-        """`[B, N, D]` to `[B, N, W]`."""
+        """`[B, N, D]` to `[B, N, O]`."""
         return mlp([tower_width] + [language_width] * self.depth)
 
 

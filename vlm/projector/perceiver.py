@@ -1,6 +1,6 @@
 """Perceiver resampler: learned latents, as many as wanted, look at the patches (Flamingo, arXiv:2204.14198, 3.1.1).
 
-B images, N patches, D tower width, M visual tokens (the latents), W language width.
+B images, N patches, D tower width, M visual tokens (the latents), O output width (the language model's).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PerceiverResampler(nn.Module):
         self.proj = nn.Linear(tower_width, language_width)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, W]`."""
+        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, O]`."""
         latents_BMD = self.latents_MD.expand(len(tokens_BND), -1, -1)
         for layer in self.layers:
             latents_BMD = layer(latents_BMD, tokens_BND)

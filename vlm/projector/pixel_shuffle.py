@@ -1,6 +1,6 @@
 """Pixel shuffle: a square of neighbouring patches becomes one visual token, then a layer or two.
 
-B images, N patches, D tower width, M visual tokens (N / factor^2), W language width.
+B images, N patches, D tower width, M visual tokens (N / factor^2), O output width (the language model's).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PixelShuffleMLP(nn.Module):
         )
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, W]`."""
+        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, O]`."""
         return self.mlp(unshuffle(tokens_BND, self.factor))
 
 
@@ -67,7 +67,7 @@ class PixelShuffleLinear(nn.Module):
         self.proj = nn.Linear(tower_width * cfg.factor**2, language_width, bias=False)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, W]`."""
+        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, O]`."""
         return self.proj(unshuffle(tokens_BND, self.factor))
 
 

@@ -1,6 +1,7 @@
 """Q-Former: learned queries read each other and, every second layer, the picture (BLIP-2, arXiv:2301.12597, 3.1).
 
-B images, N patches, D tower width, M visual tokens (the queries), Q width of the queries, W language width.
+B images, N patches, D tower width, M visual tokens (the queries), Q width of the queries, O output width (the language
+model's).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class QFormer(nn.Module):
         self.proj = nn.Linear(cfg.width, language_width)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, W]`."""
+        """Patch tokens `[B, N, D]` to visual embeddings `[B, M, O]`."""
         queries_BMQ = self.norm(self.queries_MQ).expand(len(tokens_BND), -1, -1)
         for layer in self.layers:
             queries_BMQ = layer(queries_BMQ, tokens_BND)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import torch
-from google.protobuf.message import DecodeError
-from onnx import numpy_helper
 from torch import Tensor
 
 from vlm.errors import BadInput
@@ -42,6 +39,10 @@ def read_dinov2_onnx(path: Path, prefix: str = "backbone.") -> dict[str, Tensor]
     table into two: one of the CLS token, one of the 37 x 37 patches. Nothing of the graph is run. Raises `BadInput`
     where a tensor is missing.
     """
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
+
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except (DecodeError, OSError) as error:

@@ -12,11 +12,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-import torchvision.io
 from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from vlm.errors import BadInput
 from vlm.media.images import MAX_PIXELS, check_file, load_image
@@ -46,6 +43,9 @@ def read_pixels(sources: Sequence[Source], cfg: TowerConfig, way: Way = "plain")
 
 
 def _pixels(source: Source, cfg: TowerConfig, way: Way) -> Tensor:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as TF
+
     pixels_3HW = None if way == "plain" else _decode(source, cfg, way == "scaled")
     if pixels_3HW is None:
         return to_pixels([load_image(source)], cfg.image_size, cfg.mean, cfg.std, cfg.interpolation, cfg.framing)[0]
@@ -58,6 +58,8 @@ def _pixels(source: Source, cfg: TowerConfig, way: Way) -> Tensor:
 
 def _decode(source: Source, cfg: TowerConfig, scaled: bool) -> Tensor | None:
     """Upright RGB bytes `[3, H, W]`; `None` where it is no JPEG of one or three channels, too large, or damaged."""
+    import torchvision.io
+
     if not isinstance(source, bytes):
         check_file(Path(source), "an image file")
         source = Path(source).read_bytes()

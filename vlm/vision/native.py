@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vlm.vision.transforms import normalise, resize
 
-Grid = tuple[int, int]
+PatchShape = tuple[int, int]
+"""(rows, columns) of patches, as a tensor's shape; where tiles are counted, a grid is (wide, high)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Patches:
     """Pictures as rows of patches, in reading order, each a square of pixels with its channels last."""
 
     patches_BNP: Tensor
-    grids: tuple[Grid, ...]
+    grids: tuple[PatchShape, ...]
     """Rows and columns of patches of each picture; what lies behind them in `patches_BNP` is padding."""
 
     @property
@@ -56,21 +57,21 @@ class Patches:
         return self.to(torch.bfloat16)
 
 
-def native_grid(height: int, width: int, patch: int, budget: int) -> Grid:
+def patch_shape(height: int, width: int, patch: int, budget: int) -> PatchShape:
     """Rows and columns of patches of a picture of `height` x `width`, at most `budget` of them.
 
     The scale is the largest at which both sides, rounded up to whole patches, stay within the budget. It is searched
-    for by halving and no further than transformers and timm do, so that the grids are theirs.
+    for by halving and no further than transformers and timm do, so that the shapes are theirs.
     """
     low, high = 1e-6, 100.0
 
-    def grid(scale: float) -> Grid:
+    def shape(scale: float) -> PatchShape:
         return max(1, math.ceil(height * scale / patch)), max(1, math.ceil(width * scale / patch))
 
     while high - low >= 1e-5:
         middle = (low + high) / 2
-        low, high = (middle, high) if math.prod(grid(middle)) <= budget else (low, middle)
-    return grid(low)
+        low, high = (middle, high) if math.prod(shape(middle)) <= budget else (low, middle)
+    return shape(low)
 
 
 def to_patches(
@@ -82,14 +83,14 @@ def to_patches(
     interpolation: str,
     kernel: str,
 ) -> Patches:
-    """RGB pictures, each resized to its own grid, normalised and cut into patches."""
-    rows, grids = [], []
+    """RGB pictures, each resized to its own shape, normalised and cut into patches."""
+    rows, shapes = [], []
     for image in images:
-        grid = native_grid(image.height, image.width, patch, budget)
-        pixels_CHW = resize(image, (grid[0] * patch, grid[1] * patch), interpolation, kernel)
+        shape = patch_shape(image.height, image.width, patch, budget)
+        pixels_CHW = resize(image, (shape[0] * patch, shape[1] * patch), interpolation, kernel)
         rows.append(cut(normalise(pixels_CHW, mean, std), patch))
-        grids.append(grid)
-    return Patches(pad_sequence(rows, batch_first=True), tuple(grids))
+        shapes.append(shape)
+    return Patches(pad_sequence(rows, batch_first=True), tuple(shapes))
 
 
 def cut(pixels_CHW: Tensor, patch: int) -> Tensor:

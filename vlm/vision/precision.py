@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,6 +60,8 @@ def int8(
     `product` is the way it multiplies, by default the faster one on this CPU; the copy's attribute `product` says
     which. Raises `BadInput` for a tower that is no plain ViT of timm or has another activation than GELU.
     """
+    from timm.models.vision_transformer import VisionTransformer
+
     vit = getattr(tower, "vit", None)
     if not isinstance(vit, VisionTransformer) or not all(_is_plain(block) for block in vit.blocks):
         raise BadInput(f"tower {tower.cfg.name}: INT8 is for plain ViTs of timm")

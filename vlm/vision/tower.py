@@ -19,7 +19,7 @@ from vlm.config import Config
 from vlm.errors import BadInput
 from vlm.registry import Named
 from vlm.vision.library import LIBRARIES
-from vlm.vision.native import Grid, Patches, to_patches
+from vlm.vision.native import Patches, PatchShape, to_patches
 from vlm.vision.transforms import SQUASH, Framing, Interpolation, Kernel, to_pixels
 
 Activation = Literal["gelu", "quick_gelu", "gelu_tanh", "silu", "relu"]
@@ -123,7 +123,7 @@ class VisionTower(nn.Module):
             return to_patches(images, cfg.patch, cfg.budget, cfg.mean, cfg.std, cfg.interpolation, framing.kernel)
         return to_pixels(images, cfg.image_size, cfg.mean, cfg.std, cfg.interpolation, framing)
 
-    def grids(self, pixels: TowerInput) -> tuple[Grid, ...]:
+    def grids(self, pixels: TowerInput) -> tuple[PatchShape, ...]:
         """Rows and columns of patches of each picture: how `tokens_BND` is laid out. Nothing is computed."""
         if isinstance(pixels, Patches):
             return pixels.grids

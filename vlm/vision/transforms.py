@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 from pydantic import PositiveInt
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from vlm.config import Config
 from vlm.errors import BadInput
@@ -88,6 +86,9 @@ def resized_size(height: int, width: int, side: int, how: str) -> tuple[int, int
 
 def resize(image: Image.Image, size: tuple[int, int], interpolation: str, kernel: str) -> Tensor:
     """`[3, H, W]`: bytes, or floats in 0..1 from the kernel `float`."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as TF
+
     rgb = image.convert("RGB")
     if kernel == "pillow":
         return TF.pil_to_tensor(rgb.resize(size[::-1], MODES[interpolation]))
@@ -114,4 +115,6 @@ def crop(pixels_CHW: Tensor, size: int, framing: Framing) -> Tensor:
 
 def normalise(pixels_CHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Bytes, or floats in 0..1, as float32 with the mean taken off and divided by the deviation."""
+    from torchvision.transforms.v2 import functional as TF
+
     return TF.normalize(TF.to_dtype(pixels_CHW, torch.float32, scale=True), list(mean), list(std))

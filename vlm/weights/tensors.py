@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -112,6 +111,8 @@ def dequantise(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
 
 def write_tensors(tensors: Mapping[str, Tensor], folder: Path, shard_size: str | int) -> None:
     """`model.safetensors`, or shards with their index; takes the place of the safetensors the folder had."""
+    from huggingface_hub import split_torch_state_dict_into_shards
+
     plan = split_torch_state_dict_into_shards(dict(tensors), max_shard_size=shard_size)
     stale = {*folder.glob("model*.safetensors"), folder / INDEX} - {folder / name for name in plan.filename_to_tensors}
     for filename, names in plan.filename_to_tensors.items():

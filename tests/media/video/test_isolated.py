@@ -170,6 +170,7 @@ def test_threads_have_a_process_each(clip: Path) -> None:
     assert sorted(found) == sorted([*range(12)] * 3)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_starts_its_own(clip: Path) -> None:
     """In a new interpreter: this one has threads, which do not go well with fork."""
@@ -189,6 +190,7 @@ def test_a_forked_process_starts_its_own(clip: Path) -> None:
     subprocess.run([sys.executable, "-c", code, clip], check=True, timeout=60)
 
 
+@pytest.mark.process
 def test_a_process_ends_with_the_one_that_started_it(clip: Path) -> None:
     code = (
         "import os, sys\n"

@@ -124,8 +124,8 @@ def _best(scores_BTS: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if count < MANY or width < 4 * k:
         best_BTk, chosen_BTk = scores_BTS.topk(min(k, count), dim=-1, sorted=False)
         return chosen_BTk, best_BTk > -torch.inf
-    maxima_BTW = scores_BTS[..., : DEPTH * width].unflatten(-1, (DEPTH, width)).amax(-2)
-    columns_BTk = maxima_BTW.topk(k, dim=-1, sorted=False).indices
+    maxima_BTN = scores_BTS[..., : DEPTH * width].unflatten(-1, (DEPTH, width)).amax(-2)
+    columns_BTk = maxima_BTN.topk(k, dim=-1, sorted=False).indices
     rows = torch.arange(DEPTH, device=scores_BTS.device)[:, None] * width
     rest = torch.arange(DEPTH * width, count, device=scores_BTS.device).expand(*columns_BTk.shape[:-1], -1)
     numbers_BTC = torch.cat([(columns_BTk[..., None, :] + rows).flatten(-2), rest], dim=-1)

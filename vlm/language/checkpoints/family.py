@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from vlm import config
 from vlm.errors import BadInput
 from vlm.language.config import LanguageConfig
@@ -63,6 +61,7 @@ class Family:
             if parsed.num_key_value_heads is None:
                 parsed.num_key_value_heads = parsed.num_attention_heads
             return parsed
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         try:

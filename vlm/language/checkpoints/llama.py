@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gguf
 import torch
 from torch import Tensor
 
 from vlm.errors import BadInput
 from vlm.language.config import LanguageConfig
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 # llama.cpp's name of a tensor -> ours; `*` is the layer.
 GGUF_NAMES = {
@@ -33,6 +36,8 @@ def read_gguf(path: Path) -> tuple[LanguageConfig, dict[str, Tensor]]:
 
     Raises `BadInput` where the architecture is another, or a tensor is unknown.
     """
+    import gguf
+
     try:
         reader = gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, OSError) as error:
@@ -68,7 +73,7 @@ def read_gguf(path: Path) -> tuple[LanguageConfig, dict[str, Tensor]]:
     return cfg, state
 
 
-def _field(reader: gguf.GGUFReader, name: str, path: Path) -> str | int | float:
+def _field(reader: GGUFReader, name: str, path: Path) -> str | int | float:
     field = reader.get_field(name)
     if field is None:
         raise BadInput(f"{path}: GGUF key {name} is missing")

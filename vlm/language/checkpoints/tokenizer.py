@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 
 def tokenizer_from_gguf(path: Path) -> str:
     """The content of an equivalent `tokenizer.json`."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     return tokenizer.backend_tokenizer.to_str()
