@@ -14,6 +14,7 @@ import yaml
 from squares import COLORS, FakeModel
 
 from vlm.evaluation.run import Options, evaluate
+from vlm.heads.moments import WATCHED
 
 
 def write_clip(path: Path, seconds: dict[str, int]) -> None:
@@ -58,7 +59,7 @@ def test_spans_are_found_and_scored(tmp_path: Path) -> None:
     assert result.figures["R1@0.5"].value == 100
     assert result.figures["R1@0.7"].value == 100
     assert result.figures["tIoU"].value == pytest.approx(100)
-    assert "a frame each 2 s" in result.notes[0]
+    assert WATCHED.model_dump_json() in result.notes[0]
 
 
 @pytest.mark.parametrize(

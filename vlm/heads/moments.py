@@ -24,7 +24,7 @@ LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 WATCHED = Rate(fps=2.0, frames=150)
-"""Which frames are looked at to find a moment."""
+"""Which frames are looked at to find a moment: by `Model.moments`, the server, and benchmarks whose card says none."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,10 @@ from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, mean_figure
 from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
-from vlm.heads.moments import moments
+from vlm.heads.moments import WATCHED, moments
 from vlm.media.open import Media
 from vlm.media.video.sampling import load_clip
 from vlm.metrics.video import THRESHOLDS, moment_retrieval
-
-SECONDS = 2.0
-"""Between two frames looked at, and the length of QVHighlights' own clips."""
-MOST_FRAMES = 150
 
 
 def run(job: Job) -> Outcome:
@@ -30,8 +25,7 @@ def run(job: Job) -> Outcome:
     for number, (example, query) in enumerate(zip(job.examples, queries, strict=True), 1):
         windows, duration = _truth(job, example)
         if example.video not in frames:
-            every = min(MOST_FRAMES, max(1, math.ceil(duration / SECONDS)))
-            clip = load_clip(example.video or "", every, sampling=job.card.sampling)
+            clip = load_clip(example.video or "", sampling=job.card.sampling or WATCHED)
             media = [Media((frame,)) for frame in clip.frames]
             frames[example.video or ""] = job.subject.vectors_of(media), clip.times
         vectors_FS, times = frames[example.video or ""]
@@ -58,8 +52,8 @@ def run(job: Job) -> Outcome:
         )
         job.progress(number)
     figures = {key: mean_figure(samples, key, scale=100.0) for key in samples[0].scores}
-    seen = f"a frame each {SECONDS:g} s" if job.card.sampling is None else "the frames that the card samples"
-    note = f"windows from the similarity of {seen}; IoU thresholds {THRESHOLDS[0]}-{THRESHOLDS[-1]}"
+    seen = (job.card.sampling or WATCHED).model_dump_json()
+    note = f"windows from the similarity of frames {seen}; IoU thresholds {THRESHOLDS[0]}-{THRESHOLDS[-1]}"
     categories = by_category(samples, dict.fromkeys(figures, 100.0))
     return Outcome(samples, "R1@0.5", figures, categories, notes=(note,))
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from vlm.errors import BadInput
+from vlm.heads.moments import WATCHED
 from vlm.index.base import Vectors
 from vlm.media.process.pictures import Picture, PictureDecoder
 from vlm.media.video.reader import VideoReader, open_video
 from vlm.media.video.sampling.base import Sampler
-from vlm.media.video.sampling.rate import Rate
 from vlm.server.http.batching import Batcher
 from vlm.server.http.errors import ApiError
 from vlm.server.http.metrics import Metrics
@@ -26,8 +26,6 @@ from vlm.server.retrieval.collections import Collections
 from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.media import Frames, small
 
-WATCHED = Rate(fps=1.0, frames=64)
-"""Frames of a clip that are kept, to say at which moment it fits a query."""
 AT_ONCE = 8
 """Frames of a clip in memory."""
 
