@@ -6,6 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,13 +40,16 @@ def sources() -> Iterator[tuple[str, str]]:
         yield path.relative_to(ROOT / "vlm").with_suffix("").as_posix(), path.read_text(encoding="utf-8")
 
 
-def suffixes() -> Iterator[tuple[str, str, str]]:
+@cache
+def suffixes() -> list[tuple[str, str, str]]:
     """(file, name, suffix) of every argument, variable and attribute that has one."""
+    named = []
     for file, content in sources():
         for node in ast.walk(ast.parse(content)):
             name = getattr(node, "arg", None) or getattr(node, "id", None) or getattr(node, "attr", None)
             if isinstance(name, str) and (found := SUFFIX.fullmatch(name)):
-                yield file, name, found[1]
+                named.append((file, name, found[1]))
+    return named
 
 
 def test_a_letter_has_one_meaning_a_room() -> None:
@@ -56,7 +60,7 @@ def test_a_letter_has_one_meaning_a_room() -> None:
 
 
 def test_every_letter_is_in_the_glossary() -> None:
-    found = list(suffixes())
+    found = suffixes()
     assert len(found) > 1000
     unknown = {
         f"vlm/{file}.py: {name}: letter {letter}"
