@@ -15,6 +15,7 @@ from squares import COLORS, FakeModel
 
 from vlm.evaluation.run import Options, evaluate
 from vlm.heads.moments import WATCHED
+from vlm.media.video.sampling import Rate
 
 
 def write_clip(path: Path, seconds: dict[str, int]) -> None:
@@ -54,12 +55,17 @@ def benchmark(folder: Path, **card: Any) -> str:
 
 
 def test_spans_are_found_and_scored(tmp_path: Path) -> None:
-    (result,) = evaluate(FakeModel(), [benchmark(tmp_path)], Options(data=str(tmp_path)))  # type: ignore[arg-type]
+    own = Rate(fps=0.5, frames=150)
+    card = benchmark(tmp_path, sampling=own.model_dump())
+    (result,) = evaluate(FakeModel(), [card], Options(data=str(tmp_path)))  # type: ignore[arg-type]
     assert result.main == "R1@0.5"
     assert result.figures["R1@0.5"].value == 100
     assert result.figures["R1@0.7"].value == 100
     assert result.figures["tIoU"].value == pytest.approx(100)
-    assert WATCHED.model_dump_json() in result.notes[0]
+    assert own.model_dump_json() in result.notes[0]
+    (usual,) = evaluate(FakeModel(), [benchmark(tmp_path)], Options(data=str(tmp_path)))  # type: ignore[arg-type]
+    assert WATCHED.model_dump_json() in usual.notes[0]
+    assert usual.figures["R1@0.7"].value == 100
 
 
 @pytest.mark.parametrize(
