@@ -63,7 +63,9 @@ def test_spans_are_found_and_scored(tmp_path: Path) -> None:
     assert result.figures["R1@0.7"].value == 100
     assert result.figures["tIoU"].value == pytest.approx(100)
     assert own.model_dump_json() in result.notes[0]
-    (usual,) = evaluate(FakeModel(), [benchmark(tmp_path)], Options(data=str(tmp_path)))  # type: ignore[arg-type]
+    (tmp_path / "usual").mkdir()
+    card = benchmark(tmp_path / "usual")
+    (usual,) = evaluate(FakeModel(), [card], Options(data=str(tmp_path / "usual")))  # type: ignore[arg-type]
     assert WATCHED.model_dump_json() in usual.notes[0]
     assert usual.figures["R1@0.7"].value == 100
 
