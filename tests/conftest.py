@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROGRAMS = Path(sys.executable).parent
-DECODERS = ("vlm.media.video.worker", "vlm.server.http.decode_worker")
+DECODERS = ("vlm.media.video.worker", "vlm.media.process.pictures_worker")
 """Processes that any test may start: they are small, start within half a second and are kept."""
 
 

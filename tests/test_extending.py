@@ -240,6 +240,7 @@ def test_the_sampler_is_chosen_in_words_and_in_a_card(package: Any) -> None:
     assert card.sampling == package.sampler.Opening(seconds=1)
 
 
+@pytest.mark.process
 def test_the_protocol_scores_files(place: Path) -> None:
     (place / "p.json").write_text(json.dumps({"1": "red square", "2": "blue"}))
     (place / "a.json").write_text(json.dumps({"1": ["red one"], "2": ["green"]}))
@@ -250,6 +251,7 @@ def test_the_protocol_scores_files(place: Path) -> None:
     assert "unknown protocol 'first_word'" in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "environment"),
     [
@@ -268,6 +270,7 @@ def test_the_benchmark_is_listed_with_where_it_is_from(
     assert places["chartqa"] == "vlm"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -287,6 +290,7 @@ def test_what_is_not_there_is_one_line(place: Path, arguments: tuple[str, ...], 
 COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [words for words in COMMANDS if "nano" not in words], ids=" ".join)
 def test_the_commands_of_the_page_run(place: Path, words: list[str]) -> None:
     (place / "other.py").touch()

@@ -168,6 +168,7 @@ def test_a_module_that_does_not_import_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.process
 def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
     """It is imported when a name is missing, or names are listed, and not before."""
     (tmp_path / "installed_shapes.py").write_text(
@@ -201,6 +202,7 @@ def test_a_card_of_a_model_is_dumped_as_ever() -> None:
     assert digest == "e4f249c0dfe8e0fef5a961c49d48d92db94556a93932b29882dd1acbc632628a"
 
 
+@pytest.mark.process
 def test_nothing_heavy_is_imported_by_a_registry() -> None:
     heavy = ("torch", "numpy", "pydantic", "importlib.metadata")
     code = f"import sys, vlm.registry; print([name for name in {heavy} if name in sys.modules])"
