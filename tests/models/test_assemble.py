@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import published
 import pytest
 import tiny
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
+import vlm.language
 from vlm.assets import cards
 from vlm.errors import BadInput
 from vlm.models import parts
@@ -116,3 +119,31 @@ def test_trained_weights_are_put_on_top(card: Path, tmp_path: Path) -> None:
 def test_a_model_name_that_does_not_exist() -> None:
     with pytest.raises(BadInput, match="unknown model 'nanoo'; did you mean 'nano'"):
         load_card("nanoo")
+
+
+MIXTURE = {
+    "q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+    "moe_intermediate_size": 16, "n_shared_experts": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["qwen2", "deepseek_v3"])
+def test_a_card_takes_any_language_model_that_we_read(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense or a mixture, in its authors' own folder."""
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    path = tiny.write_card(tmp_path / "model")
+    folder = tmp_path / "model" / "language"
+    options = {} if family == "qwen2" else MIXTURE
+    (folder / "model.safetensors").unlink()
+    theirs = published.write(published.theirs(family, vocab_size=320, max_position_embeddings=256, **options), folder)
+    card = yaml.safe_load(path.read_text())
+    card["model"]["language"] = vlm.language.load(theirs).cfg.model_dump(mode="json")
+    path.write_text(yaml.safe_dump(card))
+    model = vlm.load(path, offline=True)
+    assert len(model.caption([Image.new("RGB", (40, 40), "red")], max_tokens=3)) == 1
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        assert torch.equal(model.logits(ids), vlm.language.load(theirs)(ids))

@@ -8,13 +8,12 @@ import torch
 
 from vlm.alignment.text_encoder import TextEncoder
 from vlm.conversation.tokenizer import TextTokenizer
-from vlm.errors import BadInput
 from vlm.language.decoder import LanguageModel
 from vlm.models.assembled import Assembled
 from vlm.models.card_processor import CardProcessor
 from vlm.models.identity import saved_fields
-from vlm.models.saving import state_of
 from vlm.models.vision_language import cast_parameters
+from vlm.weights.tensors import check_shapes, open_tensors
 
 
 @torch.no_grad()
@@ -32,11 +31,10 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
         own.pop("language.lm_head.weight")
     if encoder is not None:
         own |= {f"text_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    state = state_of(folder, set(own))
+    stored = open_tensors(folder)
+    check_shapes({name: tuple(tensor.shape) for name, tensor in own.items()}, stored, folder, "vlm")
     for name, tensor in own.items():
-        if tensor.shape != state[name].shape:
-            raise BadInput(f"{folder}: {name}: expected {list(tensor.shape)}, got {list(state[name].shape)}")
-        tensor.copy_(state[name])
+        tensor.copy_(stored[name].read())
     for module in (model, encoder):
         if module is not None and dtype != torch.float32:
             cast_parameters(module, dtype)

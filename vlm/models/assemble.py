@@ -5,15 +5,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlm import config
 from vlm.alignment.dual_encoder import DualHeads
 from vlm.alignment.text_encoder import TextEncoder
 from vlm.conversation.tokenizer import TextTokenizer
 from vlm.errors import BadInput
+from vlm.files import read_json
+from vlm.language.checkpoints.folder import load as load_published
 from vlm.language.config import LanguageConfig
 from vlm.language.decoder import LanguageModel
 from vlm.language.upcycle import upcycled
@@ -103,25 +107,34 @@ def load_projector(projector: nn.Module, folder: Path, kind: str) -> None:
 
 
 def load_language(cfg: LanguageConfig, folder: Path) -> LanguageModel:
-    """A converted dense decoder, upcycled where `cfg` has a mixture.
+    """A converted dense decoder, or a folder of any family that `vlm.language` reads; a dense one is upcycled where
+    `cfg` has a mixture.
 
     Raises `BadInput` where the card's architecture is not the file's.
     """
-    published = LanguageConfig.model_validate_json((folder / "config.json").read_text())
-    dense = cfg.model_copy(update={"moe": None})
-    if published != dense:
-        keys = [key for key in LanguageConfig.model_fields if getattr(published, key) != getattr(dense, key)]
+    fields = read_json(folder / "config.json")
+    language = load_published(folder) if "model_type" in fields else _converted(fields, folder)
+    published = language.cfg
+    wanted = cfg if published.moe is not None else cfg.model_copy(update={"moe": None})
+    if published != wanted:
+        keys = [key for key in LanguageConfig.model_fields if getattr(published, key) != getattr(wanted, key)]
         raise BadInput(f"{folder}: the card's language model differs from the file's in {', '.join(keys)}")
-    with torch.device("meta"):
-        language = LanguageModel(dense)
-    state = load_file(folder / "model.safetensors")
-    if dense.tied_embeddings:
-        state["lm_head.weight"] = state["embedding.weight"]
-    language.load_state_dict(state, assign=True)
-    if dense.tied_embeddings:
-        language.lm_head.weight = language.embedding.weight
-    if cfg.moe is None:
+    if cfg.moe is None or published.moe is not None:
         return language
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the routed experts' start, so that a card gives the same untrained model everywhere
         return upcycled(language, cfg.moe)
+
+
+def _converted(fields: dict[str, Any], folder: Path) -> LanguageModel:
+    """A decoder under our own names, as `vlm.models.parts` converts it."""
+    cfg = config.parse(LanguageConfig, fields, str(folder / "config.json"))
+    with torch.device("meta"):
+        language = LanguageModel(cfg)
+    state = load_file(folder / "model.safetensors")
+    if cfg.tied_embeddings:
+        state["lm_head.weight"] = state["embedding.weight"]
+    language.load_state_dict(state, assign=True)
+    if cfg.tied_embeddings:
+        language.lm_head.weight = language.embedding.weight
+    return language

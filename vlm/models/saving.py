@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vlm.errors import BadInput, VlmError
@@ -105,14 +104,3 @@ def _pictures(parts: Assembled) -> dict[str, Any]:
     tower = parts.card.model.tower
     keys = ("image_size", "patch", "mean", "std", "interpolation")
     return {"processor_class": "vlm", **{key: getattr(tower, key) for key in keys}}
-
-
-def state_of(folder: Path, names: set[str]) -> dict[str, Tensor]:
-    """The tensors of a saved folder. Raises `BadInput` naming those that are missing or unknown."""
-    stored = open_tensors(folder)
-    missing, strange = sorted(names - stored.keys()), sorted(stored.keys() - names)
-    if missing or strange:
-        said = [f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-                for what, found in (("missing", missing), ("unknown", strange)) if found]  # fmt: skip
-        raise BadInput(f"{folder}: tensors do not fit its config: {'; '.join(said)}")
-    return {name: torch.as_tensor(tensor.read()) for name, tensor in stored.items()}

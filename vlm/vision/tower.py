@@ -157,28 +157,6 @@ def activation_name(function: Callable[[Tensor], Tensor]) -> str:
     return near[0] if near else f"an unknown one ({type(function).__name__})"
 
 
-def load_exactly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load `state` into `module`. Raises `BadInput` that counts and names keys that do not match."""
-    own = module.state_dict()
-    wrong = {
-        "missing": [key for key in own if key not in state],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [
-            f"{key} {list(state[key].shape)} for {list(own[key].shape)}"
-            for key in own
-            if key in state and state[key].shape != own[key].shape
-        ],
-    }
-    refuse_keys(wrong, name)
-    module.load_state_dict(dict(state))
-
-
-def refuse_keys(wrong: Mapping[str, Sequence[str]], name: str) -> None:
-    """Raise `BadInput` where there is any key in `wrong`, which maps what is wrong to the keys."""
-    said = [
-        f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in wrong.items()
-        if keys
-    ]
-    if said:
-        raise BadInput(f"tower {name}: the checkpoint's tensors do not fit: {'; '.join(said)}")
+def unfit(name: str) -> str:
+    """How an error about a tower's tensors begins."""
+    return f"tower {name}: the checkpoint's tensors do not fit"

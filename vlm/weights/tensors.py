@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vlm.errors import BadInput
 from vlm.files import atomic_path, atomic_write
+from vlm.weights.exact import refuse_mismatches
 
 INDEX = "model.safetensors.index.json"
 SCALE = "_scale_inv"
@@ -74,26 +75,10 @@ def check_shapes(
     *,
     optional: Container[str] = (),
 ) -> None:
-    """Raise `BadInput` naming the tensors that are missing, unknown (and not `optional`) or of another shape."""
-
-    def said(names: list[str]) -> str:
-        return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-    problems = []
-    if missing := [f"{name} {list(shape)}" for name, shape in expected.items() if name not in stored]:
-        problems.append(f"{len(missing)} missing: {said(missing)}")
-    if strange := [
-        f"{name} {list(t.shape)}" for name, t in stored.items() if name not in expected and name not in optional
-    ]:
-        problems.append(f"{len(strange)} unknown: {said(strange)}")
-    if wrong := [
-        f"{name} expected {list(shape)}, got {list(stored[name].shape)}"
-        for name, shape in expected.items()
-        if name in stored and stored[name].shape != shape
-    ]:
-        problems.append(f"{len(wrong)} of another shape: {said(wrong)}")
-    if problems:
-        raise BadInput(f"{path}: tensors do not fit its config of {family}: {'; '.join(problems)}")
+    """Raise `BadInput` naming the tensors of a folder that are missing, unknown (and not `optional`) or of another
+    shape than its config says."""
+    found = {name: tensor.shape for name, tensor in stored.items()}
+    refuse_mismatches(expected, found, f"{path}: tensors do not fit its config of {family}", optional=optional)
 
 
 def dequantise(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:

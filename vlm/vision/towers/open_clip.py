@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from vlm import config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
-from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, load_exactly
+from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, unfit
 from vlm.vision.towers import timm
 from vlm.vision.towers.weights import read_weights
+from vlm.weights.exact import load_exactly
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model"
 TEXT_SIDE = (
@@ -66,7 +67,7 @@ class Tower(VisionTower):
         if isinstance(self.visual, VisionTransformer):
             resize_pos_embed(state, SimpleNamespace(visual=self.visual))
         names = {"visual.proj": "proj"}
-        load_exactly(self, {names.get(key, key): value for key, value in state.items()}, self.cfg.name)
+        load_exactly(self, {names.get(key, key): value for key, value in state.items()}, unfit(self.cfg.name))
 
     def forward(self, pixels: TowerInput) -> TowerOutput:
         if isinstance(self.visual, TimmModel):
@@ -126,7 +127,7 @@ def load_pair(folder: Path) -> Pair:
     if "multimodal_cfg" in known:
         raise BadInput(f"{folder / CONFIG}: expected a model of two sides, got one that writes captions (CoCa)")
     both: Any = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**known)
-    load_exactly(both, state, cfg.name)
+    load_exactly(both, state, unfit(cfg.name))
     both.visual = nn.Identity()  # the tower below is it
     tower = cfg.build()
     assert isinstance(tower, Tower)

@@ -21,7 +21,8 @@ from vlm import config
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.vision.native import Patches
-from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, load_exactly
+from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, unfit
+from vlm.weights.exact import load_exactly
 
 RESIZE = {"center": "shortest", "squash": "squash", "border": "longest"}
 """timm's crop modes -> `Framing.resize`."""
@@ -46,7 +47,7 @@ class Tower(VisionTower):
         convert = getattr(sys.modules[type(self.vit).__module__], "checkpoint_filter_fn", lambda state, model: state)
         classifier = f"{self.vit.pretrained_cfg['classifier']}."
         state = {key: value for key, value in convert(dict(state), self.vit).items() if not key.startswith(classifier)}
-        load_exactly(self.vit, state, self.cfg.name)
+        load_exactly(self.vit, state, unfit(self.cfg.name))
 
     def forward(self, pixels: TowerInput) -> TowerOutput:
         return run(self.vit, pixels, self.cfg.layer)

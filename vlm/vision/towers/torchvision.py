@@ -22,7 +22,8 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 from vlm import config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
-from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, load_exactly
+from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, unfit
+from vlm.weights.exact import load_exactly
 
 
 class Tower(VisionTower):
@@ -44,7 +45,7 @@ class Tower(VisionTower):
         kept = OrderedDict((key, value) for key, value in state.items() if not key.startswith("heads."))
         if "encoder.pos_embedding" in kept:
             kept = interpolate_embeddings(self.cfg.image_size, self.cfg.patch, kept)
-        load_exactly(self.vit, kept, self.cfg.name)
+        load_exactly(self.vit, kept, unfit(self.cfg.name))
 
     def forward(self, pixels: TowerInput) -> TowerOutput:
         assert isinstance(pixels, Tensor)  # `check` refuses a budget

@@ -19,7 +19,8 @@ from vlm import config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
 from vlm.vision.native import Patches
-from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, refuse_keys
+from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, unfit
+from vlm.weights.exact import refuse
 
 PREFIXES: dict[str, Callable[[Any], int]] = {
     "clip_vision_model": lambda cfg: 1,
@@ -114,9 +115,8 @@ def loaded(model: Any, state: Mapping[str, Tensor], name: str) -> Any:
         logging.set_verbosity(said)
         if bars:
             logging.enable_progress_bar()
-    shapes = [f"{key} {list(got)} for {list(own)}" for key, got, own in info["mismatched_keys"]]
-    wrong = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"], "of another shape": shapes}
-    refuse_keys({what: sorted(keys) for what, keys in wrong.items()}, name)
+    other = [f"{key} expected {list(own)}, got {list(got)}" for key, got, own in info["mismatched_keys"]]
+    refuse(unfit(name), sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(other))
     return model
 
 
