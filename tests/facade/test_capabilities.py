@@ -139,7 +139,7 @@ def test_the_table_of_commands(
             if code == 2:
                 reasons.append(next(line for line in err.splitlines() if "model" in line))
             cells.append("yes" if code == 0 else "no")
-        rows.append([kind[0].upper() + kind[1:], *cells])
+        rows.append([kind, *cells])
     table = "".join(f"| {' | '.join(row)} |\n" for row in [["model", *(f"`vlm {c}`" for c in COMMANDS)],
                                                            ["---"] * (len(COMMANDS) + 1), *rows])  # fmt: skip
     if os.environ.get("VLM_WRITE_DOCS"):
