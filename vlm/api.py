@@ -13,7 +13,9 @@ from vlm.files import read_json
 if TYPE_CHECKING:
     import torch
 
+    from vlm.models.assemble import Space
     from vlm.models.assembled import Assembled
+    from vlm.models.card import ModelCard
     from vlm.vision.detail import TilingConfig
     from vlm.vision.merging import MergeConfig
 
@@ -46,7 +48,9 @@ def load(
     from vlm.devices import device_of, dtype_of
     from vlm.weights import hub
 
-    place, kind = device_of(device), dtype_of(dtype)
+    place, kind, sides = device_of(device), dtype_of(dtype), frozenset(only or ())
+    if strange := sides - {"texts", "images"}:
+        raise BadInput(f"only: expected texts, images or both, got {', '.join(sorted(strange))}")
     name = str(name_or_path)
     folder = Path(name).expanduser()
     in_hub = not folder.is_dir() and hub.is_repository(name)
@@ -54,18 +58,24 @@ def load(
         folder = hub.snapshot(name, offline=offline, report=report)
     if folder.is_dir():
         known_as = name if in_hub else folder.resolve().name
-        model = _from_folder(folder, known_as, kind, tiling, merge)
+        model = _from_folder(folder, known_as, kind, tiling, merge, sides)
     else:
         if tiling is not None:
             raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
-        model = _from_card(name, merge, frozenset(only or ()), offline, report)
+        model = _from_card(name, merge, sides, offline, report)
     return model.to(place, kind)
 
 
 def _from_folder(
-    folder: Path, name: str, dtype: torch.dtype, tiling: TilingConfig | None, merge: MergeConfig | None
+    folder: Path,
+    name: str,
+    dtype: torch.dtype,
+    tiling: TilingConfig | None,
+    merge: MergeConfig | None,
+    only: frozenset[str],
 ) -> Model:
     from vlm.families.published import TilesByContent
+    from vlm.models.assemble import has_own_text_side
     from vlm.models.dual_encoders import is_dual_encoder, load_pair
 
     if merge is not None:
@@ -80,7 +90,13 @@ def _from_folder(
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder}: expected a model's folder with a config.json, found none")
     from vlm.families.folder import load_folder
+    from vlm.models.identity import saved_card
 
+    card = saved_card(folder)
+    if only and card is not None and has_own_text_side(card):
+        from vlm.families.saved_card import load_space
+
+        return _space(load_space(folder, only), card, only)
     parts = load_folder(folder, dtype)
     settings = {}
     if tiling is not None:
@@ -104,17 +120,18 @@ def _from_card(
     card = load_card(name)
     if merge is not None:
         card = card.merging(merge)
-    if strange := only - {"texts", "images"}:
-        raise BadInput(f"only: expected texts, images or both, got {', '.join(sorted(strange))}")
     if only and has_own_text_side(card):
-        from vlm.heads.retrieval import Embedder
-
-        space = assemble_space(card, only, offline=offline, report=report)
-        embedder = Embedder(space.alignment, space.tower, space.text_encoder)
-        about = f"loaded for vectors of {' and '.join(sorted(only))} alone"
-        return Model(card.name, about, embedder=embedder, card=card, modules=[space], video=card.video)
+        return _space(assemble_space(card, only, offline=offline, report=report), card, only)
     settings = {} if card.model.merge.idle else {"merge": card.model.merge.model_dump_json()}
     return _model(assemble(card, offline=offline, report=report), card.name, "a card's model", settings)
+
+
+def _space(space: Space, card: ModelCard, only: frozenset[str]) -> Model:
+    from vlm.heads.retrieval import Embedder
+
+    embedder = Embedder(space.alignment, space.tower, space.text_encoder)
+    about = f"loaded for vectors of {' and '.join(sorted(only))} alone"
+    return Model(card.name, about, embedder=embedder, card=card, modules=[space], video=card.video)
 
 
 def _model(parts: Assembled, name: str, about: str, settings: dict[str, str]) -> Model:

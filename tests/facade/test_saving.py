@@ -96,6 +96,33 @@ def test_bfloat16_is_said_in_the_config(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_only_what_vectors_need_is_loaded(tmp_path: Path) -> None:
+    """Of a card with a text side of its own, in a card or in a saved folder; the others load whole."""
+    model = kinds.load("a card", tmp_path / "model")
+    folder = model.save(tmp_path / "saved")
+    assert vlm.load(folder, only=("texts",)).writer is not None, "its texts are read by the language model"
+    for place in (folder, "nano"):
+        with pytest.raises(BadInput, match="only: expected texts, images or both, got sounds"):
+            vlm.load(place, only=("sounds",), offline=True)
+
+
+@pytest.mark.weights
+def test_a_text_search_loads_the_text_side_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLM_CACHE")  # the published parts are in the user's own
+    whole = vlm.load("nano")
+    folder = whole.save(tmp_path / "saved")
+    for place in ("nano", folder):
+        texts, images = vlm.load(place, only=("texts",)), vlm.load(place, only=("images",))
+        assert texts.writer is None
+        np.testing.assert_array_equal(texts.embed_texts(["a cat", "a bear"]), whole.embed_texts(["a cat", "a bear"]))
+        np.testing.assert_array_equal(images.embed_images([PICTURE]), whole.embed_images([PICTURE]))
+        with pytest.raises(BadInput, match="only the texts' side of this model is loaded"):
+            texts.embed_images([PICTURE])
+        with pytest.raises(BadInput, match="loaded for vectors of texts alone: it cannot caption"):
+            texts.caption([PICTURE])
+    assert vlm.load(folder).caption([PICTURE]) == whole.caption([PICTURE])
+
+
 def test_a_published_model_with_a_space_keeps_it(tmp_path: Path) -> None:
     model = kinds.load("SmolVLM", tmp_path / "model")
     with pytest.raises(BadInput, match="has no space"):

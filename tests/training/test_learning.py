@@ -137,6 +137,13 @@ def test_a_contrastive_stage_gives_a_published_model_a_space(tmp_path: Path) -> 
     figures = train(made, stage, tmp_path / "run")
     assert np.isfinite(figures["loss"])
     assert all(name.startswith("alignment.") for name in stage.task.trainable())
+    out = str(tmp_path / "out")
+    assert main(["export", str(tmp_path / "run"), "--model", made.model, "--to", out, "--offline"]) == 0  # type: ignore[list-item]
+    again = vlm.load(out)
+    assert again.embed_texts(["a red square"]).shape == (1, 8)
+    for name, parameter in stage.task.heads.named_parameters():  # type: ignore[attr-defined]
+        assert torch.equal(dict(again.model.alignment.named_parameters())[name], parameter), name  # type: ignore[union-attr]
+    assert main(["embed", "--text", "a", "--model", out, "--offline"]) == 0
 
 
 def test_patterns() -> None:

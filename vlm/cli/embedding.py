@@ -31,6 +31,8 @@ def embed_folder(
     sampling: str | None,
     offline: bool,
     as_json: bool,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> None:
     """Plan the shards, do those that are not there, say what was done."""
     from vlm.ingest.embedding import check_engine, embed_collection, missing
@@ -42,7 +44,7 @@ def embed_folder(
     check_engine(engine)
     if workers is not None and engine == "local":
         raise BadInput("--workers: expected --engine ray; local is this process")
-    lazy_model(model, offline)  # there is such a model
+    lazy_model(model, offline, device=device, dtype=dtype)  # there is such a model
     sampling_of(model, frames, sampling)
     name, full = space_of(model)
     if width is not None and width > full:
@@ -51,7 +53,7 @@ def embed_folder(
     with working("planning"):
         found = open_source(source, column, below, in_place=True)
         plan = prepare(to.absolute(), found, name, width or full, settings, shard_items)
-    load = partial(_model, model, width, frames, sampling, offline or network_is_off())
+    load = partial(_model, model, width, frames, sampling, offline or network_is_off(), device, dtype)
     if engine == "ray":
         _pull(model, offline)
     left = sum(map(plan.size, missing(to, plan)))
@@ -69,12 +71,14 @@ def embed_folder(
         raise typer.Exit(2)
 
 
-def _model(name: str, width: int | None, frames: int | None, sampling: str | None, offline: bool) -> Model:
+def _model(
+    name: str, width: int | None, frames: int | None, sampling: str | None, offline: bool, device: str, dtype: str
+) -> Model:
     """In the process that embeds, which may be another."""
     from vlm.ingest.job import Model
     from vlm.vectors import shortened
 
-    loaded = lazy_model(name, offline, only=("images",))()
+    loaded = lazy_model(name, offline, device=device, dtype=dtype, only=("images",))()
     return Model(
         lambda media: shortened(loaded.embed_images(media), width), sampling_of(name, frames, sampling), offline
     )

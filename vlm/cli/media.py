@@ -141,6 +141,7 @@ def embed(
         embed_folder(
             one, to, engine=engine or "local", workers=workers, shard_items=shard, column=column, below=below,
             width=width, model=model, frames=frames, sampling=sampling, offline=offline, as_json=as_json,
+            device=device, dtype=dtype,
         )  # fmt: skip
         return
     texts = text or []

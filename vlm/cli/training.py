@@ -93,11 +93,13 @@ def _export_model(name: str, runs: list[Path], to: Path, shard_size: str, as_jso
     model = load()
     with working("export"):
         from vlm.models.trained import apply_trained, read_trained, weights_of
+        from vlm.training.stages import give_space
 
         if model.parts is None:
             raise BadInput(f"model {model.name} is {model.about}: it cannot be saved; expected one that writes")
         for run in runs:
             weights = weights_of(run)
+            give_space(model.parts, run)
             apply_trained(model.parts.named(), read_trained(weights), str(weights))
         folder = model.save(to, shard_size=shard_size)
     size = round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)

@@ -48,9 +48,14 @@ def card_of(name: str) -> ModelCard | None:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        there = (folder / "config.json").is_file()
-        return saved_fields(folder).card() if there and _kind(folder) == "vlm" else None
+        return saved_card(folder)
     return None if hub.is_repository(name) else load_card(name)
+
+
+def saved_card(folder: Path) -> ModelCard | None:
+    """The card whose model was saved as this folder; `None` of a published one."""
+    there = (folder / "config.json").is_file()
+    return saved_fields(folder).card() if there and _kind(folder) == "vlm" else None
 
 
 def space_of(name: str) -> tuple[str, int]:

@@ -112,7 +112,7 @@ def _resume(recipe: Recipe, task: Task, optimizer: MasterAdamW, run: Path) -> in
     state = json.loads((folder / "state.json").read_text())
     mine, theirs = recipe.model_dump(mode="json"), state["recipe"]
     # Where things lie and how often they are reported may change between runs; what is computed may not.
-    free = {"output", "data", "compile", "save_every", "validate_every", "log_every"}
+    free = {"output", "data", "device", "compile", "save_every", "validate_every", "log_every"}
     differing = [key for key in mine if key not in free and mine[key] != theirs.get(key)]
     if differing:
         raise BadInput(f"{run}: holds a run with another {', '.join(differing)}; choose another output or delete it")

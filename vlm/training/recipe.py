@@ -37,8 +37,8 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
 
 class Recipe(Config):
     model: str | None = None
-    """A model card's name or path; of objective `text` the folder of a language model, or none where one starts at
-    random."""
+    """A model card's name or path, or a published model's folder or hub name; of objective `text` the folder of a
+    language model, or none where one starts at random."""
     objective: Annotated[Objective, Chosen(OBJECTIVES)]
     learns: tuple[str, ...] | None = None
     """Patterns of module paths that learn (`projector`, `language.layers.*.attention`), of objectives `words` and

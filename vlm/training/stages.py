@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vlm import config
 from vlm.datasets import examples as data
 from vlm.datasets.examples import Example
 from vlm.devices import device_of
 from vlm.errors import BadInput
 from vlm.families.folder import load_parts
+from vlm.files import read_json
 from vlm.language import LanguageModel
 from vlm.language.lora import add_lora
 from vlm.language.mixture.moe import SwiGLU
@@ -85,6 +87,16 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
     trained = sum(p.numel() for p in task.trainable().values())
     say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters")
     return Stage(task, earlier)
+
+
+def give_space(parts: Assembled, run: Path) -> None:
+    """Give a model the shared space that a run began on it, so that what the run trained has its place."""
+    state = run / "checkpoint" / "state.json"
+    if parts.model.alignment is not None or not state.is_file():
+        return
+    recipe = config.parse(Recipe, read_json(state).get("recipe"), f"{state}: recipe")
+    if isinstance(recipe.objective, ContrastiveObjective) and recipe.objective.space is not None:
+        add_space(parts, recipe.objective.space)
 
 
 def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, say: Say) -> Features:
