@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlm.models.assemble import Space
     from vlm.models.assembled import Assembled
     from vlm.models.card import ModelCard
-    from vlm.vision.detail import TilingConfig
+    from vlm.vision.content_tiling import TilingConfig
     from vlm.vision.merging import MergeConfig
 
 __all__ = ["Model", "load"]

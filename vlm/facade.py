@@ -240,7 +240,7 @@ class Model:
         `mask [B, T]` is false (or 0) at padding; by default at the padding a sequence begins with. The logits of
         padding mean nothing. Raises `BadInput` where ids, pixels and grids do not fit together.
         """
-        from vlm.heads.raw import logits
+        from vlm.heads.tensor_inputs import logits
 
         return logits(self._writes("give logits"), input_ids, pixels, grids, mask)
 
@@ -248,7 +248,7 @@ class Model:
         self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None, max_tokens: int = 64
     ) -> list[list[int]]:
         """The most likely tokens after each row of a batch padded on the left, without the token that ends a reply."""
-        from vlm.heads.raw import generate
+        from vlm.heads.tensor_inputs import generate
 
         return generate(self._writes("generate"), input_ids, pixels, grids, mask, max_tokens)
 

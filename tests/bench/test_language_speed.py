@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from vlm.bench import decode, llama_cpp, moe
-from vlm.bench.pairs import agree
+from vlm.bench.reference import agree
 from vlm.bench.timing import Missing, Ratio
 from vlm.cli.app import app
 from vlm.language import LanguageModel

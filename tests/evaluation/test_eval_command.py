@@ -52,7 +52,7 @@ def test_how_much_the_wording_matters_is_said(evaluate: Command, card: str, tmp_
 
 def test_progress_only_grows(evaluate: Command, card: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm.cli.output.LINE_SECONDS", 0.0)
-    monkeypatch.setattr("vlm.evaluation.subject.CHUNK", 1)
+    monkeypatch.setattr("vlm.evaluation.model_under_test.CHUNK", 1)
     _, _, err = evaluate("--tasks", card, "--prompts", "all")
     reached = [int(line.partition(" of 100")[0].rpartition(" ")[2]) for line in err.splitlines()]
     assert reached == sorted(reached)

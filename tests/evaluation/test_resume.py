@@ -9,7 +9,7 @@ import pytest
 from squares import FakeModel, write_benchmark
 
 from vlm.errors import BadInput
-from vlm.evaluation import results, subject
+from vlm.evaluation import model_under_test, results
 from vlm.evaluation.results import read_info, read_run
 from vlm.evaluation.run import Options, evaluate
 from vlm.files import atomic_write
@@ -45,7 +45,7 @@ def harness(tmp_path: Path) -> Harness:
 def test_an_interrupted_run_names_what_is_unfinished_and_goes_on(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject, "CHUNK", 4)
+    monkeypatch.setattr(model_under_test, "CHUNK", 4)
 
     def interrupted(color: str, question: str) -> str:
         if question == "What color is 5? Briefly.":

@@ -38,7 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("meteor", "spice"):
-        monkeypatch.setattr(f"vlm.evaluation.kinds.caption.{name}", lambda *_: NotAvailable("not in this test"))
+        monkeypatch.setattr(f"vlm.evaluation.task_types.caption.{name}", lambda *_: NotAvailable("not in this test"))
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +78,12 @@ def seeded(model: str) -> Model:
 
 KILLED = """
 import os, signal, sys, torch
-import vlm.evaluation.subject as subject
+from vlm.evaluation import model_under_test
 from vlm.evaluation.run import Options, evaluate
 from pathlib import Path
-from vlm.evaluation.kinds import caption
+from vlm.evaluation.task_types import caption
 from vlm.metrics.java import NotAvailable
-subject.CHUNK = 4
+model_under_test.CHUNK = 4
 caption.meteor = caption.spice = lambda *_: NotAvailable("not in this test")
 torch.manual_seed(0)
 model, data, output, *cards = sys.argv[1:]

@@ -20,7 +20,7 @@ from vlm.facade import Model
 from vlm.heads.matching import Matcher
 from vlm.media.open import Media
 from vlm.models.vision_language import VisionLanguageModel
-from vlm.training.seen import Shown
+from vlm.training.inputs import Shown
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "a card": {},

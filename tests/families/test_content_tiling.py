@@ -15,7 +15,7 @@ from PIL import Image
 
 import vlm
 from vlm.errors import BadInput
-from vlm.vision.detail import TilingConfig
+from vlm.vision.content_tiling import TilingConfig
 
 CONTENT = TilingConfig(by="content")
 

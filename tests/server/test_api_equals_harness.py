@@ -159,7 +159,7 @@ def test_a_busy_server_is_asked_again_and_lost_scores_are_told(colours: httpx.Cl
         model = ServedModel("here", client)
         rows = model.embed_texts(["red", "blue"])
         with pytest.raises(VlmError, match="here: 2 of 4 scores are missing"):
-            list(model.compared(rows, rows))
+            list(model.similarities(rows, rows))
     assert colours.get("/v1/collections").json() == {"collections": []}
 
 

@@ -16,7 +16,7 @@ from timm.data.naflex_dataset import NaFlexCollator
 from torch import Tensor
 
 from vlm.errors import BadInput
-from vlm.vision.native import Patches
+from vlm.vision.native_resolution import Patches
 from vlm.vision.towers import load, read_config
 from vlm.vision.towers.open_clip import Tower as OpenClipTower
 from vlm.vision.towers.open_clip import load_pair

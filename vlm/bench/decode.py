@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.bench import llama_cpp
-from vlm.bench.pairs import EXPERT_PATHS, agree, both, millions
+from vlm.bench.reference import EXPERT_PATHS, agree, both, millions
 from vlm.bench.timing import Missing, Ratio, Result, Say, alternate
 from vlm.language import LanguageModel
 from vlm.language.attention.config import GroupedQueryConfig, LatentConfig

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vlm.bench.pairs import EXPERT_PATHS, agree, both
+from vlm.bench.reference import EXPERT_PATHS, agree, both
 from vlm.bench.timing import Ratio, Say, alternate, peak_here
 from vlm.language.attention.config import GroupedQueryConfig
 from vlm.language.config import LanguageConfig

@@ -44,7 +44,7 @@ def lazy_model(
 
         options |= {"device": device_of(device), "dtype": dtype_of(dtype)}
     if tiling is not None:
-        from vlm.vision.detail import TilingConfig
+        from vlm.vision.content_tiling import TilingConfig
 
         options["tiling"] = parse_pairs(TilingConfig, tiling, f"tiling {tiling!r}")
     if merge is not None:

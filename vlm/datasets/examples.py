@@ -18,13 +18,13 @@ from pydantic import Field, model_validator
 
 from vlm import assets, config
 from vlm.config import Config
-from vlm.datasets.names import named_list
 from vlm.datasets.readers import AnyFormat
 from vlm.datasets.readers.fields import Fields
 from vlm.datasets.readers.jsonfiles import Jsonl
 from vlm.datasets.readers.media import inside
 from vlm.datasets.readers.rows import Row, pick
 from vlm.datasets.readers.wheel import Wheel
+from vlm.datasets.zero_shot_metadata import named_list
 from vlm.errors import BadInput
 
 _BELOW = re.compile(r"<(\d+)")
@@ -92,7 +92,8 @@ class DatasetCard(Config):
     group: str | None = None
     """Records that agree in this expression are one example, with all their captions."""
     classes: tuple[str, ...] = ()
-    """Class names in the order of their numbers; in a file a list, a name of `datasets/names.py` or a `.txt` file."""
+    """Class names in the order of their numbers: in a file a list, a name of `datasets/zero_shot_metadata.py` or a
+    `.txt` file."""
 
     @model_validator(mode="after")
     def _has_fields(self) -> DatasetCard:

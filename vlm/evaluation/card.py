@@ -10,25 +10,27 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_v
 
 from vlm import assets, config
 from vlm.config import Config
-from vlm.datasets.names import named_list
+from vlm.datasets.zero_shot_metadata import named_list
 from vlm.errors import BadInput
 from vlm.media.video.sampling import Sampling
 from vlm.metrics.protocols import PROTOCOLS
 from vlm.registry import Named, Registry
 
 if TYPE_CHECKING:
-    from vlm.evaluation.kinds.base import Job, Outcome
+    from vlm.evaluation.task_types.base import Job, Outcome
 
-KINDS: Registry[Callable[[Job], Outcome]] = Registry(
+TASK_TYPES: Registry[Callable[[Job], Outcome]] = Registry(
     "kind of benchmark",
     {
-        name: f"vlm.evaluation.kinds.{name}:run"
+        name: f"vlm.evaluation.task_types.{name}:run"
         for name in ("retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank")
     },
 )
-"""What runs a benchmark of each kind."""
-OF_VECTORS = ("retrieval", "classification", "moments", "rerank")
-"""Kinds that ask the language model nothing: their cards' prompts, if any, are not wordings of one question."""
+"""What runs a benchmark of each type, which is the `kind` of its card."""
+KINDS = TASK_TYPES
+"""Kept name."""
+EMBEDDING_TASKS = ("retrieval", "classification", "moments", "rerank")
+"""Types that use embeddings only: their cards' prompts, if any, are not wordings of one question."""
 
 
 def _template(text: str) -> str:
@@ -56,7 +58,7 @@ class BenchmarkCard(Config):
 
     `prompts[0]` is the one that counts; the others are for measuring how much the wording matters. A classification
     card's prompts are an ensemble: a class's vector is the mean over all of them. A file may name a list of
-    `vlm/datasets/names.py` instead.
+    `vlm/datasets/zero_shot_metadata.py` instead.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -65,7 +67,7 @@ class BenchmarkCard(Config):
     dataset: str
     """A card in `data/`, or a path, also one from this card's folder."""
     split: str
-    kind: Annotated[str, Named(KINDS)]
+    kind: Annotated[str, Named(TASK_TYPES)]
     prompts: tuple[Annotated[str, AfterValidator(_template)], ...] = ()
     max_tokens: PositiveInt = 40
     protocol: Annotated[str, Named(PROTOCOLS)] = "exact"

@@ -50,7 +50,7 @@ class Sample(Config):
 
     id: str
     inputs: dict[str, Any]
-    """`image`, `video` or `frames`: files as `vlm.evaluation.places` names them, alike on every machine."""
+    """`image`, `video` or `frames`: files as `vlm.evaluation.portable_paths` names them, alike on every machine."""
     prompt: str = ""
     """The text the model was given; a retrieval query's text."""
     output: Any = None

@@ -14,12 +14,12 @@ from vlm.datasets.examples import DatasetCard, Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache
-from vlm.evaluation.card import KINDS, BenchmarkCard
+from vlm.evaluation.card import TASK_TYPES, BenchmarkCard
 from vlm.evaluation.folder import RunFolder
-from vlm.evaluation.kinds.base import Job
+from vlm.evaluation.model_under_test import ModelUnderTest
 from vlm.evaluation.results import Sample, TaskResult
 from vlm.evaluation.served import ServedModel
-from vlm.evaluation.subject import Subject
+from vlm.evaluation.task_types.base import Job
 from vlm.evaluation.tasks import Prompts, Task, cards_of, tasks_of
 from vlm.media.urls import is_url
 
@@ -64,12 +64,12 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         cache = RequestCache((options.output or Path(scratch)) / "requests.sqlite")
         try:
-            subject = Subject(loaded, cache, options.batch_size)
+            tested = ModelUnderTest(loaded, cache, options.batch_size)
             if folder is not None:
-                folder.begin(loaded.name, subject.weights, __version__, data)
+                folder.begin(loaded.name, tested.weights, __version__, data)
             for item in work:
                 for task in tasks_of(item.card, options.prompts):
-                    result, samples = _run(item, task, subject, data, options.limit, report)
+                    result, samples = _run(item, task, tested, data, options.limit, report)
                     if folder is not None:
                         folder.keep(result, samples)
                     results.append(result)
@@ -115,22 +115,24 @@ def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None) -> _Work
 
 
 def _run(
-    work: _Work, task: Task, subject: Subject, data: Path | None, limit: int | None, report: Report | None
+    work: _Work, task: Task, tested: ModelUnderTest, data: Path | None, limit: int | None, report: Report | None
 ) -> tuple[TaskResult, list[Sample]]:
     def progress(done: int) -> None:
         if report is not None:
             report(task.name, done, len(work.examples))
 
     card = work.card
-    job = Job(subject.shown(card.sampling), card, work.examples, data, progress, task.prompt, work.dataset.classes)
-    outcome = KINDS[card.kind](job)
+    job = Job(
+        tested.with_sampling(card.sampling), card, work.examples, data, progress, task.prompt, work.dataset.classes
+    )
+    outcome = TASK_TYPES[card.kind](job)
     notes = outcome.notes
     if card.category is not None and not outcome.categories:
         notes = (*notes, f"no figures by {card.category}: it is empty in all examples")
     result = TaskResult(
         task=task.name,
-        model=subject.model.name,
-        weights=subject.weights,
+        model=tested.model.name,
+        weights=tested.weights,
         card=card,
         prompt=task.prompt or "",
         prompt_number=task.number,

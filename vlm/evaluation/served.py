@@ -48,8 +48,8 @@ class ServedModel(Model):
         """sha256 of what the server makes of a fixed picture and text, to three decimals: its weights stay unknown."""
         return hashlib.sha256(self._seen.astype("<f4").tobytes()).hexdigest()
 
-    def compared(
-        self, queries_QD: Vectors, candidates_CD: Vectors, told: Callable[[int], None] = lambda done: None
+    def similarities(
+        self, queries_QD: Vectors, candidates_CD: Vectors, progress: Callable[[int], None] = lambda done: None
     ) -> Iterator[Vectors]:
         """What the searches of a collection that holds the candidates score them, `[B, C]` for the next B queries.
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from vlm import assets
 from vlm.errors import BadInput, unknown
-from vlm.evaluation.card import OF_VECTORS, BenchmarkCard, load_card
+from vlm.evaluation.card import EMBEDDING_TASKS, BenchmarkCard, load_card
 
 Prompts = Literal["first", "all"]
 
@@ -56,7 +56,7 @@ def groups_of(cards: Iterable[BenchmarkCard]) -> dict[str, list[str]]:
 def tasks_of(card: BenchmarkCard, prompts: Prompts) -> list[Task]:
     """The card with its first prompt, or with each that it has."""
     # Only what is asked of a language model is asked in several wordings; a classifier's prompts are one ensemble.
-    several = prompts == "all" and card.kind not in OF_VECTORS
+    several = prompts == "all" and card.kind not in EMBEDDING_TASKS
     chosen: Sequence[str | None] = (card.prompts if several else card.prompts[:1]) or (None,)
     return [
         Task(card.name if number == 1 else f"{card.name}@{number}", card, number, prompt)

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from vlm.config import Config
 from vlm.files import read_json
-from vlm.vision.detail import TilingConfig
+from vlm.vision.content_tiling import TilingConfig
 
 
 class PublishedConfig(Config):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.config import Config, parse
-from vlm.datasets.readers.inside import Inside
+from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.errors import BadInput
 from vlm.files import atomic_folder, atomic_write, read_json
 from vlm.ingest.sources import Item, Source
@@ -152,14 +152,14 @@ def _line(item: Item) -> bytes:
 
 def _row(item: Item) -> dict[str, Any]:
     place: dict[str, Any] = {"place": item.place}
-    if isinstance(item.place, Inside):
-        inside = item.place
-        place = {"place": inside.file, "at": inside.at, "size": inside.size, "column": inside.column}
+    if isinstance(item.place, LazyMedia):
+        lazy = item.place
+        place = {"place": lazy.file, "at": lazy.at, "size": lazy.size, "column": lazy.column}
     return {"id": item.id, **place, "suffix": item.suffix, "metadata": json.dumps(item.metadata)}
 
 
 def _item(row: dict[str, Any]) -> Item:
     place = row["place"]
     if row["at"] is not None:
-        place = Inside(place, row["at"], row["size"], row["column"])
+        place = LazyMedia(place, row["at"], row["size"], row["column"])
     return Item(row["id"], place, json.loads(row["metadata"]), row["suffix"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vlm.datasets.readers.inside import Inside
+from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.media import keep
 from vlm.errors import BadInput
 from vlm.ingest.sources import Item
@@ -31,12 +31,12 @@ class Read:
 
 def fetched(item: Item) -> Item:
     """With its bytes, where they lie inside a file. Raises `BadInput`."""
-    return replace(item, place=item.place.read()) if isinstance(item.place, Inside) else item
+    return replace(item, place=item.place.read()) if isinstance(item.place, LazyMedia) else item
 
 
 def stamp_of(item: Item) -> str:
     """What changes when the item does; nothing where that cannot be told. A URL that is known is not fetched again."""
-    if isinstance(item.place, Inside):
+    if isinstance(item.place, LazyMedia):
         return ""
     if isinstance(item.place, bytes):
         return hashlib.sha256(item.place).hexdigest()[:16]

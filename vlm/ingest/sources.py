@@ -13,8 +13,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.jsonfiles import read_json
+from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.rows import Format, Row
 from vlm.datasets.readers.shards import WebDataset, WebDatasetInPlace
 from vlm.datasets.readers.tables import Csv, Parquet, ParquetInPlace, Tsv
@@ -34,7 +34,7 @@ class Item:
     """A picture or clip: the path, the URL or the bytes it is read from, or where those lie inside a file."""
 
     id: str
-    place: str | bytes | Inside
+    place: str | bytes | LazyMedia
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the source says of it, JSON."""
     suffix: str = ""
@@ -103,7 +103,7 @@ def _table(path: Path, format: Format, column: str | None, home: Path) -> Iterat
         value, rest = row.values[wanted], {key: v for key, v in row.values.items() if key != wanted}
         if isinstance(value, dict):  # a picture as the hub's data sets have it
             value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes | Inside):
+        if isinstance(value, bytes | LazyMedia):
             yield Item(f"{path}#{row.id}", value, _plain(rest))
         elif isinstance(value, str) and value.strip():
             yield _named(value.strip(), home, _plain(rest))

@@ -19,7 +19,7 @@ from vlm.conversation.tokenizer import TextTokenizer
 from vlm.media.open import Media
 from vlm.models.config import ModelConfig
 from vlm.models.processor import Layout, Processor
-from vlm.vision.native import Patches, patch_shape
+from vlm.vision.native_resolution import Patches, patch_shape
 from vlm.vision.tiling import fitted, tiles
 from vlm.vision.tower import TowerInput
 

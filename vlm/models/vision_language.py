@@ -18,7 +18,7 @@ from vlm.errors import BadInput
 from vlm.language.attention.masks import padded
 from vlm.language.decoder import LanguageModel
 from vlm.models.arrangements import Arrangement
-from vlm.vision.native import Patches
+from vlm.vision.native_resolution import Patches
 from vlm.vision.tower import TowerInput, VisionTower
 
 

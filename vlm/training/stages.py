@@ -27,16 +27,16 @@ from vlm.models.space import add_space
 from vlm.models.trained import apply_trained, read_trained, weights_of
 from vlm.models.vision_language import VisionLanguageModel, cast_parameters
 from vlm.training.features import Features, cached_features
-from vlm.training.learning import listed, set_learning
+from vlm.training.inputs import takes_features
+from vlm.training.objectives.bag_of_words import WordsTask
 from vlm.training.objectives.config import InstructObjective, TextObjective, WordsObjective
 from vlm.training.objectives.contrastive.build import contrastive_task, fitted_card
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.instruct import InstructTask, Source, by_picture
 from vlm.training.objectives.task import Say, Task
 from vlm.training.objectives.text import text_task
-from vlm.training.objectives.words import WordsTask
 from vlm.training.recipe import Recipe
-from vlm.training.seen import takes_features
+from vlm.training.trainable import listed, set_learning
 from vlm.weights.parts import cache_dir
 
 VALIDATION_PICTURES = 200

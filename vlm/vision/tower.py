@@ -19,7 +19,7 @@ from vlm.config import Config
 from vlm.errors import BadInput
 from vlm.registry import Named
 from vlm.vision.library import LIBRARIES
-from vlm.vision.native import Patches, PatchShape, to_patches
+from vlm.vision.native_resolution import Patches, PatchShape, to_patches
 from vlm.vision.transforms import SQUASH, Framing, Interpolation, Kernel, to_pixels
 
 Activation = Literal["gelu", "quick_gelu", "gelu_tanh", "silu", "relu"]

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
-from vlm.datasets.readers.inside import Inside
 from vlm.datasets.readers.jsonfiles import parse_json
+from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.media import MAX_MEDIA_BYTES
 from vlm.datasets.readers.rows import Format, Row
 from vlm.errors import BadInput
@@ -32,7 +32,7 @@ class WebDataset(Format):
     name: Literal["webdataset"] = "webdataset"
 
     in_place: ClassVar[bool] = False
-    """Whether pictures and clips are `Inside`, not bytes; an archive is not compressed then."""
+    """Whether pictures and clips are `LazyMedia`, not bytes; an archive is not compressed then."""
 
     def rows(self, home: Path, annotations: str, split: str) -> Iterator[Row]:
         """The stem alone is the id, not the shard: a sample is the same however a set is cut into shards."""
@@ -69,7 +69,7 @@ class WebDataset(Format):
         if member.size > MAX_MEDIA_BYTES:
             raise BadInput(f"{where}: {member.size} bytes; expected at most {MAX_MEDIA_BYTES}")
         if self.in_place and key in ("image", "video"):
-            sample[key] = Inside(str(archive.name), member.offset_data, member.size)
+            sample[key] = LazyMedia(str(archive.name), member.offset_data, member.size)
             return
         file = archive.extractfile(member)
         content = file.read() if file is not None else b""

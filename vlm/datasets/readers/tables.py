@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vlm.datasets.readers.inside import Inside
+from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.media import MAX_MEDIA_BYTES
 from vlm.datasets.readers.rows import Format, Row
 from vlm.errors import BadInput, VlmError
@@ -79,7 +79,7 @@ class Parquet(Format):
     name: Literal["parquet"] = "parquet"
 
     in_place: ClassVar[bool] = False
-    """Whether pictures are `Inside`, not bytes."""
+    """Whether pictures are `LazyMedia`, not bytes."""
 
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         try:
@@ -98,7 +98,7 @@ class Parquet(Format):
                         raise BadInput(f"{path}: row group of {size} bytes; expected at most {MAX_GROUP_BYTES}")
                     for batch in table.iter_batches(batch_size=BATCH, row_groups=[group], columns=light):
                         for record in batch.to_pylist() if batch.num_columns else [{} for _ in range(batch.num_rows)]:
-                            record |= {name: Inside(str(path), number, column=name) for name in heavy}
+                            record |= {name: LazyMedia(str(path), number, column=name) for name in heavy}
                             number += 1
                             yield Row(record, f"{path}: record {number}", str(number), path.parent)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

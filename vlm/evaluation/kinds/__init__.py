@@ -1,0 +1,1 @@
+"""Kept paths: their contents have moved."""

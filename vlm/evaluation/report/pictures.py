@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from vlm.errors import BadInput
-from vlm.evaluation.places import path_of
+from vlm.evaluation.portable_paths import resolve_name
 from vlm.media.images import is_video, load_image
 from vlm.media.video.reader import open_video
 
@@ -36,7 +36,7 @@ class Album:
         self.unread, self.full, self._share = {}, False, self._left // tasks_left
 
     def add(self, name: str) -> int | None:
-        """The number of the thumbnail of a file by its name in the run (`vlm.evaluation.places`).
+        """The number of the thumbnail of a file by its name in the run (`vlm.evaluation.portable_paths`).
 
         None where it cannot be read, which `unread` then tells, or where the task's share is used up (`full`).
         """
@@ -48,7 +48,7 @@ class Album:
         if self._share <= 0:
             self.full = True
             return None
-        path = path_of(name, self.data)
+        path = resolve_name(name, self.data)
         try:
             uri = _data_uri(_first_frame(path))
         except BadInput as error:

@@ -16,7 +16,7 @@ from vlm.errors import BadInput
 from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.projector import DownsampleConfig, MLPConfig
-from vlm.vision.detail import TilingConfig
+from vlm.vision.content_tiling import TilingConfig
 from vlm.vision.siglip import SigLIPConfig
 from vlm.vision.tiling import Size
 

@@ -19,7 +19,7 @@ from vlm.errors import BadInput
 from vlm.families.deepseek_vl2.config import ProcessorFields
 from vlm.media.open import Media
 from vlm.models.processor import Layout, Processor
-from vlm.vision.detail import View, chosen
+from vlm.vision.content_tiling import View, choose_views
 from vlm.vision.tiling import Size, best_resolution, fitted, fitted_size, tiles, within
 
 MOST_TILED = 2
@@ -107,7 +107,7 @@ class DeepSeekProcessor(Processor):
             [View(cost, fitted_size(picture.size, space)) for cost, space in zip(tokens, candidates, strict=True)]
             for picture in pictures
         ]
-        return [grids[place] for place in chosen(pictures, views, self.tiling)]
+        return [grids[place] for place in choose_views(pictures, views, self.tiling)]
 
     def picture_tokens(self, grid: Grid) -> PictureTokens:
         """A newline a row of both views, a separator between them."""

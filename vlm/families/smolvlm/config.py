@@ -14,7 +14,7 @@ from vlm.families.pixels import PixelFields, read_processor
 from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.projector import PixelShuffleLinearConfig
-from vlm.vision.detail import TilingConfig
+from vlm.vision.content_tiling import TilingConfig
 
 
 class VisionFields(siglip.VisionFields):

@@ -20,7 +20,7 @@ from vlm.families.smolvlm import pictures, prompt
 from vlm.families.smolvlm.config import Edge, PictureFields, ProcessorFields
 from vlm.media.open import Media
 from vlm.models.processor import Layout, Processor
-from vlm.vision.detail import View, chosen
+from vlm.vision.content_tiling import View, choose_views
 
 WHOLE: Grid = (0, 0)
 
@@ -80,7 +80,7 @@ class SmolVLMProcessor(Processor):
         for image in images:
             sizes, grids = zip(*(pictures.seen(image.size, edge, fields) for edge in edges), strict=True)
             views.append([View(self.visual_tokens(grid), size) for grid, size in zip(grids, sizes, strict=True)])
-        return [edges[place] for place in chosen(images, views, self.tiling)]
+        return [edges[place] for place in choose_views(images, views, self.tiling)]
 
     def _with_edge(self, edge: int) -> PictureFields:
         return self.fields.images.model_copy(update={"size": Edge(longest_edge=edge)})

@@ -23,10 +23,10 @@ from vlm.language.mixture.statistics import step_statistics
 from vlm.models.assembled import Assembled
 from vlm.models.processor import Laid
 from vlm.training.features import Features
+from vlm.training.inputs import Shown
 from vlm.training.objectives.config import InstructObjective
 from vlm.training.objectives.task import Figures, Task
 from vlm.training.schedule import batches, mixture
-from vlm.training.seen import Shown
 
 if TYPE_CHECKING:
     from vlm.training.recipe import Recipe

@@ -20,7 +20,7 @@ from torch import Tensor
 from vlm import config
 from vlm.errors import BadInput
 from vlm.files import read_json
-from vlm.vision.native import Patches
+from vlm.vision.native_resolution import Patches
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, unfit
 from vlm.weights.exact import load_exactly
 

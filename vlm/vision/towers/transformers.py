@@ -18,7 +18,7 @@ from transformers.utils import logging
 from vlm import config
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
-from vlm.vision.native import Patches
+from vlm.vision.native_resolution import Patches
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, unfit
 from vlm.weights.exact import refuse
 

@@ -23,11 +23,11 @@ from vlm.media.images import load_image
 from vlm.media.open import Media
 from vlm.models.assembled import Assembled
 from vlm.models.dual_encoders import Pair
+from vlm.training.inputs import BLANK
 from vlm.training.objectives.contrastive.batches import Batch
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.contrastive.sides import Images
 from vlm.training.objectives.task import Say
-from vlm.training.seen import BLANK
 
 
 @dataclass(frozen=True)

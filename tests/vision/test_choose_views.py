@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from vlm.errors import BadInput
-from vlm.vision import detail
-from vlm.vision.detail import Offer, TilingConfig, View, allotted, chosen, losses
+from vlm.vision import content_tiling
+from vlm.vision.content_tiling import Option, TilingConfig, View, allocate, choose_views, losses
 from vlm.vision.tiling import Size
 
 SIZES = [(384 * n, 384 * n) for n in (1, 2, 3)]
@@ -61,15 +61,19 @@ def test_what_is_lost_is_the_difference_to_the_picture_shrunk_and_enlarged() -> 
 
 def test_flat_pictures_get_one_tile_and_dense_ones_many() -> None:
     pictures = [flat(), noise(), text(14), text(14, lines=1), smooth()]
-    assert chosen(pictures, [VIEWS] * 5, TilingConfig(by="content")) == [0, 2, 2, 1, 0]
-    assert chosen([Image.new("L", (1, 1)), Image.new("L", (3000, 1))], [VIEWS] * 2, TilingConfig(by="content")) == [
+    assert choose_views(pictures, [VIEWS] * 5, TilingConfig(by="content")) == [0, 2, 2, 1, 0]
+    assert choose_views(
+        [Image.new("L", (1, 1)), Image.new("L", (3000, 1))], [VIEWS] * 2, TilingConfig(by="content")
+    ) == [
         0,
         0,
     ]
 
 
 def test_larger_letters_are_read_in_fewer_tiles() -> None:
-    taken = [chosen([text(pixels)], [VIEWS], TilingConfig(by="content", tolerance=0.15))[0] for pixels in (14, 30, 90)]
+    taken = [
+        choose_views([text(pixels)], [VIEWS], TilingConfig(by="content", tolerance=0.15))[0] for pixels in (14, 30, 90)
+    ]
     assert taken == sorted(taken, reverse=True)
     assert taken[0] > taken[-1]
 
@@ -86,40 +90,43 @@ def test_the_budget_goes_where_it_gains_most_and_is_never_exceeded(monkeypatch: 
     def measured(picture: Image.Image, sizes: list[Size]) -> list[float]:  # once, not at every budget
         return [lost[id(picture)][SIZES.index(size)] for size in sizes]
 
-    monkeypatch.setattr(detail, "losses", measured)
+    monkeypatch.setattr(content_tiling, "losses", measured)
     before = 0
     for budget in range(800, 4001, 100):
         cfg = TilingConfig(by="content", budget=budget)
-        taken = chosen(pictures, views, cfg)
+        taken = choose_views(pictures, views, cfg)
         assert spent(taken, views) <= budget
-        assert taken == chosen(pictures, views, cfg), "deterministic"
+        assert taken == choose_views(pictures, views, cfg), "deterministic"
         assert taken[0] == 0
         assert sum(taken) >= before or spent(taken, views) > spent([0] * 4, views)
         before = sum(taken)
     with pytest.raises(BadInput, match="expected a budget of at least 800 visual tokens for 4 pictures, got 799"):
-        chosen(pictures, views, TilingConfig(by="content", budget=799))
+        choose_views(pictures, views, TilingConfig(by="content", budget=799))
 
 
-def offers(*pairs: tuple[int, float]) -> list[Offer]:
-    return [Offer(*pair) for pair in pairs]
+def options(*pairs: tuple[int, float]) -> list[Option]:
+    return [Option(*pair) for pair in pairs]
 
 
 def test_the_order_of_the_pictures_decides_nothing() -> None:
     rng = Random(0)
     for _ in range(200):
-        kinds = [offers(*((n * 10 + 10, rng.choice([0.5, 0.3, 0.2, 0.1])) for n in range(4))) for _ in range(3)]
+        kinds = [options(*((n * 10 + 10, rng.choice([0.5, 0.3, 0.2, 0.1])) for n in range(4))) for _ in range(3)]
         pictures = [rng.choice(kinds) for _ in range(5)]
         budget = rng.randrange(50, 200)
-        taken = allotted(pictures, budget, 0.1)
+        taken = allocate(pictures, budget, 0.1)
         order = rng.sample(range(5), 5)
-        assert allotted([pictures[place] for place in order], budget, 0.1) == [taken[place] for place in order]
+        assert allocate([pictures[place] for place in order], budget, 0.1) == [taken[place] for place in order]
         assert sum(ways[place].tokens for place, ways in zip(taken, pictures, strict=True)) <= budget
 
 
 def test_a_budget_for_all_is_as_good_as_the_best_of_all_choices_where_gains_diminish() -> None:
-    curves = [offers((10, 0.9), (20, 0.5), (30, 0.3), (40, 0.2)), offers((10, 0.4), (20, 0.3), (30, 0.25), (40, 0.24))]
+    curves = [
+        options((10, 0.9), (20, 0.5), (30, 0.3), (40, 0.2)),
+        options((10, 0.4), (20, 0.3), (30, 0.25), (40, 0.24)),
+    ]
     for budget in range(20, 81, 10):
-        taken = allotted(curves, budget, 0.0)
+        taken = allocate(curves, budget, 0.0)
         best = min(
             sum(ways[place].loss for ways, place in zip(curves, places, strict=True))
             for places in product(range(4), repeat=2)
@@ -129,11 +136,11 @@ def test_a_budget_for_all_is_as_good_as_the_best_of_all_choices_where_gains_dimi
 
 
 def test_without_a_budget_the_cheapest_view_within_tolerance_is_taken() -> None:
-    ways = offers((40, 0.01), (10, 0.5), (20, 0.3), (30, 0.09))
-    assert allotted([ways], None, 0.1) == [3]
-    assert allotted([ways], None, 0.6) == [1]
-    assert allotted([ways], None, 0.0) == [0]
-    assert allotted([], 10, 0.1) == []
+    ways = options((40, 0.01), (10, 0.5), (20, 0.3), (30, 0.09))
+    assert allocate([ways], None, 0.1) == [3]
+    assert allocate([ways], None, 0.6) == [1]
+    assert allocate([ways], None, 0.0) == [0]
+    assert allocate([], 10, 0.1) == []
 
 
 def test_a_budget_that_nothing_would_use() -> None:

@@ -22,7 +22,7 @@ from vlm.metrics.pope import pope
 def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs behind METEOR and SPICE take long to start; `tests/metrics` compares them."""
     for name in ("meteor", "spice"):
-        monkeypatch.setattr(f"vlm.evaluation.kinds.caption.{name}", lambda *_: NotAvailable("not in this test"))
+        monkeypatch.setattr(f"vlm.evaluation.task_types.caption.{name}", lambda *_: NotAvailable("not in this test"))
 
 
 def run(folder: Path, model: FakeModel, rows: list[dict[str, Any]], **card: Any) -> tuple[TaskResult, list[Sample]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm.evaluation.places import name_of, path_of
+from vlm.evaluation.portable_paths import portable_name, resolve_name
 from vlm.weights.parts import cache_dir
 
 
@@ -23,11 +23,11 @@ from vlm.weights.parts import cache_dir
 def test_a_name_leads_back_to_its_file(monkeypatch: pytest.MonkeyPatch, path: str, data: str | None, name: str) -> None:
     monkeypatch.setenv("VLM_CACHE", "/here/cache")
     folder = None if data is None else Path(data)
-    assert name_of(Path(path), folder) == name
-    assert path_of(name, folder or Path()) == Path(path)
+    assert portable_name(Path(path), folder) == name
+    assert resolve_name(name, folder or Path()) == Path(path)
 
 
 def test_another_machine_finds_it_in_its_own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = name_of(cache_dir() / "datasets/1.png", None)
+    name = portable_name(cache_dir() / "datasets/1.png", None)
     monkeypatch.setenv("VLM_CACHE", "/other")
-    assert path_of(name, Path("/data")) == Path("/other/datasets/1.png")
+    assert resolve_name(name, Path("/data")) == Path("/other/datasets/1.png")

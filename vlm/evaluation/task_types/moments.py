@@ -9,8 +9,8 @@ import numpy as np
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, mean_figure
-from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
+from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.heads.moments import WATCHED, moments
 from vlm.media.open import Media
 from vlm.media.video.sampling import load_clip
@@ -19,7 +19,7 @@ from vlm.metrics.video import THRESHOLDS, moment_retrieval
 
 def run(job: Job) -> Outcome:
     """Of the first window recall at temporal IoU 0.5 and 0.7 and that IoU, and mean average precision, in percent."""
-    queries = job.subject.text_vectors([example.question or "" for example in job.examples])
+    queries = job.model.text_vectors([example.question or "" for example in job.examples])
     frames: dict[str, tuple[np.ndarray, list[float]]] = {}
     samples = []
     for number, (example, query) in enumerate(zip(job.examples, queries, strict=True), 1):
@@ -27,7 +27,7 @@ def run(job: Job) -> Outcome:
         if example.video not in frames:
             clip = load_clip(example.video or "", sampling=job.card.sampling or WATCHED)
             media = [Media((frame,)) for frame in clip.frames]
-            frames[example.video or ""] = job.subject.vectors_of(media), clip.times
+            frames[example.video or ""] = job.model.vectors_of(media), clip.times
         vectors_FS, times = frames[example.video or ""]
         found = moments(vectors_FS @ query, times, duration)
         score = moment_retrieval([found], [windows])

@@ -9,9 +9,9 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.evaluation.figures import mean_figure
-from vlm.evaluation.kinds.base import Job, Outcome
-from vlm.evaluation.kinds.retrieval import TOP, unit
 from vlm.evaluation.results import Sample
+from vlm.evaluation.task_types.base import Job, Outcome
+from vlm.evaluation.task_types.retrieval import TOP, unit
 
 KS = (1, 5)
 
@@ -27,17 +27,17 @@ def run(job: Job) -> Outcome:
         raise BadInput(f"benchmark {card.name}: picture {bare.id} has no captions; nothing could find it")
     rows_Q = np.linspace(0, len(examples) - 1, min(card.queries, len(examples))).round().astype(int).tolist()
     captions = [examples[row].captions[0] for row in rows_Q]
-    media_IS = unit(job.subject.media_vectors(examples, lambda done: job.progress(done // 2)))
-    texts_QS = unit(job.subject.text_vectors(captions))
+    media_IS = unit(job.model.media_vectors(examples, lambda done: job.progress(done // 2)))
+    texts_QS = unit(job.model.text_vectors(captions))
     orders_QI = [
         np.argsort(-similarity_I, kind="stable").tolist()
-        for similarity_BI in job.subject.compared(texts_QS, media_IS)
+        for similarity_BI in job.model.similarities(texts_QS, media_IS)
         for similarity_I in similarity_BI
     ]
     # Pairs of one picture next to each other, so that it is looked at once.
     pairs = sorted((row, query) for query, order_I in enumerate(orders_QI) for row in order_I[: card.top])
     half = len(examples) // 2
-    matches = job.subject.matches(
+    matches = job.model.match_scores(
         [(examples[row], captions[query]) for row, query in pairs],
         lambda done: job.progress(half + (len(examples) - half) * done // len(pairs)),
     )

@@ -6,8 +6,8 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
-from vlm.evaluation.kinds.base import Job, Outcome
 from vlm.evaluation.results import Sample
+from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.heads.classification import TEMPLATES, class_vectors, probabilities
 from vlm.metrics.classification import mean_class_recall, top_k_accuracy
 
@@ -30,9 +30,9 @@ def run(job: Job) -> Outcome:
             f"benchmark {job.card.name}: picture {unknown.id} is of class {unknown.answers}, not a known one"
         )
     texts = [job.fill(template, label=name) for name in classes for template in templates]
-    vectors_CPD = job.subject.text_vectors(texts).reshape(len(classes), len(templates), -1)
-    media_ID = job.subject.media_vectors(job.examples, job.progress)
-    chance_IC = probabilities(media_ID, class_vectors(vectors_CPD), job.subject.model.similarity_scale)
+    vectors_CPD = job.model.text_vectors(texts).reshape(len(classes), len(templates), -1)
+    media_ID = job.model.media_vectors(job.examples, job.progress)
+    chance_IC = probabilities(media_ID, class_vectors(vectors_CPD), job.model.model.similarity_scale)
     labels = np.array([number[example.answers[0]] for example in job.examples])
     accuracy = {k: top_k_accuracy(chance_IC, labels, (k,))[k].per_item for k in (1, TOP) if k < len(classes)}
     samples = []

@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data.naflex_transforms import get_image_size_for_seq
 from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
 
-from vlm.vision.native import Patches, patch_shape
+from vlm.vision.native_resolution import Patches, patch_shape
 from vlm.vision.towers import load
 
 

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from vlm.evaluation.figures import around, clusters_of, figure, mean_figure, resampled_figure
-from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.model_under_test import Request
 from vlm.evaluation.results import Figure, Sample
-from vlm.evaluation.subject import Ask
+from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.bleu import bleu_counts, bleu_of
 from vlm.metrics.caption import cider, rouge_l
 from vlm.metrics.java import NotAvailable, meteor, spice
@@ -25,8 +25,8 @@ def run(job: Job) -> Outcome:
 
     The interval of CIDEr takes the document frequencies as given.
     """
-    asks = [Ask(example, job.prompt, job.card.max_tokens) for example in job.examples]
-    captions = job.subject.answers(asks, job.progress)
+    requests = [Request(example, job.prompt, job.card.max_tokens) for example in job.examples]
+    captions = job.model.answers(requests, job.progress)
     references = [list(example.captions) for example in job.examples]
     ciders, rouges = cider(references, captions), rouge_l(references, captions)
     counts = bleu_counts(references, captions)

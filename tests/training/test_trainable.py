@@ -16,10 +16,10 @@ from transformers import AutoModelForImageTextToText
 import vlm
 from vlm.cli import main
 from vlm.errors import BadInput
-from vlm.training.learning import matches, set_learning
 from vlm.training.loop import train
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
+from vlm.training.trainable import matches, set_learning
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "facade"))
 import kinds

@@ -8,9 +8,9 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, clusters_of, mean_figure, resampled_figure
-from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.model_under_test import Request
 from vlm.evaluation.results import Figure, Sample
-from vlm.evaluation.subject import Ask
+from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.pope import pope_answer
 from vlm.metrics.protocols import PROTOCOLS
 
@@ -19,8 +19,8 @@ def run(job: Job) -> Outcome:
     """Accuracy in percent; for POPE also precision, recall, F1 and the share of "yes"."""
     protocol = job.card.protocol
     prompts = [job.fill(job.prompt or "{question}", question=example.question) for example in job.examples]
-    asks = [Ask(e, prompt, job.card.max_tokens) for e, prompt in zip(job.examples, prompts, strict=True)]
-    outputs = job.subject.answers(asks, job.progress)
+    requests = [Request(e, prompt, job.card.max_tokens) for e, prompt in zip(job.examples, prompts, strict=True)]
+    outputs = job.model.answers(requests, job.progress)
     samples = []
     for example, prompt, output in zip(job.examples, prompts, outputs, strict=True):
         if not example.answers:

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from vlm.errors import BadInput
 from vlm.evaluation.figures import clusters_of, mean_figure, resampled_figure
-from vlm.evaluation.kinds.base import Job, Outcome
+from vlm.evaluation.model_under_test import ModelUnderTest
 from vlm.evaluation.results import Figure, Sample
-from vlm.evaluation.subject import Subject
+from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.retrieval import ranks
 from vlm.vectors import Vectors
 
@@ -31,9 +31,9 @@ def run(job: Job) -> Outcome:
     ]
     pictures, texts = len(job.examples), len(captions)
     # Pictures and texts are half of the work each, told as that many pictures.
-    media_ID = unit(job.subject.media_vectors(job.examples, lambda done: job.progress(done // 2)))
+    media_ID = unit(job.model.media_vectors(job.examples, lambda done: job.progress(done // 2)))
     texts_TD = unit(
-        job.subject.text_vectors(
+        job.model.text_vectors(
             [caption for _, _, caption in captions],
             lambda done: job.progress((pictures + pictures * done // texts) // 2),
         )
@@ -42,7 +42,7 @@ def run(job: Job) -> Outcome:
     names = [job.cluster(example) for example in job.examples]
 
     samples = []
-    found = _search(job.subject, texts_TD, media_ID, image_of_text, np.arange(len(names)))
+    found = _search(job.model, texts_TD, media_ID, image_of_text, np.arange(len(names)))
     for (row, number, caption), (rank, best) in zip(captions, found, strict=True):
         samples.append(
             Sample(
@@ -57,7 +57,7 @@ def run(job: Job) -> Outcome:
                 category="text_to_image",
             )
         )
-    found = _search(job.subject, media_ID, texts_TD, np.arange(len(names)), image_of_text)
+    found = _search(job.model, media_ID, texts_TD, np.arange(len(names)), image_of_text)
     for example, name, (rank, best) in zip(job.examples, names, found, strict=True):
         samples.append(
             Sample(
@@ -95,11 +95,11 @@ Best = list[tuple[int, float]]
 
 
 def _search(
-    subject: Subject, queries_QD: Vectors, candidates_CD: Vectors, group_Q: NDArray, group_C: NDArray
+    model: ModelUnderTest, queries_QD: Vectors, candidates_CD: Vectors, group_Q: NDArray, group_C: NDArray
 ) -> list[tuple[float, Best]]:
     """The rank of each query's first right candidate and its `TOP` best candidates."""
     found: list[tuple[float, Best]] = []
-    for similarity_BC in subject.compared(queries_QD, candidates_CD):
+    for similarity_BC in model.similarities(queries_QD, candidates_CD):
         rank = ranks(similarity_BC, group_Q[len(found) : len(found) + len(similarity_BC)], group_C, "mean")
         order = np.argsort(-similarity_BC, axis=1, kind="stable")[:, :TOP]
         for row, best, r in zip(similarity_BC, order, rank, strict=True):
