@@ -81,10 +81,10 @@ def test_the_parts_make_their_tensors_where_their_inputs_are(
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     model = kinds.load(kind, tmp_path / "model").model
     layout_pixels = torch.zeros(model.arrangement.views((2, 1)), 3, *[model.tower.cfg.image_size] * 2)
-    expected = model.arranged(model.look(layout_pixels), (2, 1)).shape
+    expected = model.project(model.encode_patches(layout_pixels), (2, 1)).shape
     hidden = model.language.hidden(torch.zeros(2, 5, model.language.cfg.width)).shape
     moved = model.to("meta")
-    seen = moved.arranged(moved.look(layout_pixels.to("meta")), (2, 1))
+    seen = moved.project(moved.encode_patches(layout_pixels.to("meta")), (2, 1))
     assert (seen.device.type, seen.shape) == ("meta", expected)
     if not model.language.routers():  # what a router chooses is data
         x_BTD = torch.zeros(2, 5, model.language.cfg.width, device="meta")

@@ -68,7 +68,7 @@ def prompts(
     """Each prompt's embeddings `[T, D]`, with the patch tokens `[F, N, D]` of its pictures, one clip each."""
     with torch.inference_mode():
         return [
-            model.embed(torch.tensor([row]), [model.arranged(clip[i : i + 1], (1, 1)) for i in range(len(clip))])[0]
+            model.embed(torch.tensor([row]), [model.project(clip[i : i + 1], (1, 1)) for i in range(len(clip))])[0]
             for row, clip in zip(ids, patches, strict=True)
         ]
 
@@ -78,7 +78,7 @@ def logits(
     model: VisionLanguageModel, tokens_BT: torch.Tensor, patches_IND: torch.Tensor, **places: torch.Tensor
 ) -> torch.Tensor:
     """Logits `[B, T, V]` of ids with the patch tokens of their pictures, one clip or picture a row of `patches_IND`."""
-    seen = [model.arranged(patches_IND[i : i + 1], (1, 1)) for i in range(len(patches_IND))]
+    seen = [model.project(patches_IND[i : i + 1], (1, 1)) for i in range(len(patches_IND))]
     return model.language.logits(model.language.hidden(model.embed(tokens_BT, seen), **places))
 
 

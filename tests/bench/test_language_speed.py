@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from vlm.bench import decode, llama_cpp, moe
-from vlm.bench.reference import agree
+from vlm.bench.reference import check_agreement
 from vlm.bench.timing import Missing, Ratio
 from vlm.cli.app import app
 from vlm.language import LanguageModel
@@ -73,7 +73,7 @@ def test_a_layer_that_computes_something_else_is_not_timed(monkeypatch: pytest.M
 
 def test_outputs_with_a_nan_do_not_agree() -> None:
     with pytest.raises(AssertionError, match="differ by nan"):
-        agree("what", torch.tensor([torch.nan]), torch.tensor([1.0]))
+        check_agreement("what", torch.tensor([torch.nan]), torch.tensor([1.0]))
 
 
 @pytest.mark.parametrize("tied", [True, False])

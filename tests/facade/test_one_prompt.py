@@ -20,7 +20,7 @@ from vlm.facade import Model
 from vlm.heads.matching import Matcher
 from vlm.media.open import Media
 from vlm.models.vision_language import VisionLanguageModel
-from vlm.training.inputs import Shown
+from vlm.training.inputs import TrainingInputs
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "a card": {},
@@ -94,26 +94,27 @@ def test_all_read_the_same(model: Model, item: Media, read: list[list[int]], tmp
     assert budget.visual == int(slots_BT.sum()) or "DeepSeek" in model.about
 
     kind = "video" if item.is_clip else "image"
-    parts = [*({"type": kind, kind: item},), {"type": "text", "text": model.processor.asked(words, item)[0].text}]
+    (message,) = model.processor.user_messages(words, item)
+    parts = [{"type": kind, kind: item}, {"type": "text", "text": message.text}]
     read.clear()
     said = model.chat([{"role": "user", "content": parts}], max_tokens=3)
     assert read[0] == prompt, "chat"
     assert said == caption
 
-    shown = Shown(model.parts, None)  # type: ignore[arg-type]
-    assert shown.lay_out(item, words).ids == prompt, "training"
+    inputs = TrainingInputs(model.parts, None)  # type: ignore[arg-type]
+    assert inputs.prompt(item, words).ids == prompt, "training"
 
 
 def test_training_reads_a_files_prompt(model: Model, tmp_path: Path, read: list[list[int]]) -> None:
     path = tmp_path / "picture.png"
     PICTURE.frames[0].save(path)
     model.caption([path], max_tokens=1)
-    shown = Shown(model.parts, None)  # type: ignore[arg-type]
+    inputs = TrainingInputs(model.parts, None)  # type: ignore[arg-type]
     example = Example(id="1", image=path, captions=("A dog.",))
-    laid = shown.lay_out(shown.media(example), CAPTION_PROMPT)
-    assert laid.ids == read[0]
-    seen = shown.visual(example, laid)
-    assert sum(map(len, seen)) == int(model.model.slots(torch.tensor([laid.ids])).sum())
+    prompt = inputs.prompt(inputs.media(example), CAPTION_PROMPT)
+    assert prompt.ids == read[0]
+    seen = inputs.visual(example, prompt)
+    assert sum(map(len, seen)) == int(model.model.slots(torch.tensor([prompt.ids])).sum())
 
 
 def test_a_picture_is_preprocessed_and_seen_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,7 +192,7 @@ def test_greedy_tokens_are_those_without_a_cache(folder: Path) -> None:
     for _ in said:
         full = torch.cat([full, model.logits(full, pixels, grids)[:, -1:].argmax(-1)], dim=1)
     assert full[0, ids.shape[1] :].tolist() == said
-    model.processor.ends = frozenset({said[3]})
+    model.processor.stop_tokens = frozenset({said[3]})
     assert model.generate(ids, pixels, grids, max_tokens=8) == [said[: said.index(said[3])]]
 
 

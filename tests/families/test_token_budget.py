@@ -122,7 +122,7 @@ def test_of_a_card(merge: MergeConfig | None, tmp_path: Path, monkeypatch: pytes
     for media, question, frames in ((CLIP, "What?", 3), (picture(), "Is it red?", 1)):
         (budget,) = model.budget([media], [question])
         assert budget.visual == model.card.model.clip_tokens(frames)
-        assert budget.visual + budget.prompt == len(model.writer.asked([open_media(media)], [question])[0].ids)
+        assert budget.visual + budget.prompt == len(model.writer.prompts([open_media(media)], [question])[0].ids)
     long = Clip(CLIP.frames * 90, [*map(float, range(270))], "a long clip")
     with pytest.raises(BadInput, match=r"a long clip: .* visual tokens, .* the language model reads at most 256"):
         model.caption([long])

@@ -22,7 +22,7 @@ from vlm.heads.writer import Writer
 from vlm.media.open import Media, open_media
 from vlm.media.video.sampling import Adaptive, Keyframes, Rate, Uniform
 from vlm.models.card import load_card
-from vlm.models.processor import Laid
+from vlm.models.processor import Prompt
 
 CLIP = root() / "data" / "samples" / "temple_and_flower.mp4"
 SQUARE = Image.new("RGB", (64, 64), "red")
@@ -45,8 +45,8 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """What the language model was asked; it answers nothing."""
     seen: list[list[int]] = []
 
-    def write(self: Writer, conversations: Sequence[Laid], **settings: Any) -> list[str]:
-        seen.extend(laid.ids for laid in conversations)
+    def write(self: Writer, conversations: Sequence[Prompt], **settings: Any) -> list[str]:
+        seen.extend(prompt.ids for prompt in conversations)
         return [""] * len(conversations)
 
     monkeypatch.setattr(Writer, "write", write)

@@ -37,14 +37,14 @@ def test_calls_are_those_of_each_token(parts: Assembled) -> None:
     for one, item, prompt, said in zip(
         found, media, (CAPTION_PROMPT, CLIP_PROMPT), ("A red square.", "A square."), strict=True
     ):
-        laid = processor.lay_out(question(prompt, item.is_clip), [item])
-        tokens = laid.ids + processor.reply(said)
+        built = processor.prompt(question(prompt, item.is_clip), [item])
+        tokens = built.ids + processor.reply(said)
         states: list[torch.Tensor] = []
         handles = [
             router.register_forward_pre_hook(lambda _, x, states=states: states.append(x[0][0]))
             for router in model.language.routers()
         ]
-        inputs = processor.inputs(laid)
+        inputs = processor.inputs(built)
         model(torch.tensor([tokens]), inputs.pixels, inputs.grids)
         for handle in handles:
             handle.remove()

@@ -36,7 +36,7 @@ def pictures() -> list[Media]:
 @torch.inference_mode()
 def plain(parts: Assembled, item: Media, sentence: str) -> float:
     """One sequence, one forward pass, no packing."""
-    prompt = parts.processor.lay_out(question(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT, item.is_clip), [item])
+    prompt = parts.processor.prompt(question(CLIP_PROMPT if item.is_clip else CAPTION_PROMPT, item.is_clip), [item])
     reply = parts.processor.reply(sentence)
     inputs = parts.processor.inputs(prompt)
     tokens_BT = torch.tensor([prompt.ids + reply])
@@ -58,8 +58,8 @@ def test_texts_of_one_picture_are_scored_together_as_alone(parts: Assembled, mon
     first, _, clip = pictures()
     looked: list[int] = []
     monkeypatch.setattr("vlm.heads.matching.TOGETHER", 2)
-    seen = Writer.seen
-    monkeypatch.setattr(Writer, "seen", lambda self, item, layout: looked.append(1) or seen(self, item, layout))
+    visual = Writer.visual
+    monkeypatch.setattr(Writer, "visual", lambda self, item, layout: looked.append(1) or visual(self, item, layout))
     media, asked = [first, clip, first, first, clip], [*TEXTS, "a cat", TEXTS[1], TEXTS[0]]
     found = Matcher(Writer(parts)).match(media, asked)
     assert len(looked) == 3, "two sequences of the picture, one of the clip"

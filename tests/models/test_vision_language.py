@@ -19,7 +19,7 @@ def test_pictures_are_spliced_in_reading_order() -> None:
         [[5, *[IMAGE_SLOT] * 4, 6, *[IMAGE_SLOT] * 4, 7], [8, 9, *[IMAGE_SLOT] * 4, 10, 11, 12, 13, 14]]
     )
     with torch.no_grad():
-        visual = [model.arranged(picture[None], (1, 1)) for picture in pictures]
+        visual = [model.project(picture[None], (1, 1)) for picture in pictures]
         x = model.embed(tokens, visual)
         assert torch.equal(x[0, 1:5], visual[0])
         assert torch.equal(x[0, 6:10], visual[1])
@@ -31,7 +31,7 @@ def test_pictures_are_spliced_in_reading_order() -> None:
 @pytest.mark.parametrize(("slots", "pictures"), [(3, 1), (4, 2), (8, 1), (4, 0), (0, 1)])
 def test_a_wrong_number_of_slots_names_both_counts(slots: int, pictures: int) -> None:
     model = tiny.vision_language()
-    seen = [model.arranged(picture[None], (1, 1)) for picture in tiny.patches(pictures)]
+    seen = [model.project(picture[None], (1, 1)) for picture in tiny.patches(pictures)]
     needed = " + ".join(["4"] * pictures) or "0"
     with pytest.raises(
         BadInput, match=re.escape(f"expected {needed} image slots for {pictures} pictures, got {slots}")

@@ -144,7 +144,7 @@ def test_in_a_card_it_trains_and_comes_back(
     recipe = Recipe.model_validate(
         {
             "model": str(path), "data": str(tmp_path / "data"), "output": "words", "steps": 40, "batch": 8,
-            "objective": {"kind": "words", "dataset": str(squares)}, "save_every": 40, "validate_every": 40,
+            "objective": {"kind": "bag_of_words", "dataset": str(squares)}, "save_every": 40, "validate_every": 40,
             "optimizer": {"lr": 0.01, "lr_of": {"words.": 0.05}}, "log_every": 1,
         }
     )  # fmt: skip
@@ -160,7 +160,7 @@ def test_in_a_card_it_trains_and_comes_back(
     with torch.no_grad():
         trained, read = stage.task.model.projector(patches), again.projector(patches)
     assert torch.nn.functional.cosine_similarity(trained, read, dim=-1).min() > 0.999  # eight bits a weight
-    assert again.embed(torch.full((1, 5), -1), [again.arranged(patches[:1], (1, 1))]).shape == (1, 5, 32)
+    assert again.embed(torch.full((1, 5), -1), [again.project(patches[:1], (1, 1))]).shape == (1, 5, 32)
 
 
 def test_a_card_takes_its_q_former_from_blip2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ class Slow:
 @asynccontextmanager
 async def batcher(slow: Slow, **options: Any) -> AsyncIterator[Batcher[int]]:
     with ThreadPoolExecutor(1) as executor:
-        made = Batcher(slow, **{"room": 8, "batch": 4, "seconds": 10, "executor": executor, **options})
+        made = Batcher(slow, **{"capacity": 8, "batch": 4, "seconds": 10, "executor": executor, **options})
         yield made
         slow.go.release(100)
         await made.close()
@@ -74,7 +74,7 @@ def test_what_waits_goes_together() -> None:
 def test_a_full_queue_refuses_or_lets_wait() -> None:
     async def run() -> None:
         slow = Slow()
-        async with batcher(slow, room=4) as made:
+        async with batcher(slow, capacity=4) as made:
             asyncio.create_task(made.embed([0]))  # noqa: RUF006
             await asyncio.sleep(0.05)
             accepted = asyncio.create_task(made.embed([1, 2, 3]))
@@ -83,7 +83,7 @@ def test_a_full_queue_refuses_or_lets_wait() -> None:
                 await made.embed([4, 5])
             assert caught.value.status_code == 429
             assert int((caught.value.headers or {})["Retry-After"]) >= 1
-            patient = asyncio.create_task(made.embed(list(range(4, 14)), patient=True))  # more than the room
+            patient = asyncio.create_task(made.embed(list(range(4, 14)), patient=True))  # more than its capacity
             slow.go.release(20)
             assert (await accepted).tolist() == [[1], [2], [3]]
             assert (await patient).tolist() == [[n] for n in range(4, 14)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def _cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def words(place: Path, **changes: object) -> Recipe:
     data = {
         "model": str(place / "model" / "tiny.yaml"), "data": str(place / "data"), "output": "words", "mirror": True,
-        "objective": {"kind": "words", "dataset": str(place / "data" / "squares.yaml")}, "steps": 30, "batch": 8,
+        "objective": {"kind": "bag_of_words", "dataset": str(place / "data" / "squares.yaml")}, "steps": 30, "batch": 8,
         "optimizer": {"lr": 0.01, "lr_of": {"words.": 0.05}}, "save_every": 10, "validate_every": 30, "log_every": 1,
     }  # fmt: skip
     return Recipe.model_validate({**data, **changes})
@@ -84,6 +85,19 @@ def test_the_words_stage_learns_to_read_colours(words_run: Path) -> None:
     names = load_file(words_run / "weights.safetensors").keys()
     assert names
     assert all(name.startswith("projector.") for name in names)
+
+
+def test_a_run_of_the_objectives_earlier_name_goes_on(place: Path, words_run: Path, tmp_path: Path) -> None:
+    earlier = words(place, objective={"kind": "words", "dataset": str(place / "data" / "squares.yaml")})
+    assert earlier == words(place)
+    shutil.copytree(words_run, tmp_path / "run", symlinks=True)
+    state = tmp_path / "run" / "checkpoint" / "state.json"
+    content = json.loads(state.read_text())
+    content["recipe"]["objective"]["kind"] = "words"
+    state.write_text(json.dumps(content))
+    figures = train(earlier, build_stage(earlier, lambda text: None, offline=True), tmp_path / "run")
+    assert figures["step"] == 30
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (words_run / "weights.safetensors").read_bytes()
 
 
 def test_the_instruct_stage_learns_captions_and_ships_what_it_learned(place: Path, words_run: Path) -> None:
@@ -154,7 +168,7 @@ def test_the_loss_is_the_mean_over_reply_tokens_of_each_branch_alone(place: Path
         for item in items:
             for branch in item.packed.branches:
                 ids = torch.tensor([item.packed.prefix + branch.context + branch.reply])
-                logits = tiny.logits(model, ids, task.shown.features.tokens(item.example.pictures).float())[0]
+                logits = tiny.logits(model, ids, task.inputs.features.tokens(item.example.pictures).float())[0]
                 start = ids.shape[1] - len(branch.reply)
                 scores = logits[start - 1 : -1].log_softmax(-1)
                 values += (-scores.gather(1, torch.tensor(branch.reply)[:, None])).flatten().tolist()

@@ -19,7 +19,7 @@ from vlm.errors import BadInput
 from vlm.training.loop import train
 from vlm.training.recipe import Recipe
 from vlm.training.stages import build_stage
-from vlm.training.trainable import matches, set_learning
+from vlm.training.trainable import matches, set_trainable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "facade"))
 import kinds
@@ -149,14 +149,14 @@ def test_a_contrastive_stage_gives_a_published_model_a_space(tmp_path: Path) -> 
 def test_patterns() -> None:
     model = torch.nn.ModuleDict({"projector": torch.nn.Linear(2, 2), "tower": torch.nn.Linear(2, 2)})
     named = dict(model.named_parameters())
-    (row,) = set_learning(named, ["projector"])
-    assert (row.tensors, row.numbers) == (2, 6)
+    (row,) = set_trainable(named, ["projector"])
+    assert (row.tensors, row.parameters) == (2, 6)
     assert [p.requires_grad for p in named.values()] == [True, True, False, False]
-    set_learning(named, ["*.bias"])
+    set_trainable(named, ["*.bias"])
     assert [name for name, p in named.items() if p.requires_grad] == ["projector.bias", "tower.bias"]
     with pytest.raises(BadInput, match=r"unknown pattern of parameters 'projectr'; did you mean 'projector'\?"):
-        set_learning(named, ["projectr"])
+        set_trainable(named, ["projectr"])
     with pytest.raises(BadInput, match="expected some parameters that learn, got none"):
-        set_learning(named, ["*.lora_*"], optional=["*.lora_*"])
+        set_trainable(named, ["*.lora_*"], optional=["*.lora_*"])
     assert matches("language.layers.3.attention.q_proj.weight", "language.layers.*.attention")
     assert not matches("language.layers.3.ffn.up.weight", "language.layers.*.attention")

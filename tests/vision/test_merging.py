@@ -145,7 +145,7 @@ def test_in_a_model_slots_are_as_many_as_promised() -> None:
     assert merging_config(spatial=0.5).lines(3) == (2, 3)
     clips = tiny.patches(4).split([3, 1])
     slots = cfg.clip_tokens(3) + cfg.clip_tokens(1)
-    seen = [model.arranged(clip, (len(clip), 1)) for clip in clips]
+    seen = [model.project(clip, (len(clip), 1)) for clip in clips]
     x = model.embed(torch.full((1, slots), IMAGE_SLOT), seen)
     expected = [merge(model.projector(clip), cfg.merge) for clip in clips]
     torch.testing.assert_close(x[0], torch.cat([clip.x_TD for clip in expected]))
@@ -161,7 +161,7 @@ def test_replies_do_not_depend_on_the_batch() -> None:
     with torch.inference_mode():
         for clip in patches.split([3, 1, 2]):
             ids = [5, *[IMAGE_SLOT] * tokens(len(clip)), 7]
-            prompts.append(model.embed(torch.tensor([ids]), [model.arranged(clip, (len(clip), 1))])[0])
+            prompts.append(model.embed(torch.tensor([ids]), [model.project(clip, (len(clip), 1))])[0])
     together = greedy(model.language, prompts, stop=(), max_tokens=6)
     alone = [greedy(model.language, [prompt], stop=(), max_tokens=6)[0] for prompt in prompts]
     assert together == alone

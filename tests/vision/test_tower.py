@@ -81,7 +81,7 @@ def test_weights_with_a_missing_key_are_refused() -> None:
     tower = tiny.TOWER.build()
     state = dict(tower.vit.state_dict())
     state.pop("blocks.1.attn.proj.bias")
-    with pytest.raises(BadInput, match=r"1 missing \(blocks\.1\.attn\.proj\.bias"):
+    with pytest.raises(BadInput, match=r"1 missing: blocks\.1\.attn\.proj\.bias"):
         tower.load_published(state)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.bench import llama_cpp
-from vlm.bench.reference import EXPERT_PATHS, agree, both, millions
+from vlm.bench.reference import EXPERT_PATHS, build_pair, check_agreement, parameter_count
 from vlm.bench.timing import Missing, Ratio, Result, Say, alternate
 from vlm.language import LanguageModel
 from vlm.language.attention.config import GroupedQueryConfig, LatentConfig
@@ -41,8 +41,8 @@ PROMPT, STEPS, LATENT_PAST = 512, 32, 4096
 
 
 def run(rounds: int = 5, say: Say = lambda text: None) -> Iterator[Result]:
-    ours, theirs = both(LLAMA, "llama")
-    what = f"{millions(ours)} dense llama"
+    ours, theirs = build_pair(LLAMA, "llama")
+    what = f"{parameter_count(ours)} dense llama"
     tokens_BT = torch.randint(LLAMA.vocab_size, (1, PROMPT + STEPS))
     say("prefill")
     yield _prefill(what, ours, theirs, tokens_BT, rounds)
@@ -71,7 +71,7 @@ def _prefill(what: str, ours: LanguageModel, theirs: nn.Module, tokens_BT: Tenso
     def other() -> Tensor:
         return theirs(prompt_BT, use_cache=True, logits_to_keep=1).logits
 
-    agree(what, mine(), other())
+    check_agreement(what, mine(), other())
     return alternate(what, "transformers", mine, other, rounds)
 
 
@@ -98,7 +98,7 @@ def _decode(
         past.crop(-STEPS)
         return torch.cat(logits, 1)
 
-    agree(what, mine(), other())
+    check_agreement(what, mine(), other())
     return alternate(what, peer, mine, other, rounds)
 
 
@@ -138,12 +138,11 @@ def _llama_cpp(what: str, ours: LanguageModel, tokens_BT: Tensor, rounds: int, d
 
 
 def _mixture(rounds: int, say: Say) -> Iterator[Ratio]:
-    ours, theirs = both(MIXTURE, "qwen3_moe")
+    ours, theirs = build_pair(MIXTURE, "qwen3_moe")
     assert MIXTURE.moe is not None
     tokens_BT = torch.randint(MIXTURE.vocab_size, (1, PROMPT + STEPS))
-    what = (
-        f"{millions(ours)} mixture, {MIXTURE.moe.experts} experts of {MIXTURE.moe.width}, {MIXTURE.moe.top_k} a token"
-    )
+    experts = f"{MIXTURE.moe.experts} experts of {MIXTURE.moe.width}, {MIXTURE.moe.top_k} a token"
+    what = f"{parameter_count(ours)} mixture, {experts}"
     for path, peer in EXPERT_PATHS.items():
         say(f"decoding, mixture, {path}")
         choose = partial(setattr, theirs.config, "_experts_implementation")
@@ -162,7 +161,7 @@ def _latent(rounds: int) -> Ratio:
             attention.form = form
         return steps()
 
-    agree(what, in_form("absorbed"), in_form("expanded"))
+    check_agreement(what, in_form("absorbed"), in_form("expanded"))
     return alternate(what, "ours, expanded", lambda: in_form("absorbed"), lambda: in_form("expanded"), rounds)
 
 

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vlm.bench.reference import EXPERT_PATHS, agree, both
+from vlm.bench.reference import EXPERT_PATHS, build_pair, check_agreement
 from vlm.bench.timing import Ratio, Say, alternate, peak_here
 from vlm.language.attention.config import GroupedQueryConfig
 from vlm.language.config import LanguageConfig
@@ -37,7 +37,7 @@ LEAST_SECONDS = 1.0
 
 
 def run(rounds: int = 5, say: Say = lambda text: None) -> Iterator[Ratio]:
-    ours, theirs = both(MOE, "qwen3_moe")
+    ours, theirs = build_pair(MOE, "qwen3_moe")
     layer, block, config = ours.layers[0].get_submodule("ffn"), theirs.model.layers[0].mlp, theirs.config
     assert MOE.moe is not None
     shape = f"{MOE.moe.experts} experts of {MOE.moe.width}, {MOE.moe.top_k} a token"
@@ -51,7 +51,7 @@ def run(rounds: int = 5, say: Say = lambda text: None) -> Iterator[Ratio]:
         config._experts_implementation = path
         x_BTD = torch.randn(1, tokens, MOE.width)
         mine, other = partial(step, layer, x_BTD), partial(step, block, x_BTD)
-        agree(what, mine(), other())
+        check_agreement(what, mine(), other())
         note = _memory(mine, other) if tokens > ALL_WEIGHTS_A_ROW else ""
         yield alternate(what, f"transformers, {peer}", mine, other, rounds, note, LEAST_SECONDS)
     assert isinstance(layer, MixtureOfExperts)

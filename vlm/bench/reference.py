@@ -1,4 +1,4 @@
-"""A model of ours and the same in transformers, and whether two results agree."""
+"""The reference implementation of a model in transformers, and whether two results agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXPERT_PATHS = {"eager": "a loop over experts", "grouped_mm": "grouped products"
 """transformers' ways to compute a mixture layer; its models read `config._experts_implementation` at every call."""
 
 
-def both(cfg: LanguageConfig, family: str) -> tuple[LanguageModel, Any]:
+def build_pair(cfg: LanguageConfig, family: str) -> tuple[LanguageModel, Any]:
     """A random model of ours, and the same in transformers, through a folder."""
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -31,7 +31,7 @@ def both(cfg: LanguageConfig, family: str) -> tuple[LanguageModel, Any]:
     return ours, theirs.eval()
 
 
-def agree(what: str, ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
+def check_agreement(what: str, ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
     """Raise where the greatest difference is more than this share of the greatest value."""
     difference, scale = float((ours - theirs).abs().max()), float(theirs.abs().max())
     if not difference <= tolerance * scale:
@@ -40,5 +40,6 @@ def agree(what: str, ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> N
         )
 
 
-def millions(model: nn.Module) -> str:
+def parameter_count(model: nn.Module) -> str:
+    """In millions."""
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.0f}M"

@@ -1,4 +1,4 @@
-"""Conversations: messages in OpenAI's shape or with our `<image>` marks, as one kind of parts.
+"""Conversations: messages in OpenAI's shape or with our `<image>` placeholders, as one kind of parts.
 
 A message has a `role` and a `content`: a text, in which `<image>` stands for a picture, or a list of parts -
 `{"type": "text", "text": ...}`, `{"type": "image_url", "image_url": {"url": ...}}`, `{"type": "image", "image": ...}`,
@@ -57,16 +57,16 @@ class Conversation(NamedTuple):
 
 
 def read_messages(
-    messages: Messages, media: Sequence[Any] | None = None, marks: Mapping[str, str] | None = None
+    messages: Messages, media: Sequence[Any] | None = None, placeholders: Mapping[str, str] | None = None
 ) -> Conversation:
     """The messages as parts, and what they show.
 
-    `marks` are the texts that stand for pictures and clips, by default `<image>` alone. Raises `BadInput` for what is
-    no conversation, and where places and `media` differ in number.
+    `placeholders` are the texts that stand for pictures and clips, by default `<image>` alone. Raises `BadInput` for
+    what is no conversation, and where places and `media` differ in number.
     """
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
         raise BadInput(f"messages: expected a list of messages, got {_name(messages)}")
-    marks = {IMAGE: "image"} if marks is None else marks
+    placeholders = {IMAGE: "image"} if placeholders is None else placeholders
     given = list(media or ())
     read: list[Message] = []
     places: list[Any] = []
@@ -77,7 +77,7 @@ def read_messages(
         role = ROLES.get(str(message.get("role")))
         if role is None:
             raise BadInput(f"{where}: expected role user, assistant or system, got {message.get('role')!r}")
-        pieces = _pieces(message.get("content"), where, marks)
+        pieces = _pieces(message.get("content"), where, placeholders)
         read.append(Message(role, tuple(part for part, _ in pieces)))
         places += [own for part, own in pieces if part.kind != "text"]
     if sum(own is None for own in places) != len(given):
@@ -92,19 +92,22 @@ def question(text: str, clip: bool = False) -> list[Message]:
     return [Message("user", (Part("video" if clip else "image"), Part("text", text)))]
 
 
-def _pieces(content: Any, where: str, marks: Mapping[str, str]) -> list[tuple[Part, Any]]:
+def _pieces(content: Any, where: str, placeholders: Mapping[str, str]) -> list[tuple[Part, Any]]:
     """Parts, each with the picture or clip it brings along."""
     if isinstance(content, str):
-        pieces = re.split(f"({'|'.join(map(re.escape, marks))})", content)
-        return [(Part(marks[piece]) if piece in marks else Part("text", piece), None) for piece in pieces if piece]
+        pieces = re.split(f"({'|'.join(map(re.escape, placeholders))})", content)
+        parts = [
+            Part(placeholders[piece]) if piece in placeholders else Part("text", piece) for piece in pieces if piece
+        ]
+        return [(part, None) for part in parts]
     if content is None:
         return []
     if not isinstance(content, list | tuple) or not all(isinstance(part, Mapping) for part in content):
         raise BadInput(f"{where}: expected a text or a list of parts as content, got {_name(content)}")
-    return [_piece(part, where, marks) for part in content]
+    return [_piece(part, where, placeholders) for part in content]
 
 
-def _piece(part: Mapping[str, Any], where: str, marks: Mapping[str, str]) -> tuple[Part, Any]:
+def _piece(part: Mapping[str, Any], where: str, placeholders: Mapping[str, str]) -> tuple[Part, Any]:
     kind = KINDS.get(str(part.get("type")))
     if kind is None:
         raise BadInput(f"{where}: expected parts of type text, image or video, got {part.get('type')!r}")
@@ -115,7 +118,7 @@ def _piece(part: Mapping[str, Any], where: str, marks: Mapping[str, str]) -> tup
     text = part.get("text", "")
     if not isinstance(text, str):
         raise BadInput(f"{where}: expected a text in a part of type text, got {_name(text)}")
-    for mark, shown in marks.items():
+    for mark, shown in placeholders.items():
         if mark in text:
             seen = "picture" if shown == "image" else "clip"
             raise BadInput(f"{where}: expected a part of type {shown} where a {seen} stands, got {mark} in a text")

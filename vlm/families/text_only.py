@@ -39,9 +39,11 @@ class TextProcessor(Processor):
     image_token = NO_PICTURE
     pad_token = NO_PICTURE
 
-    def __init__(self, tokenizer: TextTokenizer, template: str | None, ends: frozenset[int], specials: dict[str, str]):
+    def __init__(
+        self, tokenizer: TextTokenizer, template: str | None, stop_tokens: frozenset[int], specials: dict[str, str]
+    ):
         """`specials` are the special tokens that a template may name, `bos_token` for one."""
-        self.tokenizer, self.template, self.ends, self.specials = tokenizer, template, ends, specials
+        self.tokenizer, self.template, self.stop_tokens, self.specials = tokenizer, template, stop_tokens, specials
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
         if media:
@@ -55,7 +57,7 @@ class TextProcessor(Processor):
         return self.tokenizer.encode(render(self.template, said, self.specials))
 
     def reply(self, text: str) -> list[int]:
-        return [*self.tokenizer.encode(text.strip()), *sorted(self.ends)[:1]]
+        return [*self.tokenizer.encode(text.strip()), *sorted(self.stop_tokens)[:1]]
 
     def pixels(self, item: Media, layout: Layout) -> Tensor:
         raise BadInput("pixels: expected none, since this model reads texts only")
@@ -73,13 +75,13 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
     tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True)
     specials = {key: token for key in ("bos_token", "eos_token") if (token := special_token(folder, key))}
     own = fields.get("eos_token_id")
-    ends = {*reply_ends(folder), *(own if isinstance(own, list) else [own] if own is not None else [])}
+    stop_tokens = {*reply_ends(folder), *(own if isinstance(own, list) else [own] if own is not None else [])}
     if "eos_token" in specials:
-        ends.add(tokenizer.control(specials["eos_token"]))
-    if not ends:
+        stop_tokens.add(tokenizer.control(specials["eos_token"]))
+    if not stop_tokens:
         raise BadInput(f"{where}: key eos_token_id: expected the token that ends a reply, here or in its tokenizer")
     model = VisionLanguageModel(None, nn.Identity(), FlatArrangement(), language, image_token=NO_PICTURE)
-    processor = TextProcessor(tokenizer, _template(folder), frozenset(ends), specials)
+    processor = TextProcessor(tokenizer, _template(folder), frozenset(stop_tokens), specials)
     names = TensorNames(family, lambda name: name, lambda name, shape: {})
     return Assembled(folder.name, family.name, model.eval(), processor, folder=folder, names=names)
 

@@ -19,10 +19,10 @@ def expert_use(writer: Writer, media: Sequence[Media], captions: Sequence[str]) 
     """Of each picture or clip with its caption, read as one sequence; kinds of tokens are `image` and `text`."""
     model, routers = writer.model, writer.model.language.routers()
     found = []
-    for laid, caption in zip(writer.asked(media, caption_prompts(media)), captions, strict=True):
-        tokens_BT = torch.tensor([laid.ids + writer.processor.reply(caption)], device=model.device)
-        (item,), (layout,) = laid.media, laid.layouts
-        x_BTD = model.embed(tokens_BT, writer.seen(item, layout))
+    for prompt, caption in zip(writer.prompts(media, caption_prompts(media)), captions, strict=True):
+        tokens_BT = torch.tensor([prompt.ids + writer.processor.reply(caption)], device=model.device)
+        (item,), (layout,) = prompt.media, prompt.layouts
+        x_BTD = model.embed(tokens_BT, writer.visual(item, layout))
         with recorded(routers) as seen:
             model.language.hidden(x_BTD)
         image_T = model.slots(tokens_BT)[0].cpu()

@@ -15,7 +15,7 @@ from vlm.engine.likelihood import log_likelihoods
 from vlm.errors import BadInput
 from vlm.heads.writer import Writer, batched, caption_prompts
 from vlm.media.open import Media
-from vlm.models.processor import Laid
+from vlm.models.processor import Prompt
 
 TOGETHER = 16
 """Texts of one input in one sequence, which reads the input once."""
@@ -38,22 +38,23 @@ class Matcher:
             raise BadInput(f"expected one text an input, got {len(media)} inputs and {len(texts)} texts")
         if any(not text.strip() for text in texts):
             raise BadInput("a text is empty; expected some words")
-        prompts = self.writer.asked(media, caption_prompts(media))
+        prompts = self.writer.prompts(media, caption_prompts(media))
         places: dict[int, list[int]] = {}
         for place, item in enumerate(media):
             places.setdefault(id(item), []).append(place)
         groups = [group for own in places.values() for group in batched(own, TOGETHER)]
         scores = [0.0] * len(media)
         for some in batched(groups, batch):
-            asked = [prompts[group[0]] for group in some]
+            chunk = [prompts[group[0]] for group in some]
             sequences = [
-                self._sequence(laid, [texts[place] for place in group]) for laid, group in zip(asked, some, strict=True)
+                self._sequence(prompt, [texts[place] for place in group])
+                for prompt, group in zip(chunk, some, strict=True)
             ]
             seen = [
                 tokens
-                for laid in asked
-                for item, layout in zip(laid.media, laid.layouts, strict=True)
-                for tokens in self.writer.seen(item, layout)
+                for prompt in chunk
+                for item, layout in zip(prompt.media, prompt.layouts, strict=True)
+                for tokens in self.writer.visual(item, layout)
             ]
             found = log_likelihoods(self.writer.model, sequences, seen)
             for group, sequence, chances_R in zip(some, sequences, found, strict=True):
@@ -62,6 +63,6 @@ class Matcher:
                     scores[place] = float(own_R.mean())
         return scores
 
-    def _sequence(self, laid: Laid, texts: Sequence[str]) -> Packed:
+    def _sequence(self, prompt: Prompt, texts: Sequence[str]) -> Packed:
         replies = [self.writer.processor.reply(tidy(text)) for text in texts]
-        return packed([laid.ids] * len(replies), replies)
+        return packed([prompt.ids] * len(replies), replies)

@@ -1,4 +1,4 @@
-"""A model's own arguments from outside - arrays of ids, pixels and grids - checked before they reach it.
+"""Logits and generation from tensors that a caller built: ids, pixels and grids, checked before they reach the model.
 
 B sequences, T tokens, V vocabulary.
 """
@@ -15,7 +15,7 @@ from vlm.errors import BadInput
 from vlm.heads.writer import Writer
 
 
-class Checked(NamedTuple):
+class TensorInputs(NamedTuple):
     tokens_BT: Tensor
     pixels: Tensor | None
     grids: Tensor | None
@@ -25,20 +25,20 @@ class Checked(NamedTuple):
 @torch.inference_mode()
 def logits(writer: Writer, input_ids: Any, pixels: Any, grids: Any, mask: Any) -> Tensor:
     """float32 `[B, T, V]`. Raises `BadInput` where ids, pixels and grids do not fit together."""
-    return writer.model(*checked(writer, input_ids, pixels, grids, mask)).float()
+    return writer.model(*check_inputs(writer, input_ids, pixels, grids, mask)).float()
 
 
 @torch.inference_mode()
 def generate(writer: Writer, input_ids: Any, pixels: Any, grids: Any, mask: Any, max_tokens: int) -> list[list[int]]:
     """The most likely tokens after each row of a batch that is padded on the left."""
-    tokens_BT, pixels, grids, real_BT = checked(writer, input_ids, pixels, grids, mask)
+    tokens_BT, pixels, grids, real_BT = check_inputs(writer, input_ids, pixels, grids, mask)
     model = writer.model
     x_BTD = model.embed(tokens_BT, model.visual(pixels, grids))
     prompts = [row_TD[real_T] for row_TD, real_T in zip(x_BTD, real_BT, strict=True)]
-    return greedy(model.language, prompts, stop=writer.processor.ends, max_tokens=max_tokens)
+    return greedy(model.language, prompts, stop=writer.processor.stop_tokens, max_tokens=max_tokens)
 
 
-def checked(writer: Writer, input_ids: Any, pixels: Any, grids: Any, mask: Any) -> Checked:
+def check_inputs(writer: Writer, input_ids: Any, pixels: Any, grids: Any, mask: Any) -> TensorInputs:
     model = writer.model
     tokens_BT = torch.as_tensor(input_ids, device=model.device).long()
     if tokens_BT.ndim != 2 or tokens_BT.numel() == 0:
@@ -64,4 +64,4 @@ def checked(writer: Writer, input_ids: Any, pixels: Any, grids: Any, mask: Any) 
         real_BT = torch.as_tensor(mask, device=model.device).bool()
     if real_BT.shape != tokens_BT.shape:
         raise BadInput(f"mask: expected {list(tokens_BT.shape)}, got {list(real_BT.shape)}")
-    return Checked(tokens_BT, pixels, grids, real_BT)
+    return TensorInputs(tokens_BT, pixels, grids, real_BT)

@@ -18,7 +18,7 @@ from vlm.engine.greedy import greedy, stream
 from vlm.errors import BadInput
 from vlm.media.open import Media, MediaSource, open_media
 from vlm.models.assembled import Assembled
-from vlm.models.processor import Laid, Layout, Open
+from vlm.models.processor import Layout, Open, Prompt
 
 Key = tuple[int, Layout]
 """Which picture or clip, and how it is seen."""
@@ -40,15 +40,15 @@ class Writer:
     ) -> list[str]:
         """One answer a pair. Raises `BadInput` for an empty question, counts that differ, and a request that is too
         long, before the model runs."""
-        return self.write(self.asked(media, questions), max_tokens=max_tokens, batch=batch)
+        return self.write(self.prompts(media, questions), max_tokens=max_tokens, batch=batch)
 
-    def asked(self, media: Sequence[Media], questions: Sequence[str]) -> list[Laid]:
+    def prompts(self, media: Sequence[Media], questions: Sequence[str]) -> list[Prompt]:
         """The prompt of each pair of input and question; no pixels are made."""
         same_number(media, questions)
         if any(not question.strip() for question in questions):
             raise BadInput("the question is empty; expected some text")
         return [
-            self.processor.lay_out(self.processor.asked(text, item), [item])
+            self.processor.prompt(self.processor.user_messages(text, item), [item])
             for item, text in zip(media, questions, strict=True)
         ]
 
@@ -57,10 +57,10 @@ class Writer:
     ) -> list[TokenBudget]:
         """What each pair of input and question costs, or each caption; no pixels are made and no weights used."""
         questions = caption_prompts(media) if questions is None else questions
-        return [self.count(laid, max_tokens) for laid in self.asked(media, questions)]
+        return [self.count(prompt, max_tokens) for prompt in self.prompts(media, questions)]
 
-    def count(self, laid: Laid, max_tokens: int) -> TokenBudget:
-        return self.processor.budget(laid, max_tokens, self.context)
+    def count(self, prompt: Prompt, max_tokens: int) -> TokenBudget:
+        return self.processor.budget(prompt, max_tokens, self.context)
 
     def chat(
         self,
@@ -71,55 +71,56 @@ class Writer:
         open_one: Open = open_media,
     ) -> Iterator[str]:
         """The reply to a conversation, in pieces as it is written."""
-        laid = self.processor.read(messages, images, open_one)
-        self.count(laid, max_tokens).check()
-        (prompt_TD,) = self._embedded([laid], {}, Counter())
+        prompt = self.processor.read(messages, images, open_one)
+        self.count(prompt, max_tokens).check()
+        (prompt_TD,) = self._embedded([prompt], {}, Counter())
         return self._pieces(prompt_TD, max_tokens)
 
-    def write(self, conversations: Sequence[Laid], *, max_tokens: int, batch: int) -> list[str]:
+    def write(self, conversations: Sequence[Prompt], *, max_tokens: int, batch: int) -> list[str]:
         """The reply to each, `batch` at a time; each distinct picture is preprocessed and seen once."""
-        for laid in conversations:
-            self.count(laid, max_tokens).check()
-        coming = Counter(key for laid in conversations for key in _keys(laid))
+        for prompt in conversations:
+            self.count(prompt, max_tokens).check()
+        coming = Counter(key for prompt in conversations for key in _keys(prompt))
         seen: dict[Key, list[Tensor]] = {}
         replies: list[str] = []
         for chunk in batched(conversations, batch):
             found = greedy(
                 self.model.language,
                 self._embedded(chunk, seen, coming),
-                stop=self.processor.ends,
+                stop=self.processor.stop_tokens,
                 max_tokens=max_tokens,
             )
             replies += [self.processor.decode(reply).strip() for reply in found]
         return replies
 
     @torch.inference_mode()
-    def seen(self, item: Media, layout: Layout) -> list[Tensor]:
+    def visual(self, item: Media, layout: Layout) -> list[Tensor]:
         """The visual tokens `[M, D]` of a picture, or of a clip's frames."""
         return self.model.visual(self.processor.pixels(item, layout), layout.grids)
 
-    def _embedded(self, chunk: Sequence[Laid], seen: dict[Key, list[Tensor]], coming: Counter[Key]) -> list[Tensor]:
+    def _embedded(self, chunk: Sequence[Prompt], seen: dict[Key, list[Tensor]], coming: Counter[Key]) -> list[Tensor]:
         """Each prompt's embeddings `[T, D]`. What was `seen` is kept as long as later prompts show it too."""
-        prompts = []
-        for laid in chunk:
-            tokens_BT = torch.tensor([laid.ids], device=self.model.device)
+        embedded = []
+        for prompt in chunk:
+            tokens_BT = torch.tensor([prompt.ids], device=self.model.device)
             shown: list[Tensor] = []
-            for key, item, layout in zip(_keys(laid), laid.media, laid.layouts, strict=True):
+            for key, item, layout in zip(_keys(prompt), prompt.media, prompt.layouts, strict=True):
                 if key not in seen:
-                    seen[key] = self.seen(item, layout)
+                    seen[key] = self.visual(item, layout)
                 shown += seen[key]
                 coming[key] -= 1
-            for key in {key for key in _keys(laid) if coming[key] <= 0}:
+            for key in {key for key in _keys(prompt) if coming[key] <= 0}:
                 del seen[key]
             with torch.inference_mode():
-                prompts.append(self.model.embed(tokens_BT, shown)[0])
-        return prompts
+                embedded.append(self.model.embed(tokens_BT, shown)[0])
+        return embedded
 
     def _pieces(self, prompt_TD: Tensor, max_tokens: int) -> Iterator[str]:
         """Text that no later token can change, as soon as it is known."""
         ids: list[int] = []
         said = ""
-        for _, token in stream(self.model.language, [prompt_TD], stop=self.processor.ends, max_tokens=max_tokens):
+        stop = self.processor.stop_tokens
+        for _, token in stream(self.model.language, [prompt_TD], stop=stop, max_tokens=max_tokens):
             ids.append(token)
             text = self.processor.decode(ids)
             if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: the next token has the rest
@@ -145,5 +146,5 @@ def batched(items: Sequence, size: int) -> Iterator[Sequence]:
         yield items[start : start + size]
 
 
-def _keys(laid: Laid) -> list[Key]:
-    return [(id(item), layout) for item, layout in zip(laid.media, laid.layouts, strict=True)]
+def _keys(prompt: Prompt) -> list[Key]:
+    return [(id(item), layout) for item, layout in zip(prompt.media, prompt.layouts, strict=True)]

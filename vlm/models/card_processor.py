@@ -32,11 +32,11 @@ class CardProcessor(Processor):
     image_token = IMAGE_SLOT
     pad_token = 0
 
-    def __init__(self, cfg: ModelConfig, tokenizer: TextTokenizer, preprocess: Preprocess, says_times: bool = False):
-        """`says_times`: the prompt says when each frame of a clip is shown."""
-        self.cfg, self.tokenizer, self.preprocess, self.says_times = cfg, tokenizer, preprocess, says_times
+    def __init__(self, cfg: ModelConfig, tokenizer: TextTokenizer, preprocess: Preprocess, with_times: bool = False):
+        """`with_times`: the prompt states the time of each frame of a clip."""
+        self.cfg, self.tokenizer, self.preprocess, self.with_times = cfg, tokenizer, preprocess, with_times
         self.template = Template(tokenizer)
-        self.ends = frozenset({self.template.end})
+        self.stop_tokens = frozenset({self.template.end})
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
         return [Layout(self._grids(item)) for item in media]
@@ -55,10 +55,10 @@ class CardProcessor(Processor):
             return PictureTokens((grid[0] * grid[1] + 1) * self.cfg.visual_tokens, grid)
         return PictureTokens(self.cfg.clip_tokens(grid[0]), frames=grid[0])
 
-    def counted(self, layout: Layout) -> tuple[PictureTokens, ...]:
+    def media_tokens(self, layout: Layout) -> tuple[PictureTokens, ...]:
         """A clip's frames one by one where the prompt has a line of each."""
         if self.cfg.tower.budget is not None or self.cfg.tiles is not None:
-            return super().counted(layout)
+            return super().media_tokens(layout)
         frames = layout.grids[0][0]
         tokens, lines = self.cfg.lines(frames)
         return (PictureTokens(tokens, frames=frames // lines),) * lines
@@ -86,8 +86,8 @@ class CardProcessor(Processor):
         return (self.cfg.tiles.grid(item.frames[0].size, tower.image_size),)
 
     def _lines(self, item: Media, layout: Layout) -> list[Line]:
-        counted = self.counted(layout)
-        says = item.is_clip and item.timed and self.says_times
+        counted = self.media_tokens(layout)
+        says = item.is_clip and item.timed and self.with_times
         times = item.times if says else (None,) * len(counted)
         if len(times) != len(counted):
             raise ValueError(f"expected the time of each of {len(counted)} pictures, got {len(times)}")

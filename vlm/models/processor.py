@@ -35,8 +35,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A conversation whose tokens are known: what is shown, how, and the ids around it."""
+class Prompt:
+    """A conversation as token ids, with its pictures and clips and the layout of each."""
 
     ids: list[int]
     media: tuple[Media, ...]
@@ -45,14 +45,14 @@ class Laid:
 
 class Processor(ABC):
     """A family's prompts and pixels. `image_token` (and `video_token`) stand at image slots, `pad_token` is padding,
-    `ends` are the tokens that end a reply."""
+    `stop_tokens` are the tokens that end a reply."""
 
     tokenizer: TextTokenizer
     image_token: int
     video_token: int | None = None
     pad_token: int
-    ends: frozenset[int]
-    marks: Mapping[str, str] = {IMAGE: "image"}
+    stop_tokens: frozenset[int]
+    placeholders: Mapping[str, str] = {IMAGE: "image"}
     """Texts that stand for pictures and clips in a message."""
 
     @abstractmethod
@@ -75,41 +75,41 @@ class Processor(ABC):
     def reply(self, text: str) -> list[int]:
         """The tokens of a reply behind `ids`, the one that ends it last: what is learned, or measured."""
 
-    def asked(self, text: str, item: Media) -> list[Message]:
-        """A user's words about one picture or clip."""
+    def user_messages(self, text: str, item: Media) -> list[Message]:
+        """The messages in which a user asks `text` about one picture or clip."""
         return question(text, item.is_clip)
 
     def question(self, text: str, source: MediaSource) -> Inputs:
         """The inputs of a user's words about one picture or clip."""
         item = open_media(source)
-        return self.inputs(self.lay_out(self.asked(text, item), [item]))
+        return self.inputs(self.prompt(self.user_messages(text, item), [item]))
 
     def visual_tokens(self, grid: Grid) -> int:
         """How many image slots a picture with this grid has."""
         return self.picture_tokens(grid).tokens
 
-    def counted(self, layout: Layout) -> tuple[PictureTokens, ...]:
-        """The image slots of one picture or clip, as a budget lists them."""
+    def media_tokens(self, layout: Layout) -> tuple[PictureTokens, ...]:
+        """The visual tokens of one picture or clip, as a budget lists them."""
         return tuple(self.picture_tokens(grid) for grid in layout.grids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, without control tokens."""
         return self.tokenizer.decode(ids)
 
-    def lay_out(self, messages: Sequence[Message], media: Sequence[Media]) -> Laid:
-        """A conversation whose pictures and clips are open; no pixels are made."""
+    def prompt(self, messages: Sequence[Message], media: Sequence[Media]) -> Prompt:
+        """The prompt of a conversation whose pictures and clips are open; no pixels are made."""
         for item in media:
             if not item.frames:
                 raise BadInput(f"{item.source}: expected a clip of at least one frame, got none")
         layouts = self.layouts(messages, media)
-        return Laid(self.ids(messages, media, layouts), tuple(media), tuple(layouts))
+        return Prompt(self.ids(messages, media, layouts), tuple(media), tuple(layouts))
 
     def read(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, open_one: Open = open_media
-    ) -> Laid:
-        """The same of messages as they come (`vlm.conversation.messages`)."""
-        said, sources = read_messages(messages, images, self.marks)
-        return self.lay_out(said, [open_one(source) for source in sources])
+    ) -> Prompt:
+        """The prompt of messages as a caller writes them (`vlm.conversation.messages`)."""
+        said, sources = read_messages(messages, images, self.placeholders)
+        return self.prompt(said, [open_one(source) for source in sources])
 
     def __call__(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, open_one: Open = open_media
@@ -119,24 +119,24 @@ class Processor(ABC):
         differ in number."""
         return self.inputs(self.read(messages, images, open_one))
 
-    def inputs(self, laid: Laid) -> Inputs:
-        """With the pixels, each distinct picture's made once."""
-        ids = torch.tensor([laid.ids])
-        if not laid.media:
+    def inputs(self, prompt: Prompt) -> Inputs:
+        """The model's inputs: the ids, and the pixels of each distinct picture, made once."""
+        ids = torch.tensor([prompt.ids])
+        if not prompt.media:
             return Inputs(ids, None, None)
         made: dict[tuple[int, Layout], Tensor] = {}
-        keys = [(id(item), layout) for item, layout in zip(laid.media, laid.layouts, strict=True)]
-        for key, item, layout in zip(keys, laid.media, laid.layouts, strict=True):
+        keys = [(id(item), layout) for item, layout in zip(prompt.media, prompt.layouts, strict=True)]
+        for key, item, layout in zip(keys, prompt.media, prompt.layouts, strict=True):
             if key not in made:
                 made[key] = self.pixels(item, layout)
-        grids = [grid for layout in laid.layouts for grid in layout.grids]
+        grids = [grid for layout in prompt.layouts for grid in layout.grids]
         return Inputs(ids, torch.cat(_as_long([made[key] for key in keys])), torch.tensor(grids))
 
-    def budget(self, laid: Laid, max_tokens: int, context: int) -> TokenBudget:
+    def budget(self, prompt: Prompt, max_tokens: int, context: int) -> TokenBudget:
         """What a conversation and a reply of up to `max_tokens` cost, of the `context` that the model reads."""
-        pictures = tuple(picture for layout in laid.layouts for picture in self.counted(layout))
-        words = len(laid.ids) - sum(picture.tokens for picture in pictures)
-        sources = ", ".join(dict.fromkeys(item.source for item in laid.media if item.source))
+        pictures = tuple(picture for layout in prompt.layouts for picture in self.media_tokens(layout))
+        words = len(prompt.ids) - sum(picture.tokens for picture in pictures)
+        sources = ", ".join(dict.fromkeys(item.source for item in prompt.media if item.source))
         return TokenBudget(pictures, words, max_tokens, context, sources)
 
 

@@ -55,7 +55,7 @@ class VisionLanguageModel(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.language.embedding.weight.dtype
 
-    def look(self, pixels: Tensor, grid: Grid = (1, 1)) -> Tensor:
+    def encode_patches(self, pixels: Tensor, grid: Grid = (1, 1)) -> Tensor:
         """Patch tokens `[N, P, D]` of one picture's tiles `[N, C, H, W]`, or of a picture in its own shape, whose
         patches come as `[1, P, numbers]`; on the tower's device and in its type."""
         if self.tower is None:
@@ -67,7 +67,7 @@ class VisionLanguageModel(nn.Module):
             seen = Patches(pixels[:, : grid[0] * grid[1]], ((grid[1], grid[0]),))
         return self.tower(seen).tokens_BND
 
-    def arranged(self, patches_NPD: Tensor, grid: Grid) -> Tensor:
+    def project(self, patches_NPD: Tensor, grid: Grid) -> Tensor:
         """Visual tokens `[M, D]` of one picture from the patch tokens of its tiles."""
         like = next(self.projector.parameters(), self.language.embedding.weight)
         return self.arrangement(self.projector(patches_NPD.to(like.device, like.dtype)), grid)
@@ -86,7 +86,7 @@ class VisionLanguageModel(nn.Module):
         if pixels_NCHW is None or tiles != sum(counts):
             raise BadInput(f"pixels: expected {' + '.join(map(str, counts))} tiles for {len(pairs)} grids, got {tiles}")
         pictures = zip(pairs, pixels_NCHW.split(counts), strict=True)
-        return [self.arranged(self.look(picture, grid), grid) for grid, picture in pictures if len(picture)]
+        return [self.project(self.encode_patches(picture, grid), grid) for grid, picture in pictures if len(picture)]
 
     def embed(self, tokens_BT: Tensor, seen: Sequence[Tensor] = ()) -> Tensor:
         """Input embeddings `[B, T, D]`: words from the table, the visual tokens of `seen` at the image slots, in

@@ -21,5 +21,5 @@ class Projector(Config):
         raise NotImplementedError
 
     def build(self, tower_width: int, language_width: int) -> nn.Module:
-        """The module, from patch tokens `[B, N, D]` to visual embeddings `[B, M, W]`, with random weights."""
+        """The module, from patch tokens `[B, N, D]` to visual embeddings `[B, M, D]`, with random weights."""
         raise NotImplementedError

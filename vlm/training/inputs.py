@@ -1,4 +1,4 @@
-"""What the model sees of examples while it learns: their prompts, and their visual tokens.
+"""A training example as model inputs: its prompt, and its visual tokens.
 
 M visual tokens of a picture, P patches, D width.
 """
@@ -18,21 +18,21 @@ from vlm.datasets.opening import open_example
 from vlm.media.open import Media
 from vlm.models.arrangements import FrameArrangement
 from vlm.models.assembled import Assembled
-from vlm.models.processor import Laid
+from vlm.models.processor import Prompt
 from vlm.training.features import Features
 
 BLANK = Image.new("RGB", (1, 1))
 
 
-def takes_features(parts: Assembled) -> bool:
-    """Whether patches computed once can stand for pictures: each frame is one view, and the tower is frozen."""
+def uses_cached_features(parts: Assembled) -> bool:
+    """Whether patch tokens can be computed once and cached: each frame is one view, and the tower is frozen."""
     tower = parts.model.tower
     frozen = tower is not None and not any(p.requires_grad for p in tower.parameters())
     return frozen and isinstance(parts.model.arrangement, FrameArrangement)
 
 
-class Shown:
-    """Prompts and visual tokens of examples, from `features` where there are some, else from the files."""
+class TrainingInputs:
+    """Prompts and visual tokens of examples: from cached `features` where there are some, else from the files."""
 
     def __init__(self, parts: Assembled, features: Features | None):
         self.parts, self.features = parts, features
@@ -47,17 +47,17 @@ class Shown:
         item = open_example(example, self.parts.video.sampling)
         return item if not flipped else replace(item, frames=tuple(map(mirrored, item.frames)))
 
-    def lay_out(self, item: Media, text: str, replies: list[Message] | None = None) -> Laid:
-        """The prompt of a user's words about it."""
+    def prompt(self, item: Media, text: str, replies: list[Message] | None = None) -> Prompt:
+        """The prompt in which a user asks `text` about it, with `replies` after it."""
         processor = self.parts.processor
-        return processor.lay_out([*processor.asked(text, item), *(replies or [])], [item])
+        return processor.prompt([*processor.user_messages(text, item), *(replies or [])], [item])
 
-    def visual(self, example: Example, laid: Laid, flipped: bool = False) -> list[Tensor]:
+    def visual(self, example: Example, prompt: Prompt, flipped: bool = False) -> list[Tensor]:
         """The visual tokens `[M, D]` of each picture of the prompt, with gradients to what learns."""
         model: Any = self.parts.model
-        (item,), (layout,) = laid.media, laid.layouts
+        (item,), (layout,) = prompt.media, prompt.layouts
         if self.features is not None and example.pictures:
-            return [model.arranged(self.features.tokens(example.pictures, flipped), layout.grids[0])]
+            return [model.project(self.features.tokens(example.pictures, flipped), layout.grids[0])]
         pixels = self.parts.processor.pixels(item, layout)
         if any(p.requires_grad for p in model.tower.parameters()):
             return model.visual(pixels, layout.grids)
@@ -65,8 +65,8 @@ class Shown:
         seen = []
         for grid, picture in zip(layout.grids, pixels.split(counts), strict=True):
             with torch.no_grad():  # nothing below the projector learns
-                patches_NPD = model.look(picture, grid)
-            seen.append(model.arranged(patches_NPD, grid))
+                patches_NPD = model.encode_patches(picture, grid)
+            seen.append(model.project(patches_NPD, grid))
         return seen
 
 

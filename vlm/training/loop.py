@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from vlm.config import parse
 from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, atomic_write
 from vlm.models.trained import combine
@@ -110,7 +111,8 @@ def _resume(recipe: Recipe, task: Task, optimizer: MasterAdamW, run: Path) -> in
     if not (folder / "state.json").is_file():
         return 0
     state = json.loads((folder / "state.json").read_text())
-    mine, theirs = recipe.model_dump(mode="json"), state["recipe"]
+    mine = recipe.model_dump(mode="json")
+    theirs = parse(Recipe, state["recipe"], str(folder / "state.json")).model_dump(mode="json")  # names as they are now
     # Where things lie and how often they are reported may change between runs; what is computed may not.
     free = {"output", "data", "device", "compile", "save_every", "validate_every", "log_every"}
     differing = [key for key in mine if key not in free and mine[key] != theirs.get(key)]

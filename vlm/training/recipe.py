@@ -28,7 +28,8 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
     "objective",
     {
         "contrastive": "vlm.training.objectives.contrastive.config:ContrastiveObjective",
-        "words": "vlm.training.objectives.config:WordsObjective",
+        "bag_of_words": "vlm.training.objectives.config:BagOfWordsObjective",
+        "words": "vlm.training.objectives.config:BagOfWordsObjective",  # its kept name
         "instruct": "vlm.training.objectives.config:InstructObjective",
         "text": "vlm.training.objectives.config:TextObjective",
     },
@@ -41,8 +42,8 @@ class Recipe(Config):
     language model, or none where one starts at random."""
     objective: Annotated[Objective, Chosen(OBJECTIVES)]
     learns: tuple[str, ...] | None = None
-    """Patterns of module paths that learn (`projector`, `language.layers.*.attention`), of objectives `words` and
-    `instruct`; what no pattern matches is frozen. By default what the objective names."""
+    """Patterns of module paths that learn (`projector`, `language.layers.*.attention`), of objectives `bag_of_words`
+    and `instruct`; what no pattern matches is frozen. By default what the objective names."""
     device: str | None = None
     """`auto` (CUDA, then MPS, then CPU), or one by name."""
     start_from: str | None = None

@@ -27,16 +27,16 @@ from vlm.models.space import add_space
 from vlm.models.trained import apply_trained, read_trained, weights_of
 from vlm.models.vision_language import VisionLanguageModel, cast_parameters
 from vlm.training.features import Features, cached_features
-from vlm.training.inputs import takes_features
-from vlm.training.objectives.bag_of_words import WordsTask
-from vlm.training.objectives.config import InstructObjective, TextObjective, WordsObjective
+from vlm.training.inputs import uses_cached_features
+from vlm.training.objectives.bag_of_words import BagOfWordsTask
+from vlm.training.objectives.config import BagOfWordsObjective, InstructObjective, TextObjective
 from vlm.training.objectives.contrastive.build import contrastive_task, fitted_card
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.instruct import InstructTask, Source, by_picture
-from vlm.training.objectives.task import Say, Task
+from vlm.training.objectives.task import Log, Task
 from vlm.training.objectives.text import text_task
 from vlm.training.recipe import Recipe
-from vlm.training.trainable import listed, set_learning
+from vlm.training.trainable import set_trainable, summary
 from vlm.weights.parts import cache_dir
 
 VALIDATION_PICTURES = 200
@@ -51,18 +51,18 @@ class Stage:
     """Trained weights the stage began with; what it trains is combined with them."""
 
 
-def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
+def build_stage(recipe: Recipe, log: Log, offline: bool = False) -> Stage:
     """Load the model and the data of `recipe`, freeze what it does not train, and say what that is."""
     torch.manual_seed(recipe.seed)  # what starts at random - heads, projector, adapters - starts the same each time
     objective = recipe.objective
     if isinstance(objective, TextObjective):
-        text = text_task(recipe, objective, say)
+        text = text_task(recipe, objective, log)
         if recipe.compile:
             compile_small_parts(text.model)
         return Stage(text, {})
     assert recipe.model is not None
     fit = (lambda card: fitted_card(card, objective)) if isinstance(objective, ContrastiveObjective) else None
-    parts = load_parts(recipe.model, trained=False, fit=fit, offline=offline, report=say)
+    parts = load_parts(recipe.model, trained=False, fit=fit, offline=offline, report=log)
     if isinstance(objective, ContrastiveObjective) and objective.space is not None:
         add_space(parts, objective.space)
     parts = parts.to(device_of(recipe.device), None)
@@ -76,16 +76,16 @@ def build_stage(recipe: Recipe, say: Say, offline: bool = False) -> Stage:
         tensor.requires_grad_(False)
     task: Task
     if isinstance(objective, ContrastiveObjective):
-        task = _contrastive(recipe, objective, parts, folder, say)
-    elif isinstance(objective, WordsObjective):
-        task = _words(recipe, objective, parts, folder, say)
+        task = _contrastive(recipe, objective, parts, folder, log)
+    elif isinstance(objective, BagOfWordsObjective):
+        task = _bag_of_words(recipe, objective, parts, folder, log)
     elif isinstance(objective, InstructObjective):
-        task = _instruct(recipe, objective, parts, folder, say)
+        task = _instruct(recipe, objective, parts, folder, log)
     else:
-        task = objective.task(recipe, parts, folder, say)
+        task = objective.task(recipe, parts, folder, log)
     everything = sum(p.numel() for p in parts.named().values() if isinstance(p, torch.nn.Parameter))
     trained = sum(p.numel() for p in task.trainable().values())
-    say(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters")
+    log(f"training {trained / 1e6:.1f} M of {everything / 1e6:.1f} M parameters")
     return Stage(task, earlier)
 
 
@@ -99,7 +99,7 @@ def give_space(parts: Assembled, run: Path) -> None:
         add_space(parts, recipe.objective.space)
 
 
-def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, say: Say) -> Features:
+def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror: bool, log: Log) -> Features:
     """Features of `pictures` (and their mirror images), cached; the tower runs in bfloat16."""
     assert model.tower is not None
     tower = deepcopy(model.tower).eval()
@@ -113,7 +113,7 @@ def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror
 
     def report(done: int, total: int) -> None:
         if done % 1024 < 256 or done == total:
-            say(f"visual features: {done} of {total}")
+            log(f"visual features: {done} of {total}")
 
     key = f"{model.tower.cfg.model_dump_json()}/bfloat16"
     unique = sorted(set(pictures))
@@ -128,34 +128,34 @@ def visual_features(model: VisionLanguageModel, pictures: Sequence[Path], mirror
     return views[0]
 
 
-def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembled, folder: Path, log: Log) -> Task:
     if parts.model.alignment is None:
         raise BadInput(f"{recipe.output}: model {parts.name} has no shared space; give objective.space to begin one")
     card = data.load_card(objective.dataset)
     train, validation = card.read(folder, "train"), card.read(folder, "val")
 
     def features_of(pictures: Sequence[Path], mirror: bool) -> Features:
-        return visual_features(parts.model, pictures, mirror, say)
+        return visual_features(parts.model, pictures, mirror, log)
 
-    return contrastive_task(recipe, objective, parts, train, validation, features_of, say)
+    return contrastive_task(recipe, objective, parts, train, validation, features_of, log)
 
 
-def _words(recipe: Recipe, objective: WordsObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+def _bag_of_words(recipe: Recipe, objective: BagOfWordsObjective, parts: Assembled, folder: Path, log: Log) -> Task:
     card = data.load_card(objective.dataset)
     train, validation = card.read(folder, "train"), card.read(folder, "val")
-    _learn(parts, recipe.learns or ("projector",), (), say)
-    if not takes_features(parts):
-        raise BadInput(f"{recipe.output}: objective words needs a frozen tower whose pictures are seen as a whole")
-    features = visual_features(parts.model, [p for e in train for p in e.pictures], recipe.mirror, say)
-    features.merge(visual_features(parts.model, [p for e in validation for p in e.pictures], False, say))
-    return WordsTask(parts.model, parts.tokenizer, train, validation, features, recipe)
+    _set_trainable(parts, recipe.learns or ("projector",), (), log)
+    if not uses_cached_features(parts):
+        raise BadInput(f"{recipe.output}: objective bag_of_words needs a frozen tower and pictures of one view each")
+    features = visual_features(parts.model, [p for e in train for p in e.pictures], recipe.mirror, log)
+    features.merge(visual_features(parts.model, [p for e in validation for p in e.pictures], False, log))
+    return BagOfWordsTask(parts.model, parts.tokenizer, train, validation, features, recipe)
 
 
-def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, say: Say) -> Task:
+def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, log: Log) -> Task:
     model = parts.model
     if objective.lora is not None:
         add_lora(model.language, objective.lora.rank, objective.lora.alpha, objective.lora.targets)
-    _learn(parts, recipe.learns or INSTRUCT, () if recipe.learns else INSTRUCT, say)
+    _set_trainable(parts, recipe.learns or INSTRUCT, () if recipe.learns else INSTRUCT, log)
     sources: list[Source] = []
     validation: list[Example] = []
     for source in objective.sources:
@@ -168,8 +168,8 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
         if "val" in card.splits and not validation and source.use == "captions":
             validation = [e for e in card.read(folder, "val") if e.captions][:VALIDATION_PICTURES]
     if not validation:
-        say("no source of captions has a val split: the stage goes without validation")
-    features = _features(recipe, parts, sources, validation, say) if takes_features(parts) else None
+        log("no source of captions has a val split: the stage goes without validation")
+    features = _features(recipe, parts, sources, validation, log) if uses_cached_features(parts) else None
     if recipe.precision == "bfloat16":
         cast_parameters(model.language, torch.bfloat16)
         cast_parameters(model.projector, torch.bfloat16)
@@ -181,25 +181,25 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
 
 
 def _features(
-    recipe: Recipe, parts: Assembled, sources: Sequence[Source], validation: Sequence[Example], say: Say
+    recipe: Recipe, parts: Assembled, sources: Sequence[Source], validation: Sequence[Example], log: Log
 ) -> Features | None:
     """Patches of all pictures; none where a source has only clips of its own files."""
     found: list[Features] = []
     for source in sources:
         if pictures := [p for e in source.examples for p in e.pictures]:
             mirror = recipe.mirror and "caption" in source.use
-            found.append(visual_features(parts.model, pictures, mirror, say))
+            found.append(visual_features(parts.model, pictures, mirror, log))
     if held_out := [p for e in validation for p in e.pictures]:
-        found.append(visual_features(parts.model, held_out, False, say))
+        found.append(visual_features(parts.model, held_out, False, log))
     for more in found[1:]:
         found[0].merge(more)
     return found[0] if found else None
 
 
-def _learn(parts: Assembled, patterns: Sequence[str], optional: Sequence[str], say: Say) -> None:
+def _set_trainable(parts: Assembled, patterns: Sequence[str], optional: Sequence[str], log: Log) -> None:
     named = dict(parts.model.named_parameters())
-    for line in listed(set_learning(named, patterns, optional), sum(p.numel() for p in named.values())):
-        say(line)
+    for line in summary(set_trainable(named, patterns, optional), sum(p.numel() for p in named.values())):
+        log(line)
 
 
 def compile_small_parts(model: LanguageModel) -> None:

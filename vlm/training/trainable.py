@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from vlm.errors import BadInput, unknown
 
 
-class Learning(NamedTuple):
-    """What one pattern stands for."""
+class TrainableGroup(NamedTuple):
+    """The parameters that one pattern matches."""
 
     pattern: str
     tensors: int
-    numbers: int
+    parameters: int
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -25,8 +25,10 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def set_learning(named: Mapping[str, Tensor], patterns: Sequence[str], optional: Iterable[str] = ()) -> list[Learning]:
-    """Let the parameters learn that a pattern matches, and no others; returns what each pattern matched.
+def set_trainable(
+    named: Mapping[str, Tensor], patterns: Sequence[str], optional: Iterable[str] = ()
+) -> list[TrainableGroup]:
+    """Make trainable the parameters that a pattern matches, and no others; returns what each pattern matched.
 
     Raises `BadInput` for a pattern that matches no parameter, unless it is `optional`.
     """
@@ -40,17 +42,17 @@ def set_learning(named: Mapping[str, Tensor], patterns: Sequence[str], optional:
             raise unknown("pattern of parameters", pattern, _paths(parameters), "the model has module paths, in all")
         for parameter in own:
             parameter.requires_grad_(True)
-        found.append(Learning(pattern, len(own), sum(parameter.numel() for parameter in own)))
+        found.append(TrainableGroup(pattern, len(own), sum(parameter.numel() for parameter in own)))
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise BadInput(f"patterns {', '.join(patterns)}: expected some parameters that learn, got none")
     return found
 
 
-def listed(found: Sequence[Learning], total: int) -> list[str]:
-    """The table as lines: what learns, and how much of the model it is."""
+def summary(found: Sequence[TrainableGroup], total: int) -> list[str]:
+    """The table as lines: what is trainable, and how much of the model it is."""
     width = max(len(row.pattern) for row in found)
-    lines = [f"  {row.pattern:<{width}}  {row.tensors:>5} tensors  {row.numbers:>12,} parameters" for row in found]
-    learns = sum(row.numbers for row in found)
+    lines = [f"  {row.pattern:<{width}}  {row.tensors:>5} tensors  {row.parameters:>12,} parameters" for row in found]
+    learns = sum(row.parameters for row in found)
     return [f"learns {learns:,} of {total:,} parameters; the rest is frozen:", *lines]
 
 

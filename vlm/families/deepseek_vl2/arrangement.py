@@ -1,6 +1,6 @@
 """DeepSeek-VL2's order of visual tokens: rows that end in a newline, the two views parted by a separator.
 
-N tiles (the global view first), M visual tokens of a tile, W language width, m = sqrt(M).
+N tiles (the global view first), M visual tokens of a tile, D language width, m = sqrt(M).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class NewlineArrangement(Arrangement):
         """The global view and the tiles; a grid of (0, 0) stands for no picture."""
         return 1 + grid[0] * grid[1] if grid[0] * grid[1] else 0
 
-    def forward(self, visual_NMW: Tensor, grid: Grid) -> Tensor:
-        """`[m * (m + 1) + 1 + high * m * (wide * m + 1), W]`."""
-        views = [lines(joined(visual_NMW[:1], (1, 1)), self.newline), lines(joined(visual_NMW[1:], grid), self.newline)]
+    def forward(self, visual_NMD: Tensor, grid: Grid) -> Tensor:
+        """`[m * (m + 1) + 1 + high * m * (wide * m + 1), D]`."""
+        views = [lines(joined(visual_NMD[:1], (1, 1)), self.newline), lines(joined(visual_NMD[1:], grid), self.newline)]
         first, last = views if self.global_first else reversed(views)
         return torch.cat([first, self.separator[None], last])

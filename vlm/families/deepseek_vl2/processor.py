@@ -34,7 +34,7 @@ class DeepSeekProcessor(Processor):
 
     def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer, *, bos: int, eos: int):
         self.fields, self.tokenizer = fields, tokenizer
-        self.bos, self.eos, self.ends = bos, eos, frozenset({eos})
+        self.bos, self.eos, self.stop_tokens = bos, eos, frozenset({eos})
         self.tiling = fields.tiling
         self.most_tiles: int | None = None
         """Bounds the local tiles of a picture."""
@@ -42,10 +42,10 @@ class DeepSeekProcessor(Processor):
         self.pad_token = tokenizer.control(fields.pad_token)
 
     @property
-    def marks(self) -> Mapping[str, str]:  # type: ignore[override]
+    def placeholders(self) -> Mapping[str, str]:  # type: ignore[override]
         return {self.fields.image_token: "image"}
 
-    def asked(self, text: str, item: Media) -> list[Message]:
+    def user_messages(self, text: str, item: Media) -> list[Message]:
         return question(f"\n{text}", item.is_clip)
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:

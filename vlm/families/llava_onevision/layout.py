@@ -3,7 +3,7 @@
 A picture or clip is known by a pair, its `grid`: a picture in tiles by its own (width, height) in pixels, since what of
 the tiles is padding follows from them; a picture seen as a whole by (0, 0); a clip of n frames by (n, 0).
 
-N tiles, M visual tokens of a tile, m = sqrt(M), R rows and C columns of a picture's visual tokens, W language width.
+N tiles, M visual tokens of a tile, m = sqrt(M), R rows and C columns of a picture's visual tokens, D language width.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class Layout:
 
     def tokens(self, grid: Grid) -> int:
         """Visual tokens of a picture or clip: known before the model runs."""
-        return self.counted(grid).tokens
+        return self.picture_tokens(grid).tokens
 
-    def counted(self, grid: Grid) -> PictureTokens:
+    def picture_tokens(self, grid: Grid) -> PictureTokens:
         """The same with what they are: the vector that ends a row is a separator."""
         width, height = grid
         if not height:
@@ -96,25 +96,25 @@ class AnyResolution(Arrangement):
     def views(self, grid: Grid) -> int:
         return self.layout.views(grid)
 
-    def forward(self, visual_NMW: Tensor, grid: Grid) -> Tensor:
+    def forward(self, visual_NMD: Tensor, grid: Grid) -> Tensor:
         width, height = grid
         if not height:
-            tokens = self._interpolated(visual_NMW, self.layout.pooled) if width else visual_NMW
+            tokens = self._interpolated(visual_NMD, self.layout.pooled) if width else visual_NMD
             return torch.cat([tokens.flatten(0, 1), self.newline[None]])
-        rows_RCW = joined(visual_NMW[1:], self.layout.tiles(grid))
+        rows_RCD = joined(visual_NMD[1:], self.layout.tiles(grid))
         rows, columns = self.layout.unpadded(grid)
-        top, left = (rows_RCW.shape[0] - rows) // 2, (rows_RCW.shape[1] - columns) // 2
-        rows_RCW = rows_RCW[top : top + rows, left : left + columns]
+        top, left = (rows_RCD.shape[0] - rows) // 2, (rows_RCD.shape[1] - columns) // 2
+        rows_RCD = rows_RCD[top : top + rows, left : left + columns]
         if self.layout.shown(grid) != (rows, columns):
-            rows_RCW = interpolated(rows_RCW[None], self.layout.shown(grid))[0]
-        return torch.cat([visual_NMW[0], lines(rows_RCW, self.newline)])
+            rows_RCD = interpolated(rows_RCD[None], self.layout.shown(grid))[0]
+        return torch.cat([visual_NMD[0], lines(rows_RCD, self.newline)])
 
-    def _interpolated(self, visual_NMW: Tensor, side: int) -> Tensor:
-        """Frames with so many visual tokens along a side, `[N, side^2, W]`."""
-        squares = visual_NMW.unflatten(1, (self.layout.side, self.layout.side))
+    def _interpolated(self, visual_NMD: Tensor, side: int) -> Tensor:
+        """Frames with so many visual tokens along a side, `[N, side^2, D]`."""
+        squares = visual_NMD.unflatten(1, (self.layout.side, self.layout.side))
         return interpolated(squares, (side, side)).flatten(1, 2)
 
 
-def interpolated(rows_NRCW: Tensor, size: tuple[int, int]) -> Tensor:
+def interpolated(rows_NRCD: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, to so many rows and columns."""
-    return F.interpolate(rows_NRCW.permute(0, 3, 1, 2), size=size, mode="bilinear").permute(0, 2, 3, 1)
+    return F.interpolate(rows_NRCD.permute(0, 3, 1, 2), size=size, mode="bilinear").permute(0, 2, 3, 1)

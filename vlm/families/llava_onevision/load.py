@@ -41,8 +41,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
     sizes, layout = fields.tower(str(where)), fields.layout(str(where))
     tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True)
     pad = tokenizer.control(special_token(folder, "pad_token") or END)
-    ends = frozenset({tokenizer.control(END), *reply_ends(folder)})
-    processor = LlavaProcessor(processing, layout, read_template(folder), tokenizer, pad, ends)
+    stop_tokens = frozenset({tokenizer.control(END), *reply_ends(folder)})
+    processor = LlavaProcessor(processing, layout, read_template(folder), tokenizer, pad, stop_tokens)
     for key, own, theirs in [
         ("image_token_index", fields.image_token_index, processor.image_token),
         ("video_token_index", fields.video_token_index, processor.video_token),

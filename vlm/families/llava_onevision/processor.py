@@ -24,7 +24,7 @@ from vlm.families.llava_onevision.layout import WHOLE
 from vlm.families.llava_onevision.layout import Layout as TokenLayout
 from vlm.families.pixels import normalised
 from vlm.media.open import Media
-from vlm.models.processor import Laid, Layout, Processor
+from vlm.models.processor import Layout, Processor, Prompt
 
 
 class LlavaProcessor(Processor):
@@ -35,7 +35,7 @@ class LlavaProcessor(Processor):
     frames is (n, 0).
     """
 
-    marks = MARKS
+    placeholders = MARKS
 
     def __init__(
         self,
@@ -44,28 +44,28 @@ class LlavaProcessor(Processor):
         template: str,
         tokenizer: TextTokenizer,
         pad_token: int,
-        ends: frozenset[int],
+        stop_tokens: frozenset[int],
     ):
         self.fields, self.layout, self.template, self.tokenizer = fields, layout, template, tokenizer
         self.image_token, self.video_token = tokenizer.control(IMAGE), tokenizer.control(VIDEO)
-        self.pad_token, self.ends = pad_token, ends
+        self.pad_token, self.stop_tokens = pad_token, stop_tokens
 
-    def lay_out(self, messages: Sequence[Message], media: Sequence[Media]) -> Laid:
+    def prompt(self, messages: Sequence[Message], media: Sequence[Media]) -> Prompt:
         """With pictures and clips in the order in which the template shows them."""
-        laid = super().lay_out(messages, media)
-        rows = list(zip(laid.media, laid.layouts, strict=True))
+        prompt = super().prompt(messages, media)
+        rows = list(zip(prompt.media, prompt.layouts, strict=True))
         coming = {
             self.image_token: iter([row for row in rows if not row[0].is_clip]),
             self.video_token: iter([row for row in rows if row[0].is_clip]),
         }
         shown: list[tuple[Media, Layout]] = []
         left = 0
-        for token in laid.ids:
+        for token in prompt.ids:
             if token in coming and not left:
                 shown.append(next(coming[token]))
                 left = self.visual_tokens(shown[-1][1].grids[0])
             left -= token in coming
-        return Laid(laid.ids, tuple(item for item, _ in shown), tuple(layout for _, layout in shown))
+        return Prompt(prompt.ids, tuple(item for item, _ in shown), tuple(layout for _, layout in shown))
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
         kinds = [part.kind for message in messages for part in message.parts if part.kind != "text"]
@@ -113,4 +113,4 @@ class LlavaProcessor(Processor):
         return normalised(made(image, fields, self.layout), fields)
 
     def picture_tokens(self, grid: Grid) -> PictureTokens:
-        return self.layout.counted(grid)
+        return self.layout.picture_tokens(grid)

@@ -29,14 +29,16 @@ class SmolVLMProcessor(Processor):
     """Ids and pixels are those of transformers' processor (tested); control tokens in a text are read.
 
     A picture's tiles come row by row, the whole last; a grid of (0, 0) is the whole alone. A clip's frames have a grid
-    each. `marks`: `<image>` stands for a picture or a clip.
+    each. `placeholders`: `<image>` stands for a picture or a clip.
     """
 
-    def __init__(self, fields: ProcessorFields, tokenizer: TextTokenizer, pad_token: int, ends: Iterable[int] = ()):
+    def __init__(
+        self, fields: ProcessorFields, tokenizer: TextTokenizer, pad_token: int, stop_tokens: Iterable[int] = ()
+    ):
         self.fields, self.tokenizer, self.pad_token = fields, tokenizer, pad_token
         self.tiling = fields.tiling
         self.image_token = tokenizer.control(IMAGE)
-        self.ends = frozenset({tokenizer.control(prompt.END), *ends})
+        self.stop_tokens = frozenset({tokenizer.control(prompt.END), *stop_tokens})
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
         stills = [item.frames[0] for item in media if not item.is_clip]

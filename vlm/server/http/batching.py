@@ -26,7 +26,8 @@ class _Job(Generic[T]):
 
 
 class Batcher(Generic[T]):
-    """A bounded queue before `function`, which takes a list and gives `[N, D]`.
+    """A queue of at most `capacity` items before `function`, which takes a list and gives `[N, D]`; `observe` is called
+    with the size of each batch.
 
     While one batch is worked on, the next one gathers; only where nothing is running does the first of a batch wait,
     `linger` seconds, for company.
@@ -36,15 +37,15 @@ class Batcher(Generic[T]):
         self,
         function: Callable[[Sequence[T]], Vectors],
         *,
-        room: int,
+        capacity: int,
         batch: int,
         seconds: float,
         executor: Executor,
         linger: float = 0.002,
-        seen: Callable[[int], None] = lambda count: None,
+        observe: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._function, self._room, self._batch, self._seconds = function, room, batch, seconds
-        self._executor, self._linger, self._seen = executor, linger, seen
+        self._function, self._capacity, self._batch, self._seconds = function, capacity, batch, seconds
+        self._executor, self._linger, self._observe = executor, linger, observe
         self._waiting: deque[_Job[T]] = deque()
         self._changed = asyncio.Condition()
         self._closed = False
@@ -56,7 +57,7 @@ class Batcher(Generic[T]):
         return len(self._waiting)
 
     async def embed(self, items: Sequence[T], *, patient: bool = False) -> Vectors:
-        """float32 `[N, D]`. Where the queue is full, `patient` waits for room; else that is an error of 429.
+        """float32 `[N, D]`. Where the queue is full, `patient` waits for free places; else that is an error of 429.
 
         Raises `ApiError` 504 after the time limit, 503 while shutting down, and `BadInput` of the function.
         """
@@ -78,14 +79,14 @@ class Batcher(Generic[T]):
             while len(jobs) < len(items):
                 async with self._changed:
                     if patient:
-                        await self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._room)
+                        await self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._capacity)
                     if self._closed:
                         raise ApiError(503, "unavailable", "the server is shutting down")
-                    room = self._room - len(self._waiting)
-                    if not patient and room < len(items):
+                    free = self._capacity - len(self._waiting)
+                    if not patient and free < len(items):
                         raise busy(f"{len(self._waiting)} wait to be embedded", self._pace * len(self._waiting))
                     loop = asyncio.get_running_loop()
-                    new = [_Job(item, loop.create_future()) for item in items[len(jobs) : len(jobs) + room]]
+                    new = [_Job(item, loop.create_future()) for item in items[len(jobs) : len(jobs) + free]]
                     self._waiting.extend(new)
                     jobs += new
                     self._changed.notify_all()
@@ -111,7 +112,7 @@ class Batcher(Generic[T]):
                         jobs.append(job)
                 self._changed.notify_all()
             if jobs:
-                self._seen(len(jobs))
+                self._observe(len(jobs))
                 began = time.monotonic()
                 await self._work(loop, jobs)
                 self._pace += 0.2 * ((time.monotonic() - began) / len(jobs) - self._pace)

@@ -39,15 +39,15 @@ class Embedded:
     frames: Frames | None = None
 
 
-class Room:
-    """So many bytes that pictures take turns to occupy; one that is larger than all of it has it alone."""
+class WeightedSemaphore:
+    """Bounds the bytes that decoded pictures hold at a time; one that is larger than the bound is held alone."""
 
     def __init__(self, total: int) -> None:
         self._total = self._left = total
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def taken(self, amount: int) -> AsyncIterator[None]:
+    async def acquire(self, amount: int) -> AsyncIterator[None]:
         amount = min(amount, self._total)
         async with self._changed:
             await self._changed.wait_for(lambda: self._left >= amount)
@@ -67,22 +67,22 @@ class Service:
         self.settings, self.limits, self.embedder, self.metrics = settings, settings.limits, embedder, metrics
         self._model = ThreadPoolExecutor(1, "model")
         shared: dict[str, Any] = {
-            "room": self.limits.queue,
+            "capacity": self.limits.queue,
             "batch": settings.batch,
             "seconds": self.limits.answer_seconds,
         }
         self._texts: Batcher[str] = Batcher(
-            embedder.embed_texts, executor=self._model, seen=metrics.batches.labels("text").observe, **shared
+            embedder.embed_texts, executor=self._model, observe=metrics.batches.labels("text").observe, **shared
         )
         self._pictures: Batcher[Picture] = Batcher(
-            embedder.embed_images, executor=self._model, seen=metrics.batches.labels("image").observe, **shared
+            embedder.embed_images, executor=self._model, observe=metrics.batches.labels("image").observe, **shared
         )
         metrics.waiting.labels("text").set_function(lambda: len(self._texts))
         metrics.waiting.labels("image").set_function(lambda: len(self._pictures))
         self._decoding = ThreadPoolExecutor(settings.decoders, "decoder")
         self._decoder = PictureDecoder(self.limits.pixels, self.limits.decode_seconds)
         metrics.deaths.set_function(lambda: self._decoder.deaths)
-        self._room = Room(self.limits.decoded_bytes)
+        self._memory = WeightedSemaphore(self.limits.decoded_bytes)
         self._clips = asyncio.Semaphore(settings.decoders)
         self.collections = Collections(settings, embedder.space, embedder.width, metrics.committed)
         self.sources = Sources(settings, self.collections.temporary)
@@ -121,7 +121,7 @@ class Service:
         """`shown` wants a small picture too. Raises `BadInput` for what is no picture."""
         loop = asyncio.get_running_loop()
         pixels = await loop.run_in_executor(self._decoding, self._decoder.decode, source.content)
-        async with self._room.taken(pixels.nbytes):
+        async with self._memory.acquire(pixels.nbytes):
             thumbnail = await asyncio.to_thread(small, pixels) if shown else None
             return Embedded((await self._pictures.embed([pixels], patient=patient))[0], thumbnail)
 
@@ -157,7 +157,7 @@ class Service:
         for start in range(0, len(indices), AT_ONCE):
             frames = await asyncio.to_thread(reader.frames, indices[start : start + AT_ONCE])
             pixels = [np.asarray(frame) for frame in frames]
-            async with self._room.taken(sum(picture.nbytes for picture in pixels)):
+            async with self._memory.acquire(sum(picture.nbytes for picture in pixels)):
                 rows.append(await self._pictures.embed(pixels, patient=patient))
             thumbnail = thumbnail or await asyncio.to_thread(small, pixels[0])
         return np.concatenate(rows), tuple(float(reader.times_N[index]) for index in indices), thumbnail

@@ -1,10 +1,10 @@
-"""Teach the projector to speak the language model's words, without running the language model.
+"""Align the projector with the language model's vocabulary, without running the language model.
 
-Each visual token is compared with the embeddings of the vocabulary; a word counts as read where any visual token is
-close to it. The captions' words are the targets (a multi-label softmax). It gives the instruction stage a start at
-which pictures already mean something.
+Each visual token is compared with the embeddings of the vocabulary, and a word's logit is the log-sum-exp of its
+similarities with the visual tokens. The target is the bag of words of the captions, weighted by inverse document
+frequency (multi-label softmax, arXiv:1511.02251). The instruction stage starts from this projector.
 
-B pictures, M visual tokens, W language width, V' words of the data.
+B pictures, M visual tokens, D language width, V' words of the data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vlm.training.recipe import Recipe
 
 
-class WordsTask(Task):
+class BagOfWordsTask(Task):
     def __init__(
         self,
         model: VisionLanguageModel,
@@ -61,6 +61,7 @@ class WordsTask(Task):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         named = {f"projector.{name}": p for name, p in self.model.projector.named_parameters()}
+        # These names are in the learning rates of recipes and in the optimizer states of checkpoints.
         return named | {"words.bias": self.bias, "words.log_scale": self.log_scale}
 
     def loss(self, step: int) -> Tensor:

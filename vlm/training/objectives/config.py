@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
 from vlm.language.config import LanguageConfig
-from vlm.training.objectives.task import Say, Task
+from vlm.training.objectives.task import Log, Task
 
 if TYPE_CHECKING:
     from vlm.models.assembled import Assembled
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Objective(Config):
     """What a stage learns: the keys of a recipe's `objective`, and, of a user's own, the task."""
 
-    def task(self, recipe: Recipe, parts: Assembled | None, data: Path, say: Say) -> Task:
+    def task(self, recipe: Recipe, parts: Assembled | None, data: Path, log: Log) -> Task:
         """The parameters it trains and a loss a step. `parts` is the loaded model with everything frozen, `data` the
         folder of data sets."""
         raise NotImplementedError(f"objective {type(self).__name__} has no task")
@@ -44,10 +44,11 @@ class LoRAConfig(Config):
     targets: tuple[str, ...]
 
 
-class WordsObjective(Objective):
-    """Read the captions' words off the projected patches through the language model's own embedding table."""
+class BagOfWordsObjective(Objective):
+    """Predict the bag of words of the captions from the visual tokens, through the language model's embedding table."""
 
-    kind: Literal["words"]
+    kind: Annotated[Literal["bag_of_words"], BeforeValidator(lambda kind: "bag_of_words" if kind == "words" else kind)]
+    """`words` is its kept name."""
     dataset: str
 
 

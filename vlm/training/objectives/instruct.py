@@ -21,9 +21,9 @@ from vlm.datasets.examples import Example
 from vlm.language.lora import portable
 from vlm.language.mixture.statistics import step_statistics
 from vlm.models.assembled import Assembled
-from vlm.models.processor import Laid
+from vlm.models.processor import Prompt
 from vlm.training.features import Features
-from vlm.training.inputs import Shown
+from vlm.training.inputs import TrainingInputs
 from vlm.training.objectives.config import InstructObjective
 from vlm.training.objectives.task import Figures, Task
 from vlm.training.schedule import batches, mixture
@@ -47,7 +47,7 @@ class Item:
     """One sequence of a batch: its picture or clip, and its tokens."""
 
     example: Example
-    laid: Laid
+    prompt: Prompt
     packed: Packed
     flipped: bool
 
@@ -63,7 +63,7 @@ class InstructTask(Task):
         recipe: Recipe,
     ):
         self.model, self.processor, self.sources = parts.model, parts.processor, sources
-        self.shown = Shown(parts, features)
+        self.inputs = TrainingInputs(parts, features)
         self.mirror, self.seed, self.sampled_words = recipe.mirror, recipe.seed, objective.sampled_words
         self.lora_scale = objective.lora.alpha / objective.lora.rank if objective.lora is not None else 1.0
         sizes, shares = [len(s.examples) for s in sources], [s.share for s in sources]
@@ -92,7 +92,7 @@ class InstructTask(Task):
     def _loss(self, items: list[Item], words_V: Tensor) -> Tensor:
         language = self.model.language
         batch = pack([item.packed for item in items], multiple=16).to(self.model.device)
-        seen = [tokens for item in items for tokens in self.shown.visual(item.example, item.laid, item.flipped)]
+        seen = [tokens for item in items for tokens in self.inputs.visual(item.example, item.prompt, item.flipped)]
         x_BTD = self.model.embed(batch.tokens_BT, seen)
         hidden_BTD = language.hidden(x_BTD, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
         learned_BT = batch.labels_BT != IGNORE
@@ -142,8 +142,8 @@ class InstructTask(Task):
             pairs = rng.sample(pairs, source.branches)
         if mirror and source.use in ("captions", "caption_questions"):
             flipped = rng.random() < 0.5 and not any(_SIDE.search(text) for pair in pairs for text in pair)
-        item = self.shown.media(example, flipped)
-        prompts = [self.shown.lay_out(item, question) for question, _ in pairs]
+        item = self.inputs.media(example, flipped)
+        prompts = [self.inputs.prompt(item, question) for question, _ in pairs]
         replies = [self.processor.reply(text) for _, text in pairs]
         return Item(example, prompts[0], packed([prompt.ids for prompt in prompts], replies), flipped)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-Say = Callable[[str], None]
-"""Told of progress in words."""
+Log = Callable[[str], None]
+"""Called with a line of progress."""
+Say = Log
+"""Kept name."""
 Figures = dict[str, float | list[float]]
 """By name; a list has a number a layer."""
 

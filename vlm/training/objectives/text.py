@@ -28,7 +28,7 @@ from vlm.language.mixture.statistics import RoutingStatistics, draw, recorded, r
 from vlm.language.multi_token import multi_token_losses
 from vlm.models.vision_language import cast_parameters
 from vlm.training.objectives.config import BalanceConfig, TextObjective
-from vlm.training.objectives.task import Figures, Say, Task
+from vlm.training.objectives.task import Figures, Log, Task
 from vlm.training.schedule import batches, mixture
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class TextTask(Task):
             draw(self._measured()[1], run / "routing.png")
 
 
-def text_task(recipe: Recipe, objective: TextObjective, say: Say) -> TextTask:
+def text_task(recipe: Recipe, objective: TextObjective, log: Log) -> TextTask:
     """The model of `recipe` and its text. A model from its start gets a vocabulary that is learned from the text and
     kept in the run's folder.
 
@@ -135,7 +135,7 @@ def text_task(recipe: Recipe, objective: TextObjective, say: Say) -> TextTask:
         initialise(model, objective.init_std)
         path = Path(recipe.output) / "tokenizer.json"
         if not path.is_file():
-            say(f"learning a vocabulary of {model.cfg.vocab_size} from {len(train)} texts")
+            log(f"learning a vocabulary of {model.cfg.vocab_size} from {len(train)} texts")
             try:
                 atomic_write(path, learn_tokenizer(train, model.cfg.vocab_size))
             except ValueError as error:
@@ -160,7 +160,7 @@ def text_task(recipe: Recipe, objective: TextObjective, say: Say) -> TextTask:
     if recipe.precision == "bfloat16":
         cast_parameters(model, torch.bfloat16)
     parameters = sum(p.numel() for p in model.parameters())
-    say(f"training {parameters / 1e6:.1f} M parameters on {train_NT.numel() / 1e6:.2f} M tokens")
+    log(f"training {parameters / 1e6:.1f} M parameters on {train_NT.numel() / 1e6:.2f} M tokens")
     model.to(device_of(recipe.device))
     return TextTask(model.train(), train_NT, held_out_NT, path, end, objective, recipe)
 

@@ -31,7 +31,7 @@ from vlm.training.objectives.contrastive.sides import (
 )
 from vlm.training.objectives.contrastive.task import ContrastiveTask
 from vlm.training.objectives.contrastive.terms import Distilled, FrameOrder, Matching, Term, Written
-from vlm.training.objectives.task import Say
+from vlm.training.objectives.task import Log
 from vlm.weights.parts import cache_dir
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def contrastive_task(
     train: list[Example],
     validation: list[Example],
     features_of: FeaturesOf,
-    say: Say,
+    log: Log,
 ) -> ContrastiveTask:
     """Raises `BadInput` for examples that have no captions, or are clips where the recipe does not say `clips`."""
     train, validation = _shown(train, objective, recipe.output), _shown(validation, objective, recipe.output)
@@ -96,7 +96,7 @@ def contrastive_task(
     batches = Batches(train, objective, batch=recipe.batch, seed=recipe.seed, mirror=recipe.mirror, nearest=nearest)
     said = [list(e.captions) for e in validation]
     texts: list[Texts] = [
-        FrozenTexts(embedder, rows, say) if objective.locked == "both" else LearningTexts(embedder, rows)
+        FrozenTexts(embedder, rows, log) if objective.locked == "both" else LearningTexts(embedder, rows)
         for rows in (batches.texts, said)
     ]
     terms: list[Term] = [Matching(model.alignment, objective)]
@@ -105,7 +105,7 @@ def contrastive_task(
     if objective.distill is not None:
         teacher = load_pair(Path(objective.distill.teacher).expanduser())
         pictures = [e.pictures for e in train]
-        terms.append(Distilled(model.alignment, teacher, pictures, batches.texts, objective.distill.weight, say))
+        terms.append(Distilled(model.alignment, teacher, pictures, batches.texts, objective.distill.weight, log))
     written = None
     if objective.write is not None:
         model.projector.requires_grad_(True)

@@ -18,7 +18,7 @@ from vlm.media.images import load_image
 from vlm.models.vision_language import VisionLanguageModel
 from vlm.training.features import Features
 from vlm.training.objectives.contrastive.batches import View
-from vlm.training.objectives.task import Say
+from vlm.training.objectives.task import Log
 
 
 class Images(ABC):
@@ -81,8 +81,8 @@ class Texts(ABC):
 
 
 class FrozenTexts(Texts):
-    def __init__(self, embedder: Embedder, rows: list[list[str]], say: Say):
-        self.heads, self.states = embedder.alignment, _text_states(embedder, rows, say)
+    def __init__(self, embedder: Embedder, rows: list[list[str]], log: Log):
+        self.heads, self.states = embedder.alignment, _text_states(embedder, rows, log)
 
     def __call__(self, texts: Sequence[tuple[int, int]]) -> Tensor:
         tokens_BTD, mask_BT = padded([self.states[row][number] for row, number in texts])
@@ -107,7 +107,7 @@ def padded(states: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def _text_states(embedder: Embedder, rows: list[list[str]], say: Say, batch: int = 128) -> list[list[Tensor]]:
+def _text_states(embedder: Embedder, rows: list[list[str]], log: Log, batch: int = 128) -> list[list[Tensor]]:
     """The token states `[T, D]` of every text, bfloat16; texts of like length share a batch. An empty one has none."""
     texts = [(number, text) for number, row in enumerate(rows) for text in row]
     order = sorted((i for i in range(len(texts)) if texts[i][1]), key=lambda i: len(texts[i][1]))
@@ -119,7 +119,7 @@ def _text_states(embedder: Embedder, rows: list[list[str]], say: Say, batch: int
         for i, tokens_TD, mask_T in zip(chunk, tokens_BTD, mask_BT, strict=True):
             states[i] = tokens_TD[mask_T].to(torch.bfloat16)
         if (start // batch) % 40 == 0:
-            say(f"text states: {start} of {len(order)}")
+            log(f"text states: {start} of {len(order)}")
     kept: list[list[Tensor]] = [[] for _ in rows]
     for i, (number, _) in enumerate(texts):
         kept[number].append(states.get(i, torch.zeros(0)))

@@ -27,7 +27,7 @@ from vlm.training.inputs import BLANK
 from vlm.training.objectives.contrastive.batches import Batch
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.contrastive.sides import Images
-from vlm.training.objectives.task import Say
+from vlm.training.objectives.task import Log
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Distilled(Term):
         pictures: Sequence[Sequence[object]],
         texts: list[list[str]],
         weight: float,
-        say: Say,
+        log: Log,
     ):
         """`pictures` are the files of each example, `texts` what is said of it."""
         self.heads, self.scale, self.weight = heads, teacher.scale, weight
@@ -109,7 +109,7 @@ class Distilled(Term):
             rows.append(torch.nn.functional.normalize(frames_FS.mean(dim=0), dim=-1))
             said.append(teacher.embed_texts([text or " " for text in own]))
             if number % 500 == 0:
-                say(f"teacher: {number} of {len(texts)}")
+                log(f"teacher: {number} of {len(texts)}")
         self.image_NS, self.texts = torch.stack(rows).clone(), [own.clone() for own in said]
 
     def __call__(self, batch: Batch, vectors: Vectors) -> Tensor:
@@ -137,9 +137,9 @@ class Written:
             example, number = batch.texts[batch.rows.index(row)]
             frames = len(view.pictures)
             item = Media((BLANK,) * frames, tuple(map(float, range(frames))) if frames > 1 else (), timed=False)
-            laid = self.processor.lay_out(
-                self.processor.asked(CLIP_PROMPT if frames > 1 else CAPTION_PROMPT, item), [item]
+            prompt = self.processor.prompt(
+                self.processor.user_messages(CLIP_PROMPT if frames > 1 else CAPTION_PROMPT, item), [item]
             )
-            sequences.append(packed([laid.ids], [self.processor.reply(tidy(self.texts[example][number]))]))
-            seen.append(self.model.arranged(own, laid.layouts[0].grids[0]))
+            sequences.append(packed([prompt.ids], [self.processor.reply(tidy(self.texts[example][number]))]))
+            seen.append(self.model.project(own, prompt.layouts[0].grids[0]))
         return -torch.cat(log_likelihoods(self.model, sequences, seen)).mean()
