@@ -1,4 +1,5 @@
-"""Every letter of a name's shape suffix is in the glossary, `docs/shapes.md`, with one meaning a room."""
+"""Every letter of a name's shape suffix is in the glossary, `docs/shapes.md`, with one meaning a room; and no file of
+code is long."""
 
 from __future__ import annotations
 
@@ -77,3 +78,13 @@ def test_every_row_is_used() -> None:
     used = {(letter, meaning(letter, file)) for file, letter in found | said if letter.isupper()}
     assert [row for row, text in GLOSSARY.items() if (row[0], text) not in used] == []
     assert {letter for _, letter in found if letter.islower()} == SMALL
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in ("vlm", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert len(lengths) > 400
+    assert {path: lines for path, lines in lengths.items() if lines > 300} == {}

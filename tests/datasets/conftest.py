@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from originals import pictures
+from original_files import pictures
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import original_files
 import originals
 import pytest
 from PIL import Image
@@ -153,7 +154,7 @@ def test_a_picture_keeps_its_pixels(tmp_path: Path) -> None:
         red, green, blue = opened.split()
     assert red.tobytes() + green.tobytes() + blue.tobytes() == record
     (path,) = read("mmstar", tmp_path, "val")[0].pictures
-    assert path.read_bytes() == originals.picture(0, "JPEG")
+    assert path.read_bytes() == original_files.picture(0, "JPEG")
     assert path.suffix == ".jpg"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from originals import picture, pictures, put, put_lines
+from original_files import picture, pictures, put, put_lines
 from reading import card
 
 from vlm.datasets.readers import media, wheel

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from originals import put, put_json, put_lines
+from original_files import put, put_json, put_lines
 from reading import QUESTION, read, refused, row
 
 

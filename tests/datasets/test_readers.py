@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from originals import picture, pictures, put, put_csv, put_parquet
+from original_files import picture, pictures, put, put_csv, put_parquet
 from reading import QUESTION, read, refused, row
 
 from vlm.datasets.readers import media, shards, tables
