@@ -105,6 +105,16 @@ def test_all_read_the_same(model: Model, item: Media, read: list[list[int]], tmp
     assert inputs.prompt(item, words).ids == prompt, "training"
 
 
+def test_what_is_learned_is_what_the_conversation_goes_on_with(model: Model) -> None:
+    """The ids of a reply behind its prompt, less the token that ends it, are those of a conversation it stands in."""
+    asked = [{"role": "user", "content": "<image>What is it?"}]
+    prompt = model.processor.read(asked, [PICTURE]).ids
+    whole = model.processor.read([*asked, {"role": "assistant", "content": "A dog."}], [PICTURE]).ids
+    reply = model.processor.reply("A dog.")
+    assert whole == prompt + reply[:-1]
+    assert reply[-1] in model.processor.stop_tokens
+
+
 def test_training_reads_a_files_prompt(model: Model, tmp_path: Path, read: list[list[int]]) -> None:
     path = tmp_path / "picture.png"
     PICTURE.frames[0].save(path)

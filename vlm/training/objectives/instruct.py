@@ -138,6 +138,7 @@ class InstructTask(Task):
             pairs = questions(example.captions, rng, source.branches)
         else:
             pairs = list(example.meta["pairs"])
+        pairs = pairs or [(CAPTION_PROMPT, tidy(example.captions[0]))]  # captions that support no question
         if len(pairs) > source.branches:
             pairs = rng.sample(pairs, source.branches)
         if mirror and source.use in ("captions", "caption_questions"):
