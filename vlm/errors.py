@@ -18,6 +18,10 @@ class BadInput(VlmError):
     exit_code = 2
 
 
+class Incapable(BadInput):
+    """What is asked is beyond the model, whatever the input: no other input is worth trying."""
+
+
 MANY = 12
 """The most names that the line of an error lists."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from vlm.errors import BadInput
+from vlm.errors import BadInput, Incapable
 from vlm.heads.classification import TEMPLATES, Chance, classified
 from vlm.heads.moments import WATCHED, Moment, moments_of
 from vlm.media.open import Media, MediaSource, open_media, opener
@@ -149,9 +149,11 @@ class Model:
 
         `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
         """
-        writer, media = self._sees("count what a picture costs"), self._open(inputs, sampling)
-        usual = CAPTION_TOKENS if questions is None else ANSWER_TOKENS
-        return writer.budget(media, questions, max_tokens=max_tokens or usual)
+        writer = self._sees("caption" if questions is None else "answer questions about pictures")
+        media = self._open(inputs, sampling)
+        return writer.budget(
+            media, questions, max_tokens=max_tokens or (ANSWER_TOKENS if questions else CAPTION_TOKENS)
+        )
 
     def count(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, max_tokens: int = CHAT_TOKENS
@@ -166,7 +168,7 @@ class Model:
 
         writer = self._sees("show which experts pictures call")
         if not writer.model.language.routers():
-            raise BadInput(f"model {self.name}: no mixture layers, so no experts")
+            raise Incapable(f"model {self.name}: no mixture layers, so no experts")
         media = self._open(inputs, None)
         return expert_use(writer, media, writer.caption(media))
 
@@ -280,19 +282,19 @@ class Model:
 
     def _writes(self, what: str) -> Writer:
         if self.writer is None:
-            raise BadInput(f"model {self.name} is {self.about}: it cannot {what}; expected one that writes, like nano")
+            raise Incapable(f"model {self.name} is {self.about}: it cannot {what}; expected one that writes, like nano")
         return self.writer
 
     def _sees(self, what: str) -> Writer:
         writer = self._writes(what)
         if writer.model.tower is None:
-            raise BadInput(f"model {self.name} is {self.about}: it cannot {what}; expected one that sees, like nano")
+            raise Incapable(f"model {self.name} is {self.about}: it cannot {what}; expected one that sees, like nano")
         return writer
 
     def _embeds(self) -> Embeds:
         if self.embedder is None:
             lacks = "it has no space that pictures and texts share"
-            raise BadInput(f"model {self.name} is {self.about}: {lacks}; expected one that has, like nano")
+            raise Incapable(f"model {self.name} is {self.about}: {lacks}; expected one that has, like nano")
         return self.embedder
 
     def _open(self, inputs: Sequence[MediaSource], sampling: Sampler | None) -> list[Media]:

@@ -150,6 +150,20 @@ def test_the_table_of_commands(
     assert all(any(words in reason for words in said) for reason in reasons)
 
 
+def test_what_a_model_cannot_do_is_said_once_for_many_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = kinds.write("CLIP", tmp_path / "clip")
+    for name in ("a.png", "b.png", "c.png"):
+        PICTURE.save(tmp_path / name)
+    assert main(["caption", *(str(tmp_path / name) for name in ("a.png", "b.png", "c.png")), "--model", folder]) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert [line for line in out.err.splitlines() if "cannot" in line] == [
+        "vlm: model clip is a dual encoder: it cannot caption; expected one that writes, like nano"
+    ]
+
+
 def test_the_stand_in_of_the_commands_tests_has_no_more_than_the_real_thing() -> None:
     """Every public method of the stand-in is the model's, and takes no argument that the model's does not take."""
     for name, own in inspect.getmembers(FakeModel, inspect.isfunction):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vlm import assets
 from vlm.cli.output import say, working
 from vlm.config import parse_pairs
-from vlm.errors import BadInput, VlmError
+from vlm.errors import BadInput, Incapable, VlmError
 
 if TYPE_CHECKING:
     from vlm.api import Model
@@ -160,7 +160,8 @@ def map_media(
     sampling: Callable[[], Sampler] | None = None,
     check: Callable[[Media], None] = lambda media: None,
 ) -> tuple[list[tuple[str, T]], list[Skipped]]:
-    """`work` on the inputs that can be read and pass `check`, a batch at a time; the others with the reason."""
+    """`work` on the inputs that can be read and pass `check`, a batch at a time; the others with the reason. What the
+    model cannot do at all ends it."""
     from vlm.media.open import Skipped
 
     results: list[tuple[str, T]] = []
@@ -174,6 +175,8 @@ def map_media(
                     check(opened)
                     media.append(opened)
                     names.append(item)
+                except Incapable:
+                    raise
                 except VlmError as error:
                     skipped.append(Skipped(item, str(error)))
             if media:
