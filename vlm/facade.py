@@ -1,8 +1,5 @@
-"""A loaded model as a user knows it: what it writes, embeds and matches.
-
-A model has capabilities, each there or not: a writer, an embedder. What a model cannot do is one line that says what
-it is and what can.
-"""
+"""A loaded model as a user knows it: it has a writer, an embedder, or both; what it cannot do is one line that says
+what it is and what can."""
 
 from __future__ import annotations
 
@@ -149,11 +146,10 @@ class Model:
 
         `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
         """
-        writer = self._sees("caption" if questions is None else "answer questions about pictures")
-        media = self._open(inputs, sampling)
-        return writer.budget(
-            media, questions, max_tokens=max_tokens or (ANSWER_TOKENS if questions else CAPTION_TOKENS)
-        )
+        asks = questions is not None
+        writer = self._sees("answer questions about pictures" if asks else "caption")
+        usual = ANSWER_TOKENS if asks else CAPTION_TOKENS
+        return writer.budget(self._open(inputs, sampling), questions, max_tokens=max_tokens or usual)
 
     def count(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, max_tokens: int = CHAT_TOKENS
