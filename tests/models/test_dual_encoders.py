@@ -93,11 +93,16 @@ def test_it_embeds_clips_and_writes_nothing(clip: Path) -> None:
 
 
 def test_in_bfloat16_vectors_are_near(clip: Path) -> None:
+    """Of random weights and noise in eight numbers, so the bound is wide."""
     exact, near = vlm.load(clip), vlm.load(clip, dtype="bfloat16")
-    for one, other in ((m.embed_images(photographs()), m.embed_texts(TEXTS)) for m in (exact, near)):
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (80, 90, 3), np.uint8)) for _ in range(3)]
+    for one, other in (
+        (exact.embed_images(pictures), near.embed_images(pictures)),
+        (exact.embed_texts(TEXTS), near.embed_texts(TEXTS)),
+    ):
         assert one.dtype == other.dtype == np.float32
-    assert (exact.embed_images(photographs()) * near.embed_images(photographs())).sum(axis=1).min() > 0.98
-    assert (exact.embed_texts(TEXTS) * near.embed_texts(TEXTS)).sum(axis=1).min() > 0.98
+        assert (one * other).sum(axis=1).min() > 0.95
 
 
 def test_what_tells_a_space_changes_with_its_weights(clip: Path, tmp_path: Path) -> None:
