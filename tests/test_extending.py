@@ -141,7 +141,7 @@ def test_a_language_model_is_written_and_read_as_the_family(package: Any, tmp_pa
     import tiny
 
     from vlm.language import load, save
-    from vlm.language.mixture.config import MoEConfig
+    from vlm.language.config.mixture import MoEConfig
 
     model = tiny.language(MoEConfig(experts=4, top_k=2, width=8, scoring="softmax", balanced=False, first_dense=1))
     save(model, tmp_path, format="my_moe")

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vlm.alignment.dual_encoder import AlignmentConfig
 from vlm.language.config import LanguageConfig
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts
 from vlm.models.config import ModelConfig
 from vlm.models.vision_language import VisionLanguageModel

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture import dispatch
-from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.experts import RoutedExperts
 
 

@@ -7,8 +7,8 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.experts import RoutedExperts
 from vlm.language.mixture.moe import MixtureOfExperts, Router
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vlm.language.mixture.config import MoEConfig
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture.moe import Router
 
 

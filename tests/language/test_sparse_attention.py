@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm.language.attention.grouped import Rotary, plain_attention
-from vlm.language.attention.rotary import PlainRope
 from vlm.language.attention.sparse import (
     LightningIndexer,
     attention_mass,
@@ -18,6 +17,7 @@ from vlm.language.attention.sparse import (
     top_token_mask,
     top_tokens,
 )
+from vlm.language.config.rotary import PlainRope
 
 B, T, D, Q, HEADS, J, R = 2, 13, 20, 12, 3, 10, 6
 

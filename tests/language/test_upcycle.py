@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vlm.errors import BadInput
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts
 from vlm.language.upcycle import STARTS, upcycle, upcycle_by_copy, upcycle_by_split
 from vlm.models.assemble import load_language

@@ -7,9 +7,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from vlm.training.objectives.task import Task
 from vlm.training.recipe import Recipe
 from vlm.training.stages import Stage
+from vlm.training.task import Task
 
 
 class LineTask(Task):

@@ -19,11 +19,11 @@ from vlm.bench import llama_cpp
 from vlm.bench.reference import EXPERT_PATHS, build_pair, check_agreement, parameter_count
 from vlm.bench.timing import Missing, Ratio, Result, Say, alternate
 from vlm.language import LanguageModel
-from vlm.language.attention.config import GroupedQueryConfig, LatentConfig
 from vlm.language.attention.kv_cache import KVCache
 from vlm.language.attention.latent import LatentAttention
 from vlm.language.config import LanguageConfig
-from vlm.language.mixture.config import MoEConfig
+from vlm.language.config.attention import GroupedQueryConfig, LatentConfig
+from vlm.language.config.mixture import MoEConfig
 
 LLAMA = LanguageConfig(  # SmolLM2-135M's shape
     vocab_size=49152, width=576, layers=30, heads=9, kv_heads=3, head_width=64, ffn_width=1536, max_positions=4096

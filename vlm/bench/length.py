@@ -26,11 +26,11 @@ from torch import Tensor
 from vlm.bench.timing import peak_resident
 from vlm.errors import VlmError
 from vlm.files import atomic_write
-from vlm.language.attention.config import IndexerConfig, LatentConfig
 from vlm.language.attention.gathered import HeavyBlocks
 from vlm.language.attention.kv_cache import KVCache
 from vlm.language.attention.sparse import LightningIndexer
 from vlm.language.config import LanguageConfig
+from vlm.language.config.attention import IndexerConfig, LatentConfig
 from vlm.language.decoder import LanguageModel
 
 FIRST, LIMIT, CHUNK, STEPS = 2**10, 2**17, 2**10, 4

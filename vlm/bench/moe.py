@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from vlm.bench.reference import EXPERT_PATHS, build_pair, check_agreement
 from vlm.bench.timing import Ratio, Say, alternate, peak_here
-from vlm.language.attention.config import GroupedQueryConfig
 from vlm.language.config import LanguageConfig
-from vlm.language.mixture.config import MoEConfig
+from vlm.language.config.attention import GroupedQueryConfig
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts
 
 MOE = LanguageConfig(

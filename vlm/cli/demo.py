@@ -6,19 +6,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlm.cli.demo_report import Report, Searched, Shown
 from vlm.cli.options import AsJson, ModelName, Offline
 from vlm.cli.output import emit, working
 from vlm.cli.session import lazy_model, map_media, reported, sampling_of
 from vlm.errors import BadInput
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
     from vlm.api import Model
@@ -33,54 +32,6 @@ SAMPLE_QUERIES = ("an animal in the snow", "something to drink", "a city at nigh
 SAMPLE_PICTURE = "lemurs.jpg"
 OWN_QUESTIONS = ("What is in the picture?", "Are there people?")
 OWN_QUERIES = ("a person", "an animal", "a building", "something green")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture (one frame) or clip (frames with times), and what the model said of it."""
-
-    path: str
-    frames: tuple[Image.Image, ...]
-    times: tuple[float, ...]
-    caption: str
-    answers: tuple[tuple[str, str], ...]
-    vector: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return Path(self.path).name
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A query - words, or a picture - and the nearest pictures with their scores."""
-
-    query: str
-    picture: Shown | None
-    hits: tuple[tuple[Shown, float], ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    model: str
-    shown: list[Shown]
-    searched: list[Searched]
-
-    def as_dict(self) -> dict[str, Any]:
-        results = [
-            {
-                "input": item.path,
-                "caption": item.caption,
-                "answers": [{"question": question, "answer": answer} for question, answer in item.answers],
-                **({"times": list(item.times)} if item.times else {}),
-            }
-            for item in self.shown
-        ]
-        searches = [
-            {"query": s.query, "results": [{"path": hit.path, "score": round(score, 6)} for hit, score in s.hits]}
-            for s in self.searched
-        ]
-        return {"model": self.model, "results": results, "searches": searches}
 
 
 def demo(

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 if TYPE_CHECKING:
-    from vlm.cli.demo import Report
+    from vlm.cli.demo_report import Report
 
 
 def page(report: Report) -> str:

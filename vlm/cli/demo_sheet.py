@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
-    from vlm.cli.demo import Report, Searched, Shown
+    from vlm.cli.demo_report import Report, Searched, Shown
 
 WIDTH, MARGIN, GAP, COLUMNS = 1840, 64, 32, 4
 CELL = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 
@@ -16,17 +16,15 @@ from vlm.media.video.sampling import Sampling
 from vlm.metrics.protocols import PROTOCOLS
 from vlm.registry import Named, Registry
 
-if TYPE_CHECKING:
-    from vlm.evaluation.task_types.base import Job, Outcome
-
-TASK_TYPES: Registry[Callable[[Job], Outcome]] = Registry(
+TASK_TYPES: Registry[Callable[[Any], Any]] = Registry(
     "kind of benchmark",
     {
         name: f"vlm.evaluation.task_types.{name}:run"
         for name in ("retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank")
     },
 )
-"""What runs a benchmark of each type, which is the `kind` of its card."""
+"""What runs a benchmark of each type, which is the `kind` of its card: functions `Job -> Outcome` of
+`vlm.evaluation.task_types.base`."""
 KINDS = TASK_TYPES
 """Kept name."""
 EMBEDDING_TASKS = ("retrieval", "classification", "moments", "rerank")

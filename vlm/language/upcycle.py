@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from vlm.errors import BadInput
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.decoder import LanguageModel
-from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.moe import MixtureOfExperts, SwiGLU
 
 

@@ -20,10 +20,10 @@ from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, atomic_write
 from vlm.models.trained import combine
 from vlm.training.distributed import average_gradients, place
-from vlm.training.objectives.task import Task
 from vlm.training.optimizer import MasterAdamW
 from vlm.training.recipe import Recipe
 from vlm.training.stages import Stage
+from vlm.training.task import Task
 
 Report = Callable[[int, int, str], None]
 

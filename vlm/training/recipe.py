@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
 from vlm.registry import Chosen, Registry
-from vlm.training.objectives.config import Objective, TextObjective
+from vlm.training.task import Log, Task
+
+if TYPE_CHECKING:
+    from vlm.models.assembled import Assembled
 
 
 class OptimizerConfig(Config):
@@ -22,6 +26,20 @@ class OptimizerConfig(Config):
     warmup: NonNegativeInt = 0
     clip: PositiveFloat = 1.0
     """Largest norm of the whole gradient."""
+
+
+class Objective(Config):
+    """What a stage learns: the keys of a recipe's `objective`, and, of a user's own, the task."""
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises `ValueError` where the rest of the recipe does not go with it."""
+        if recipe.model is None:
+            raise ValueError("expected a model")
+
+    def task(self, recipe: Recipe, parts: Assembled | None, data: Path, log: Log) -> Task:
+        """The parameters it trains and a loss a step. `parts` is the loaded model with everything frozen, `data` the
+        folder of data sets."""
+        raise NotImplementedError(f"objective {type(self).__name__} has no task")
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry(
@@ -65,10 +83,6 @@ class Recipe(Config):
     log_every: PositiveInt = 10
 
     @model_validator(mode="after")
-    def _has_a_model(self) -> Recipe:
-        starts = isinstance(self.objective, TextObjective) and self.objective.language is not None
-        if (self.model is None) != starts:
-            raise ValueError(f"expected a model{' or an objective.language, not both' if starts else ''}")
-        if isinstance(self.objective, TextObjective) and self.start_from is not None:
-            raise ValueError("start_from: objective text goes on from a folder that model names")
+    def _fits(self) -> Recipe:
+        self.objective.check(self)
         return self

@@ -33,9 +33,9 @@ from vlm.training.objectives.config import BagOfWordsObjective, InstructObjectiv
 from vlm.training.objectives.contrastive.build import contrastive_task, fitted_card
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.instruct import InstructTask, Source, by_picture
-from vlm.training.objectives.task import Log, Task
 from vlm.training.objectives.text import text_task
 from vlm.training.recipe import Recipe
+from vlm.training.task import Log, Task
 from vlm.training.trainable import set_trainable, summary
 from vlm.weights.parts import cache_dir
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlm.registry import Registry
-
-if TYPE_CHECKING:
-    from vlm.vision.tower import TowerConfig, VisionTower
 
 
 @dataclass(frozen=True)
@@ -23,13 +20,13 @@ class Library:
     stem: str = "model"
     """Of the weights' file: `<stem>.safetensors`, or its shards."""
 
-    def build(self, cfg: TowerConfig) -> VisionTower:
-        tower: VisionTower = import_module(self.module).Tower(cfg)
-        return tower
+    def build(self, cfg: Any) -> Any:
+        """The `VisionTower` of a `TowerConfig`."""
+        return import_module(self.module).Tower(cfg)
 
-    def read(self, folder: Path) -> TowerConfig:
-        cfg: TowerConfig = import_module(self.module).read(folder)
-        return cfg
+    def read(self, folder: Path) -> Any:
+        """The `TowerConfig` of a folder."""
+        return import_module(self.module).read(folder)
 
 
 def _written_by(library: str) -> Callable[[Path, dict[str, Any]], bool]:

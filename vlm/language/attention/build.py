@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlm.language.attention.config import LatentConfig
 from vlm.language.attention.grouped import GroupedQueryAttention
 from vlm.language.attention.latent import LatentAttention
+from vlm.language.config.attention import LatentConfig
 
 if TYPE_CHECKING:
     from vlm.language.config import LanguageConfig

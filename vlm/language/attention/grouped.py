@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from vlm.language.attention.attend import attend, plain_attention
-from vlm.language.attention.config import GroupedQueryConfig
 from vlm.language.attention.gathered import HeavyBlocks, attend_blocks
 from vlm.language.attention.kv_cache import KVCache, block_means
 from vlm.language.attention.rotary import Rotary, rotate
+from vlm.language.config.attention import GroupedQueryConfig
 
 if TYPE_CHECKING:
     from vlm.language.config import LanguageConfig

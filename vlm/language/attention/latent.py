@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.language.attention.attend import attend
-from vlm.language.attention.config import LatentConfig
 from vlm.language.attention.gathered import HeavyBlocks, attend_blocks, attend_chosen, gathering_pays
 from vlm.language.attention.kv_cache import KVCache, block_means
 from vlm.language.attention.masks import shown_mask
 from vlm.language.attention.rotary import rotate
 from vlm.language.attention.sparse import LightningIndexer, top_token_mask
+from vlm.language.config.attention import LatentConfig
 
 if TYPE_CHECKING:
     from vlm.language.config import LanguageConfig

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from vlm.language.attention.config import LatentConfig
-from vlm.language.attention.rotary import temperature
 from vlm.language.checkpoints.family import Fields, Part
 from vlm.language.config import LanguageConfig
+from vlm.language.config.attention import LatentConfig
+from vlm.language.config.rotary import temperature
 
 YARN_KEYS = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow", "attention_factor", "truncate")
 LONGROPE_KEYS = ("short_factor", "long_factor", "attention_factor")

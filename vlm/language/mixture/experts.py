@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from vlm.language.mixture.config import MoEConfig
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture.dispatch import Dispatch
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture.balance import batch_balance_loss, router_z_loss, sequence_balance_loss, updated_bias
-from vlm.language.mixture.config import MoEConfig
 from vlm.language.mixture.experts import RoutedExperts
 from vlm.language.mixture.routing import budget_p, mass_before, within_mass
 

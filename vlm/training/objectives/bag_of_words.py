@@ -21,8 +21,8 @@ from vlm.conversation.tokenizer import TextTokenizer
 from vlm.datasets.examples import Example
 from vlm.models.vision_language import VisionLanguageModel
 from vlm.training.features import Features
-from vlm.training.objectives.task import Figures, Task
 from vlm.training.schedule import batches, mixture
+from vlm.training.task import Figures, Task
 
 if TYPE_CHECKING:
     from vlm.training.recipe import Recipe

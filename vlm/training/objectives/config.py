@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
 from vlm.language.config import LanguageConfig
-from vlm.training.objectives.task import Log, Task
-
-if TYPE_CHECKING:
-    from vlm.models.assembled import Assembled
-    from vlm.training.recipe import Recipe
-
-
-class Objective(Config):
-    """What a stage learns: the keys of a recipe's `objective`, and, of a user's own, the task."""
-
-    def task(self, recipe: Recipe, parts: Assembled | None, data: Path, log: Log) -> Task:
-        """The parameters it trains and a loss a step. `parts` is the loaded model with everything frozen, `data` the
-        folder of data sets."""
-        raise NotImplementedError(f"objective {type(self).__name__} has no task")
+from vlm.training.recipe import Objective, Recipe
 
 
 class SourceConfig(Config):
@@ -92,6 +78,14 @@ class TextObjective(Objective):
     """Weight of the multi-token heads' mean loss (arXiv:2412.19437, equation 25)."""
     format: str | None = "deepseek_v3"
     """The family as which the model is written to `model/` in the run's folder; `None` where no family can hold it."""
+
+    def check(self, recipe: Recipe) -> None:
+        """A language model from its start has no folder; one that is continued is all in its folder."""
+        starts = self.language is not None
+        if (recipe.model is None) != starts:
+            raise ValueError(f"expected a model{' or an objective.language, not both' if starts else ''}")
+        if recipe.start_from is not None:
+            raise ValueError("start_from: objective text goes on from a folder that model names")
 
     @model_validator(mode="after")
     def _has_a_text(self) -> TextObjective:

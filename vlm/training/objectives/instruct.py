@@ -25,8 +25,8 @@ from vlm.models.processor import Prompt
 from vlm.training.features import Features
 from vlm.training.inputs import TrainingInputs
 from vlm.training.objectives.config import InstructObjective
-from vlm.training.objectives.task import Figures, Task
 from vlm.training.schedule import batches, mixture
+from vlm.training.task import Figures, Task
 
 if TYPE_CHECKING:
     from vlm.training.recipe import Recipe

@@ -22,14 +22,14 @@ from vlm.errors import BadInput
 from vlm.files import atomic_write
 from vlm.language import LanguageModel
 from vlm.language.checkpoints.families import find
-from vlm.language.mixture.config import MoEConfig
+from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture.experts import RoutedExperts
 from vlm.language.mixture.statistics import RoutingStatistics, draw, recorded, routing_statistics, step_statistics
 from vlm.language.multi_token import multi_token_losses
 from vlm.models.vision_language import cast_parameters
 from vlm.training.objectives.config import BalanceConfig, TextObjective
-from vlm.training.objectives.task import Figures, Log, Task
 from vlm.training.schedule import batches, mixture
+from vlm.training.task import Figures, Log, Task
 
 if TYPE_CHECKING:
     from vlm.training.recipe import Recipe

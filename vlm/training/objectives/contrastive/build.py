@@ -31,7 +31,7 @@ from vlm.training.objectives.contrastive.sides import (
 )
 from vlm.training.objectives.contrastive.task import ContrastiveTask
 from vlm.training.objectives.contrastive.terms import Distilled, FrameOrder, Matching, Term, Written
-from vlm.training.objectives.task import Log
+from vlm.training.task import Log
 from vlm.weights.parts import cache_dir
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from vlm.alignment.dual_encoder import AlignmentConfig
 from vlm.config import Config
-from vlm.training.objectives.config import Objective
+from vlm.training.recipe import Objective
 
 
 class HardNegatives(Config):

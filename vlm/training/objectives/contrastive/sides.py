@@ -18,7 +18,7 @@ from vlm.media.images import load_image
 from vlm.models.vision_language import VisionLanguageModel
 from vlm.training.features import Features
 from vlm.training.objectives.contrastive.batches import View
-from vlm.training.objectives.task import Log
+from vlm.training.task import Log
 
 
 class Images(ABC):

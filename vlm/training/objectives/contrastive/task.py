@@ -20,7 +20,7 @@ from vlm.training.distributed import place
 from vlm.training.objectives.contrastive.batches import Batch, Batches, View
 from vlm.training.objectives.contrastive.sides import Images, Texts
 from vlm.training.objectives.contrastive.terms import Term, Vectors, Written
-from vlm.training.objectives.task import Figures, Task
+from vlm.training.task import Figures, Task
 
 
 class ContrastiveTask(Task):

@@ -27,7 +27,7 @@ from vlm.training.inputs import BLANK
 from vlm.training.objectives.contrastive.batches import Batch
 from vlm.training.objectives.contrastive.config import ContrastiveObjective
 from vlm.training.objectives.contrastive.sides import Images
-from vlm.training.objectives.task import Log
+from vlm.training.task import Log
 
 
 @dataclass(frozen=True)

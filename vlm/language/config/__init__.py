@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from vlm.config import Config
-from vlm.language.attention.config import AttentionConfig, GroupedQueryConfig, LatentConfig
-from vlm.language.attention.rotary import LongRope, PlainRope, RopeConfig
-from vlm.language.mixture.config import MoEConfig
+from vlm.language.config.attention import AttentionConfig, GroupedQueryConfig, LatentConfig
+from vlm.language.config.mixture import MoEConfig
+from vlm.language.config.rotary import LongRope, PlainRope, RopeConfig
 
 
 class LanguageConfig(Config):
