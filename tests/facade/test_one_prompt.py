@@ -123,7 +123,7 @@ def test_training_reads_a_files_prompt(model: Model, tmp_path: Path, read: list[
     example = Example(id="1", image=path, captions=("A dog.",))
     prompt = inputs.prompt(inputs.media(example), CAPTION_PROMPT)
     assert prompt.ids == read[0]
-    seen = inputs.visual(example, prompt)
+    seen = inputs.visual([(example, prompt, False)])
     assert sum(map(len, seen)) == int(model.model.slots(torch.tensor([prompt.ids])).sum())
 
 

@@ -69,8 +69,14 @@ class VisionLanguageModel(nn.Module):
 
     def project(self, patches_NPD: Tensor, grid: Grid) -> Tensor:
         """Visual tokens `[M, D]` of one picture from the patch tokens of its tiles."""
+        return self.project_all(patches_NPD, [grid])[0]
+
+    def project_all(self, patches_NPD: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """The same of several pictures, their tiles in order: equal but for rounding, and faster to train through."""
         like = next(self.projector.parameters(), self.language.embedding.weight)
-        return self.arrangement(self.projector(patches_NPD.to(like.device, like.dtype)), grid)
+        visual_NMD = self.projector(patches_NPD.to(like.device, like.dtype))
+        pictures = visual_NMD.split([self.arrangement.views(grid) for grid in grids])
+        return [self.arrangement(picture, grid) for picture, grid in zip(pictures, grids, strict=True)]
 
     def visual(self, pixels_NCHW: Tensor | None, grids: Grids | None) -> list[Tensor]:
         """Visual tokens `[M, D]` of each picture, of those that are seen at all.

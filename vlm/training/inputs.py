@@ -5,6 +5,7 @@ M visual tokens of a picture, P patches, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm.conversation.messages import Message
 from vlm.datasets.examples import Example
 from vlm.datasets.opening import open_example
 from vlm.media.open import Media
@@ -47,27 +47,30 @@ class TrainingInputs:
         item = open_example(example, self.parts.video.sampling)
         return item if not flipped else replace(item, frames=tuple(map(mirrored, item.frames)))
 
-    def prompt(self, item: Media, text: str, replies: list[Message] | None = None) -> Prompt:
-        """The prompt in which a user asks `text` about it, with `replies` after it."""
-        processor = self.parts.processor
-        return processor.prompt([*processor.user_messages(text, item), *(replies or [])], [item])
+    def prompt(self, item: Media, text: str) -> Prompt:
+        """The prompt in which a user asks `text` about it."""
+        return self.parts.processor.prompt(self.parts.processor.user_messages(text, item), [item])
 
-    def visual(self, example: Example, prompt: Prompt, flipped: bool = False) -> list[Tensor]:
-        """The visual tokens `[M, D]` of each picture of the prompt, with gradients to what learns."""
+    def visual(self, shown: Sequence[tuple[Example, Prompt, bool]]) -> list[Tensor]:
+        """The visual tokens `[M, D]` of each picture of the prompts, with gradients to what learns; of each example its
+        prompt, and whether it is mirrored."""
         model: Any = self.parts.model
-        (item,), (layout,) = prompt.media, prompt.layouts
+        grids = [grid for _, prompt, _ in shown for layout in prompt.layouts for grid in layout.grids]
+        patches = [tokens for example, prompt, flipped in shown for tokens in self._patches(example, prompt, flipped)]
+        if len({tokens.shape[1] for tokens in patches}) == 1:
+            return model.project_all(torch.cat(patches), grids)
+        return [model.project(tokens, grid) for tokens, grid in zip(patches, grids, strict=True)]
+
+    def _patches(self, example: Example, prompt: Prompt, flipped: bool) -> list[Tensor]:
+        """The patch tokens `[N, P, D]` of each picture; with gradients only where the tower learns."""
+        model: Any = self.parts.model
         if self.features is not None and example.pictures:
-            return [model.project(self.features.tokens(example.pictures, flipped), layout.grids[0])]
-        pixels = self.parts.processor.pixels(item, layout)
-        if any(p.requires_grad for p in model.tower.parameters()):
-            return model.visual(pixels, layout.grids)
-        counts = [model.arrangement.views(grid) for grid in layout.grids]
-        seen = []
-        for grid, picture in zip(layout.grids, pixels.split(counts), strict=True):
-            with torch.no_grad():  # nothing below the projector learns
-                patches_NPD = model.encode_patches(picture, grid)
-            seen.append(model.project(patches_NPD, grid))
-        return seen
+            return [self.features.tokens(example.pictures, flipped)]
+        (item,), (layout,) = prompt.media, prompt.layouts
+        tiles = self.parts.processor.pixels(item, layout).split(list(map(model.arrangement.views, layout.grids)))
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in model.tower.parameters())
+        with torch.set_grad_enabled(learns):
+            return [model.encode_patches(own, grid) for own, grid in zip(tiles, layout.grids, strict=True)]
 
 
 def mirrored(image: Image.Image) -> Image.Image:

@@ -92,7 +92,7 @@ class InstructTask(Task):
     def _loss(self, items: list[Item], words_V: Tensor) -> Tensor:
         language = self.model.language
         batch = pack([item.packed for item in items], multiple=16).to(self.model.device)
-        seen = [tokens for item in items for tokens in self.inputs.visual(item.example, item.prompt, item.flipped)]
+        seen = self.inputs.visual([(item.example, item.prompt, item.flipped) for item in items])
         x_BTD = self.model.embed(batch.tokens_BT, seen)
         hidden_BTD = language.hidden(x_BTD, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
         learned_BT = batch.labels_BT != IGNORE
