@@ -5,14 +5,25 @@ H query heads, G key-value heads, K head width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from vlm.config import Config
+from vlm.language.config.rotary import RopeConfig
 
-if TYPE_CHECKING:
-    from vlm.language.config import LanguageConfig
+
+class Decoder(Protocol):
+    """What attention asks of the language model around it, a `LanguageConfig`."""
+
+    @property
+    def kv_heads(self) -> int: ...
+
+    @property
+    def head_width(self) -> int: ...
+
+    @property
+    def rope(self) -> RopeConfig: ...
 
 
 class GroupedQueryConfig(Config):
@@ -26,10 +37,10 @@ class GroupedQueryConfig(Config):
     clip: PositiveFloat | None = None
     """Queries, keys and values are clamped to this magnitude (OLMoE)."""
 
-    def rotary_width(self, cfg: LanguageConfig) -> int:
+    def rotary_width(self, cfg: Decoder) -> int:
         return int(cfg.head_width * cfg.rope.share)
 
-    def cached(self, cfg: LanguageConfig) -> tuple[tuple[int, int], ...]:
+    def cached(self, cfg: Decoder) -> tuple[tuple[int, int], ...]:
         """Heads and width of each tensor a layer keeps of a token: keys and values."""
         return ((cfg.kv_heads, cfg.head_width), (cfg.kv_heads, cfg.head_width))
 
@@ -69,10 +80,10 @@ class LatentConfig(Config):
             raise ValueError(f"indexer head_width {self.indexer.head_width} is less than rope_width {self.rope_width}")
         return self
 
-    def rotary_width(self, cfg: LanguageConfig) -> int:
+    def rotary_width(self, cfg: Decoder) -> int:
         return self.rope_width
 
-    def cached(self, cfg: LanguageConfig) -> tuple[tuple[int, int], ...]:
+    def cached(self, cfg: Decoder) -> tuple[tuple[int, int], ...]:
         """Heads and width of each tensor a layer keeps of a token: the latent beside the one rotated key, and the
         indexer's key."""
         kept = ((1, self.kv_rank + self.rope_width),)
