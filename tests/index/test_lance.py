@@ -181,7 +181,7 @@ def test_many_writes_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         index.commit()
     index.wait()
     index.compact()
-    # Each write left a file, and upkeep one more every ten; on a loaded machine LanceDB leaves the last few.
+    # Of 35 writes' files one should stay. Whole runs of the tests left seven, twice, for a reason not yet known.
     files = list((tmp_path / "i" / "entries.lance" / "data").glob("*"))
     assert len(files) < 10, index._table.stats()
     assert sorted(map(int, index)) == list(range(35))
