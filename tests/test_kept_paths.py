@@ -9,6 +9,7 @@ import pytest
 KEPT = {
     "vlm.hub": ("vlm.weights.hub", ["is_repository", "snapshot"]),
     "vlm.weights": ("vlm.weights.fetching", ["fetch"]),
+    "vlm.media.images": ("vlm.media.kinds", ["is_image", "is_video"]),
     "vlm.vision.images": ("vlm.media.images", ["load_image", "list_media", "is_image", "is_video"]),
     "vlm.vision.urls": ("vlm.media.urls", ["fetch_url", "is_url"]),
     "vlm.vision.tokens": ("vlm.conversation.budget", ["PictureTokens", "TokenBudget"]),

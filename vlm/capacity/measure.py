@@ -17,7 +17,8 @@ import torch
 from vlm import assets
 from vlm.capacity.inputs import Measured
 from vlm.index.base import Vectors
-from vlm.media.images import is_image, list_media
+from vlm.media.folders import list_media
+from vlm.media.kinds import is_image
 from vlm.media.open import Media, open_media
 
 SECONDS = 8.0

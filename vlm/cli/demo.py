@@ -85,7 +85,7 @@ def samples() -> dict[str, list[str]]:
 
 def own_pictures(folder: Path) -> dict[str, list[str]]:
     """A user's pictures and videos with questions that fit any: path -> questions."""
-    from vlm.media.images import list_media
+    from vlm.media.folders import list_media
 
     return {str(path): list(OWN_QUESTIONS) for path in list_media(folder)}
 

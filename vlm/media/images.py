@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -18,23 +19,16 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from vlm.errors import BadInput
+from vlm.files import name_text
+from vlm.media.folders import list_media
+from vlm.media.kinds import FORMATS, HEAD_BYTES, described, is_image, is_video, kind_of, kind_of_file
+
+__all__ = ["is_image", "is_video", "list_media", "load_image"]  # those of `kinds` and `folders` under their old path
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 
 MAX_PIXELS = 40_000_000
 """The most pixels decoded from one picture (about 160 MB a copy)."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-# fmt: off
-IMAGE_SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2",
-    ".ppm", ".pgm", ".pbm",
-))
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".flv", ".wmv",
-    ".3gp",
-))
-# fmt: on
 
 # What Pillow's decoders raise on a file that is not what it claims to be.
 _BROKEN = (
@@ -52,61 +46,37 @@ _BROKEN = (
 )
 
 
-def is_image(path: str | Path) -> bool:
-    """Whether the suffix is one of a picture."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
-
-
-def is_video(path: str | Path) -> bool:
-    """Whether the suffix is one of a video."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def list_media(folder: str | Path) -> list[Path]:
-    """Every picture and video under `folder`, sorted; hidden files and folders are left out.
-
-    Raises `BadInput` where the folder is missing, is not a folder, or holds none.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "nothing there"
-        raise BadInput(f"{folder}: expected a folder of images and videos, got {got}")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if (is_image(path) or is_video(path))
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    if not found:
-        raise BadInput(f"{folder}: expected a folder of images and videos, got none of either")
-    return found
-
-
 def check_file(path: Path, kind: str) -> None:
-    """Raise `BadInput` unless `path` is a non-empty regular file that can be read; `kind` is what was expected."""
+    """Raise `BadInput` unless `path` is a non-empty regular file that can be read and whose content nothing else
+    claims; `kind` is what was expected."""
+    name = name_text(path)
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise BadInput(f"{path}: expected {kind}, got no such file") from None
+        raise BadInput(f"{name}: expected {kind}, got no such file") from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path)!r}: expected {kind}, got an unusable path ({_line(error)})") from None
+        reason = _line(getattr(error, "strerror", None) or error)
+        raise BadInput(f"{name:.200}: expected {kind}, got a path that cannot be used ({reason})") from None
     if stat.S_ISDIR(status.st_mode):
-        raise BadInput(f"{path}: expected {kind}, got a folder")
+        raise BadInput(f"{name}: expected {kind}, got a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise BadInput(f"{path}: expected {kind}, got a device, pipe or socket")
+        raise BadInput(f"{name}: expected {kind}, got a device, pipe or socket")
     if status.st_size == 0:
-        raise BadInput(f"{path}: expected {kind}, got an empty file")
+        raise BadInput(f"{name}: expected {kind}, got an empty file")
     if not os.access(path, os.R_OK):
-        raise BadInput(f"{path}: expected {kind}, got a file that may not be read")
+        raise BadInput(f"{name}: expected {kind}, got a file that may not be read")
+    found = kind_of_file(path)
+    if found is not None and found.medium is None:
+        with path.open("rb") as file:
+            raise BadInput(f"{name}: expected {kind}, got {described(file.read(HEAD_BYTES), name)}")
 
 
-def load_image(source: ImageSource, *, notes: list[str] | None = None) -> Image.Image:
+def load_image(source: ImageSource, *, notes: list[str] | None = None, name: str = "image bytes") -> Image.Image:
     """`source` as an RGB image, turned upright by its EXIF orientation; transparency lies over white.
 
     `source` is a path, a picture's encoded bytes, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
     of uint8, or of floats in 0..1. A PIL image is never changed. `notes` collects a line for each thing the user
-    may want to know: a frame chosen, a size reduced.
+    may want to know: a frame chosen, a size reduced. `name` is what messages call bytes.
 
     Raises `BadInput`, one line, where the source is missing, is no picture, is cut short, or is over `MAX_PIXELS`.
     """
@@ -117,19 +87,21 @@ def load_image(source: ImageSource, *, notes: list[str] | None = None) -> Image.
         _check_pixels(source, "PIL image")
         return _decoded(source, "PIL image")
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "image bytes", notes)
+        return _read(io.BytesIO(source), name, notes)
     if not isinstance(source, str | Path):
         raise BadInput(
             f"image: expected a path, bytes, a PIL image or an array, got {type(source).__module__}."
             f"{type(source).__name__}"
         )
+    if source == "":
+        raise BadInput("image: expected a path, got an empty text")
     path = Path(source)
     check_file(path, "an image file")
     try:
         with path.open("rb") as stream:
-            return _read(stream, str(path), notes)
+            return _read(stream, name_text(path), notes)
     except PermissionError:
-        raise BadInput(f"{path}: expected an image file, got a file that may not be read") from None
+        raise BadInput(f"{name_text(path)}: expected an image file, got a file that may not be read") from None
 
 
 def _read(stream: IO[bytes], name: str, notes: list[str]) -> Image.Image:
@@ -146,26 +118,31 @@ def _read(stream: IO[bytes], name: str, notes: list[str]) -> Image.Image:
 
 
 def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """The picture's header, read.
+    """The picture's header, read by what reads pictures of its content.
 
     `Image.open` refuses or warns by a process-wide pixel limit before a JPEG can be asked for a smaller decode; the
-    registered formats are tried here without it, so that limit stays as other code set it.
+    registered format is opened here without it, so that limit stays as other code set it.
     """
-    start = stream.read(16)
+    head = stream.read(HEAD_BYTES)
+    kind = kind_of(head, name)
+    if kind is None or not kind.pillow:
+        raise BadInput(f"{name}: expected an image ({', '.join(FORMATS)}), got {described(head, name)}")
+    stream.seek(0)
+    try:
+        return _reader(kind.pillow)(stream, "")
+    except Image.DecompressionBombError:
+        raise BadInput(f"{name}: expected an image of at most {MAX_PIXELS} pixels, got a larger one") from None
+    except _BROKEN as error:
+        raise BadInput(f"{name}: expected a whole {kind.name} image, got a broken one ({_line(error)})") from None
+
+
+def _reader(pillow: str) -> Callable[..., ImageFile.ImageFile]:
+    if pillow == "HEIF":
+        from pi_heif import HeifImageFile
+
+        return HeifImageFile
     Image.init()
-    for kind in FORMATS:
-        factory, accept = Image.OPEN.get(kind, (None, None))
-        if factory is None or (accept is not None and accept(start) is not True):
-            continue
-        stream.seek(0)
-        try:
-            return factory(stream, "")
-        except Image.DecompressionBombError:
-            raise BadInput(f"{name}: expected an image of at most {MAX_PIXELS} pixels, got a larger one") from None
-        except _BROKEN as error:
-            raise BadInput(f"{name}: expected a whole {kind} image, got a broken one ({_line(error)})") from None
-    got = f"a file that begins with {start!r}" if start else "nothing"
-    raise BadInput(f"{name}: expected an image ({', '.join(FORMATS)}), got {got}")
+    return Image.OPEN[pillow][0]
 
 
 def _check_pixels(image: Image.Image, name: str) -> None:
@@ -237,5 +214,5 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array.reshape(shape)))
 
 
-def _line(error: BaseException) -> str:
+def _line(error: BaseException | str) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__

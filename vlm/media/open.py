@@ -10,7 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from vlm.media.images import is_video, load_image
+from vlm.media.images import load_image
+from vlm.media.kinds import is_video
 from vlm.media.urls import fetch_url, is_url
 from vlm.media.video.sampling import Clip, load_clip
 from vlm.media.video.sampling.base import Sampler

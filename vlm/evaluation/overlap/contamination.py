@@ -18,7 +18,8 @@ from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
 from vlm.evaluation.card import load_card as load_benchmark
 from vlm.evaluation.overlap.near_pictures import Match, fingerprints, nearest
-from vlm.media.images import is_image, list_media
+from vlm.media.folders import list_media
+from vlm.media.kinds import is_image
 
 WORDS = 8
 """Words in a row that two texts must share: the least of GPT-3's 8 to 13 (Brown et al. 2020, appendix C)."""

@@ -10,7 +10,8 @@ from PIL import Image
 
 from vlm.errors import BadInput
 from vlm.evaluation.portable_paths import resolve_name
-from vlm.media.images import is_video, load_image
+from vlm.media.images import load_image
+from vlm.media.kinds import is_video
 from vlm.media.video.reader import open_video
 
 SIDE = 240

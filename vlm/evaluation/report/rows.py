@@ -14,7 +14,7 @@ from vlm.evaluation.direction import direction
 from vlm.evaluation.report.pictures import Album
 from vlm.evaluation.report.samples import choose, default_score, score_names, value, verdict
 from vlm.evaluation.results import Sample, TaskResult
-from vlm.media.images import is_image, is_video
+from vlm.media.kinds import kind_of_name
 
 FRAMES = 6
 """The most frames of a clip's strip."""
@@ -163,7 +163,8 @@ def _paths(sample: Sample) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _is_media(item: str) -> bool:
-    return is_image(item) or is_video(item)
+    kind = kind_of_name(item)
+    return kind is not None and kind.medium is not None
 
 
 def _label(item: str) -> str:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import UploadFile
 
 from vlm.errors import BadInput
-from vlm.media.images import VIDEO_SUFFIXES, is_video
+from vlm.media.kinds import is_video, names_video, suffixes
 from vlm.media.urls import fetch_url
 from vlm.server.http.errors import ApiError
 from vlm.server.http.settings import Settings
@@ -117,7 +117,7 @@ class Sources:
         except (ValueError, OSError):
             raise ApiError(400, "bad_input", "url: expected an http:// or https:// URL") from None
         name = urlsplit(url).path
-        return self._sorted(content, Path(name).suffix if is_video(name) else None, url)
+        return self._sorted(content, Path(name).suffix if names_video(name) else None, url)
 
     def base64(self, text: str, *, video: bool) -> Source:
         """Raises `ApiError` for what is none, or too large."""
@@ -131,7 +131,7 @@ class Sources:
 
     async def upload(self, file: UploadFile) -> Source:
         name = (file.filename or "").replace("\\", "/").rpartition("/")[2][:255]
-        suffix = Path(name).suffix.lower() if is_video(name) else VIDEO_TYPES.get((file.content_type or "").lower())
+        suffix = Path(name).suffix.lower() if names_video(name) else VIDEO_TYPES.get((file.content_type or "").lower())
         if suffix is None:
             content = await file.read(self._limits.image_bytes + 1)
             return self._sorted(content, None, name)
@@ -185,7 +185,7 @@ class Sources:
     @contextmanager
     def _new(self, suffix: str) -> Iterator[Path]:
         """A path to write to; what is half written does not stay."""
-        assert suffix.lower() in VIDEO_SUFFIXES
+        assert suffix.lower() in suffixes("video")
         path = self._temporary / (uuid.uuid4().hex + suffix.lower())
         try:
             yield path
