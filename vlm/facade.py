@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from vlm.conversation.texts import warn_of_losses
 from vlm.errors import BadInput, Incapable
 from vlm.heads.classification import TEMPLATES, Chance, classified
 from vlm.heads.moments import WATCHED, Moment, moments_of
-from vlm.media.open import Media, MediaSource, open_media, opener
+from vlm.media.open import Media, MediaSource, open_all, open_media, opener
 from vlm.media.video.config import VideoConfig
 from vlm.vectors import Vectors, composed, shortened
 
@@ -187,8 +188,14 @@ class Model:
         return self.embed_images(inputs, **options)
 
     def embed_texts(self, texts: Sequence[str], *, width: int | None = None) -> Vectors:
-        """float32 `[N, S]`, unit length."""
-        return shortened(self._embeds().embed_texts(texts), width)
+        """float32 `[N, S]`, unit length. Warns where words of a text are not read, or not known."""
+        vectors = self._embeds().embed_texts(texts)
+        warn_of_losses(texts, self._embeds().text_notes(texts))
+        return shortened(vectors, width)
+
+    def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
+        """Of each text what `embed_texts` loses: what is beyond the tokens it reads, and words it does not know."""
+        return self._embeds().text_notes(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text `embed_texts` reads: with those that begin and end it, without padding."""
@@ -266,14 +273,9 @@ class Model:
 
     def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Model:
         """Itself, moved to another device or another type; `None` leaves as it is."""
-        from vlm.devices import device_of, dtype_of
-        from vlm.models.vision_language import cast_parameters
+        from vlm.models.vision_language import move
 
-        for module in self._modules:
-            if module is not None and device is not None:
-                module.to(device_of(device))
-            if module is not None and dtype is not None:
-                cast_parameters(module, dtype_of(dtype))
+        move([module for module in self._modules if module is not None], device, dtype)
         return self
 
     def _writes(self, what: str) -> Writer:
@@ -294,5 +296,4 @@ class Model:
         return self.embedder
 
     def _open(self, inputs: Sequence[MediaSource], sampling: Sampler | None) -> list[Media]:
-        open_one = opener(self.sampling(sampling))
-        return [open_one(item) for item in inputs]
+        return open_all(inputs, self.sampling(sampling))

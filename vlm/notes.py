@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -24,10 +25,17 @@ class Notes:
             self._first.setdefault(kind, f"{where}: {what}" if where else what)
             self._counts[kind] = self._counts.get(kind, 0) + count
 
-    def extend(self, where: str, lines: tuple[str, ...] | list[str]) -> None:
+    def extend(self, where: str, lines: Sequence[str]) -> None:
         """Lines that may begin with `where` themselves, as those of a picture do."""
         for line in lines:
             self.add(where, line.removeprefix(f"{where}: "))
+
+    def add_all(self, other: Notes) -> None:
+        """Those of another run."""
+        for kind, first in other._first.items():
+            with self._lock:
+                self._first.setdefault(kind, first)
+                self._counts[kind] = self._counts.get(kind, 0) + other._counts[kind]
 
     def lines(self) -> list[str]:
         """A line a kind of note: the first one, and how many more like it there were."""
@@ -38,6 +46,9 @@ class Notes:
 
     def as_json(self) -> list[dict[str, Any]]:
         return [{"note": self._first[kind], "count": count} for kind, count in self._counts.items()]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Notes) and self.as_json() == other.as_json()
 
     def __len__(self) -> int:
         return len(self._counts)

@@ -162,7 +162,7 @@ def test_unusual_pictures_are_fine(vlm_command: Any, tmp_path: Path) -> None:
         (["caption", "cat.jpg", "--model", "nan"], "unknown model 'nan'; did you mean 'nano'?"),
         (["pull", "nanno"], "unknown model 'nanno'; did you mean 'nano'?"),
         (["embed"], "nothing to embed"),
-        (["embed", "--text", " "], "a text is empty"),
+        (["embed", "--text", " "], "text 1 is empty"),
         (["caption", "https://example.com/a.jpg", "--offline"], "the network is off"),
         (["train", "nano-word"], "did you mean 'nano-words'?"),
         (["train", "nano-words", "steps=none"], "key steps"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def card(annotations: str, **keys: Any) -> DatasetCard:
     return DatasetCard.model_validate({**given, "annotations": annotations, **keys})
 
 
-def read(home: Path, annotations: str, **keys: Any) -> list[Example]:
-    return card(annotations, **keys).read(home.parent, "test")
+def read(home: Path, annotations: str, report: Callable[[str], None] = print, **keys: Any) -> list[Example]:
+    return card(annotations, **keys).read(home.parent, "test", report=report)
 
 
 def refused(home: Path, words: str, annotations: str, **keys: Any) -> None:

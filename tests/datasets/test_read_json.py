@@ -107,9 +107,33 @@ def test_llava(own: Path) -> None:
     first, second = read(own, "a.json", format="llava", where={"image?": "*"})
     assert (first.id, first.question, first.answers) == ("7#1", "What?", ("A cat.",))
     assert (second.id, second.question, second.answers) == ("7#2", "Where?", ("Here.",))
-    refused(own, "record 2: no key 'image'", "a.json", format="llava")
     put_json(own / "a.json", [{**rows[0], "conversations": turns[1:3]}])
-    refused(own, "record 1: conversations are by ['gpt', 'human']", "a.json", format="llava")
+    refused(own, "record 1: left out: conversations are by ['gpt', 'human']", "a.json", format="llava")
+
+
+def test_a_mixture_is_read_without_what_cannot_be_used(own: Path) -> None:
+    """LLaVA's has 40,688 conversations of text alone, and ids that several records have."""
+    turns = [turn("human", "<image>\nWhat?"), turn("gpt", "A cat.")]
+    said = [turn("human", "Hello"), turn("gpt", "Hi.")]
+    rows = [
+        {"id": "1", "image": "0.png", "conversations": turns},
+        {"id": "t", "conversations": said},
+        {"id": "1", "image": "1.png", "conversations": turns},
+        {"id": "u", "conversations": said},
+        {"id": "1", "image": "0.png", "conversations": turns},
+        {"id": "lost", "conversations": turns},
+        {"id": "odd", "image": "0.png", "conversations": turns[::-1]},
+    ]
+    put_json(own / "a.json", rows)
+    told: list[str] = []
+    found = read(own, "a.json", format="llava", report=told.append)
+    assert [(e.id, e.pictures[0].name) for e in found] == [("1#1", "0.png"), ("1#1~2", "1.png"), ("1#1~3", "0.png")]
+    assert [line.partition(": ")[2] for line in told] == [
+        "record 2: left out: a conversation without a picture (1 more like it)",
+        "record 3: an id that is there already, which gets a number (1 more like it)",
+        "record 6: left out: no key 'image'; it has id, conversations, question, answer",
+        "record 7: left out: conversations are by ['gpt', 'human']; expected human and gpt in turn",
+    ]
 
 
 CHOICE = {"image": "i", "question": "q", "options": "o", "answers": "a"}

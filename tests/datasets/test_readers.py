@@ -19,7 +19,7 @@ from vlm.datasets.readers import media, shards, tables
     ("content", "words"),
     [
         (b"i,q,a\n0.png,What?\n", "record 1: 2 values; expected 3 (i, q, a)"),
-        (b"i,q,a\n0.png,\xff,b\n", "not a table in UTF-8"),
+        (b"i,q,a\n0.png,\xff,b\n", "record 1: column q: not UTF-8"),
         (b'i,q,a\n0.png,"What?,b\n', "not a table in UTF-8: unexpected end of data"),
         (b"x,y\n1,2\n", "record 1: no key 'i'; it has x, y"),
         (b"", "no example of split 'test'"),

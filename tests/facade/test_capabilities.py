@@ -47,6 +47,7 @@ CALLS: dict[str, Callable[[Model, Path], Any]] = {
     "processor": lambda model, _: model.processor,
     "sampling": lambda model, _: model.sampling(),
     "save": lambda model, folder: model.save(folder / "saved"),
+    "text_notes": lambda model, _: model.text_notes(["a cat"]),
     "similarity_scale": lambda model, _: model.similarity_scale,
     "to": lambda model, _: model.to("cpu"),
     "weights_hash": lambda model, _: model.weights_hash(),
@@ -81,7 +82,7 @@ def test_an_answer_or_one_line(loaded: tuple[str, Model], name: str, tmp_path: P
 
 WRITES = {"answer", "budget", "caption", "chat", "count", "generate", "logits", "match", "model", "processor", "save"}
 TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "save"}
-EMBEDS = {"classify", "compose", "count_tokens", "embed_images", "embed_texts", "embed_videos", "moments"}
+EMBEDS = {"classify", "compose", "count_tokens", "embed_images", "embed_texts", "embed_videos", "moments", "text_notes"}
 ALWAYS = {"frame_tokens", "sampling", "to", "weights_hash"}
 
 

@@ -78,5 +78,5 @@ def test_a_models_own_caption_fits_better_than_others(parts: Assembled) -> None:
 def test_counts_and_empty_texts_are_refused(parts: Assembled) -> None:
     with pytest.raises(BadInput, match="one text an input"):
         Matcher(Writer(parts)).match(pictures(), ["one"])
-    with pytest.raises(BadInput, match="a text is empty"):
+    with pytest.raises(BadInput, match="text 1 is empty"):
         Matcher(Writer(parts)).match(pictures()[:1], [" "])

@@ -61,7 +61,7 @@ def test_parquet_may_hold_the_pictures(tmp_path: Path) -> None:
     rows = {"image": [{"bytes": png(), "path": None}], "n": [3], "tags": [["a", "b"]], "nested": [{"a": 1}]}
     parquet.write_table(pyarrow.table(rows), tmp_path / "t.parquet")
     (item,) = items(tmp_path / "t.parquet")
-    assert (item.place, item.metadata) == (png(), {"n": 3, "tags": ["a", "b"]})
+    assert (item.place, item.metadata) == (png(), {"n": 3, "tags": ["a", "b"], "nested": {"a": 1}})
     assert item.id == f"{tmp_path / 't.parquet'}#1"
 
 

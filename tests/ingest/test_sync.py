@@ -125,14 +125,27 @@ def test_the_unreadable_is_skipped_and_stays_until_pruned(index: FlatIndex, phot
 
 def test_a_source_that_breaks_off_keeps_what_was_done(index: FlatIndex, photos: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    table.write_text("path,colour\nphotos/red.png,red\nphotos/lime.png,green\nphotos/blue.png\n")
-    with pytest.raises(BadInput, match="record 3: 1 values; expected 2"):
+    table.write_text('path,colour\nphotos/red.png,red\nphotos/lime.png,green\nphotos/blue.png,"bl')
+    with pytest.raises(BadInput, match="not a table in UTF-8: unexpected end of data"):
         run(index, table, prune=True)
     assert names(FlatIndex.open(index.folder)) == ["lime", "red"]
     table.write_text("path,colour\nphotos/red.png,scarlet\nphotos/lime.png,green\nphotos/blue.png,blue\n")
     done = run(index, table)
     assert (done.embedded, done.moved, done.unchanged) == (1, 1, 1)
     assert index.metadata(str(photos / "red.png"))["colour"] == "scarlet"
+
+
+def test_a_bad_row_is_that_rows_own(index: FlatIndex, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("path,colour\nphotos/red.png,red\nphotos/lime.png,green\nphotos/blue.png,blue\n")
+    run(index, table)
+    table.write_text("path,colour\nphotos/red.png,red\nphotos/lime.png\nphotos/blue.png,navy\n")
+    done = run(index, table, prune=True)
+    assert (done.unchanged, done.moved, done.removed) == (1, 1, 0)
+    (skipped,) = done.skipped
+    assert skipped.reason.endswith("record 2: 1 values; expected 2 (path, colour)")
+    assert names(index) == ["blue", "lime", "red"]  # the bad row may have named it
+    assert any("nothing is removed" in line for line in done.notes.lines())
 
 
 WORKER = """

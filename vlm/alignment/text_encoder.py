@@ -11,8 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vlm.conversation.tokenizer import TextTokenizer
+from vlm.conversation.tokenizer import TextTokenizer, TextTokens
 from vlm.files import atomic_write
+
+MAX_TOKENS = 256
+"""Of a text; what all-MiniLM-L6-v2 was trained to read."""
 
 
 class TextStates(NamedTuple):
@@ -24,7 +27,7 @@ class TextStates(NamedTuple):
 class TextEncoder(nn.Module):
     """A transformers encoder (BERT family) read from a folder of config, tokenizer and safetensors."""
 
-    def __init__(self, folder: Path, max_tokens: int = 64, *, weights: bool = True):
+    def __init__(self, folder: Path, max_tokens: int = MAX_TOKENS, *, weights: bool = True):
         """`weights=False` leaves it at random: its weights come from elsewhere."""
         from transformers import AutoConfig, AutoModel
 
@@ -47,10 +50,14 @@ class TextEncoder(nn.Module):
 
     def tokens(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text, those that begin and end it among them, at most `max_tokens`."""
-        return [ids[: self.max_tokens] for ids in self.tokenizer.encode_batch(texts, special=True)]
+        return self.tokenizer.encode_batch(texts, special=True, limit=self.max_tokens)
+
+    def text_tokens(self, texts: list[str]) -> list[TextTokens]:
+        """How much of each text is read."""
+        return self.tokenizer.text_tokens(texts, self.max_tokens, special=True)
 
     def forward(self, texts: list[str]) -> TextStates:
-        """Texts longer than `max_tokens` are cut."""
+        """Texts longer than `max_tokens` are cut before the token that ends them."""
         rows = self.tokens(texts)
         longest = max(len(ids) for ids in rows)
         tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)

@@ -8,7 +8,8 @@ import typer
 
 from vlm.cli.options import AsJson, Device, Dtype, Frames, ModelName, Offline, Sampling
 from vlm.cli.output import emit
-from vlm.cli.session import expand, lazy_model, map_media, reported, sampling_of
+from vlm.cli.session import expand, lazy_model, map_media, sampling_of
+from vlm.cli.told import Told
 
 SHOWN = 5
 
@@ -41,15 +42,20 @@ def classify(
     sentences(classes, templates)  # what cannot be asked is said before anything slow begins
     load = lazy_model(model, offline, device=device, dtype=dtype, only=("images", "texts"))
     chosen = sampling_of(model, frames, sampling)
-    inputs, empty = expand(paths)
-    done, unread = map_media(
+    told = Told()
+    inputs = expand(paths, told)
+    if inputs:
+        asked = sentences(classes, templates)
+        told.texts(asked, load().text_notes(asked))
+    done = map_media(
         inputs,
         lambda media: load().classify(media, classes, templates=templates),
+        told,
         label="classes",
         offline=offline,
         sampling=chosen,
     )
-    left_out = reported(empty + unread)
+    left_out = told.say()
     if as_json:
         rows = [
             {"input": item, "classes": [{"name": c.name, "probability": round(c.probability, 6)} for c in chances]}
@@ -60,5 +66,4 @@ def classify(
         for item, chances in done:
             best = ", ".join(f"{c.name} {c.probability:.3f}" for c in chances[:SHOWN])
             print(f"{item}: {best}" if len(inputs) > 1 else best)
-    if left_out:
-        raise typer.Exit(2)
+    told.end()

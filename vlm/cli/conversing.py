@@ -9,6 +9,7 @@ import typer
 from vlm.cli.options import AsJson, Device, Dtype, Frames, ModelName, Offline, Sampling
 from vlm.cli.output import emit, table
 from vlm.cli.session import lazy_model, open_input, sampling_of
+from vlm.cli.told import Told
 from vlm.errors import BadInput
 
 
@@ -34,7 +35,8 @@ def chat(
     if not text.strip():
         raise BadInput("the text is empty; expected some words")
     load, chosen = lazy_model(model, offline, device=device, dtype=dtype), sampling_of(model, frames, sampling)
-    media = [open_input(path, offline, chosen) for path in image or []]
+    told = Told()
+    media = [open_input(path, told, offline, chosen) for path in image or []]
     missing = len(media) - text.count("<image>")
     if missing < 0:
         raise BadInput(f"text: expected at most {len(media)} <image> for as many --image, got {text.count('<image>')}")
@@ -47,9 +49,9 @@ def chat(
         parts += [{"type": "video" if item.is_clip else "image", **_own(item)}, {"type": "text", "text": piece}]
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": [part for part in parts if part.get("text", "x")]})
-    loaded = load()
+    loaded, notes = load(), told.say()
     if as_json:
-        emit({"reply": loaded.chat(messages, max_tokens=max_tokens)})
+        emit({"reply": loaded.chat(messages, max_tokens=max_tokens), **notes})
         return
     for piece in loaded.chat(messages, max_tokens=max_tokens, stream=True):
         print(piece, end="", flush=True)
@@ -69,11 +71,13 @@ def match(
 ) -> None:
     """Order texts by how likely the model's language finds them as the picture's caption, in nats a token."""
     load = lazy_model(model, offline, device=device, dtype=dtype)
-    media = open_input(path, offline, sampling_of(model, frames, sampling))
+    told = Told()
+    media = open_input(path, told, offline, sampling_of(model, frames, sampling))
+    notes = told.say()
     scores = load().match([media] * len(texts), texts)
     rows = sorted(zip(texts, scores, strict=True), key=lambda row: -row[1])
     if as_json:
-        emit({"results": [{"text": text, "score": round(score, 6)} for text, score in rows]})
+        emit({"results": [{"text": text, "score": round(score, 6)} for text, score in rows], **notes})
     else:
         table(["score", "text"], [[f"{score:.3f}", text] for text, score in rows])
 

@@ -14,8 +14,10 @@ import typer
 from vlm.cli.demo_report import Report, Searched, Shown
 from vlm.cli.options import AsJson, ModelName, Offline
 from vlm.cli.output import emit, working
-from vlm.cli.session import lazy_model, map_media, reported, sampling_of
+from vlm.cli.session import expand, lazy_model, map_media, sampling_of
+from vlm.cli.told import Told
 from vlm.errors import BadInput
+from vlm.files import name_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,9 +54,11 @@ def demo(
     began = time.monotonic()
     if to.exists() and not to.is_dir():
         raise BadInput(f"{to}: expected a folder, got a file")
-    questions = samples() if images is None else own_pictures(images)
+    told = Told()
+    questions = samples() if images is None else own_pictures(images, told)
     load = lazy_model(model, offline)
-    report, left_out = look(questions, load, sampling_of(model), own=images is not None)
+    report = look(questions, load, sampling_of(model), told, own=images is not None)
+    left_out = told.say()
     with working("drawing"):
         written = write(report, to)
     figures = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(peak_memory() / 1e9, 2)}
@@ -67,8 +71,7 @@ def demo(
         for kind, path in written.items():
             print(f"{kind:>8}: {path}")
         print(f"{figures['seconds']} s, at most {figures['peak_memory_gb']} GB of memory")
-    if left_out:
-        raise typer.Exit(2)
+    told.end()
 
 
 def samples() -> dict[str, list[str]]:
@@ -83,17 +86,18 @@ def samples() -> dict[str, list[str]]:
     }
 
 
-def own_pictures(folder: Path) -> dict[str, list[str]]:
+def own_pictures(folder: Path, told: Told) -> dict[str, list[str]]:
     """A user's pictures and videos with questions that fit any: path -> questions."""
-    from vlm.media.folders import list_media
-
-    return {str(path): list(OWN_QUESTIONS) for path in list_media(folder)}
+    found = expand([str(folder)], told)
+    if not found:
+        raise BadInput(told.skipped[0].reason)
+    return {path: list(OWN_QUESTIONS) for path in found}
 
 
 def look(
-    questions: dict[str, list[str]], load: Callable[[], Model], sampling: Callable[[], Sampler], own: bool
-) -> tuple[Report, dict[str, list[dict[str, str]]]]:
-    """Caption, answer and search; what could not be read is reported. Raises `BadInput` where nothing could."""
+    questions: dict[str, list[str]], load: Callable[[], Model], sampling: Callable[[], Sampler], told: Told, own: bool
+) -> Report:
+    """Caption, answer and search; what could not be read is told. Raises `BadInput` where nothing could."""
 
     def describe(media: Sequence[Media]) -> list[Shown]:
         model = load()
@@ -103,7 +107,7 @@ def look(
         answers = iter(model.answer([item for item, _ in pairs], [question for _, question in pairs]))
         return [
             Shown(
-                item.source,
+                name_text(item.source),
                 tuple(_thumbnail(frame) for frame in item.frames),
                 item.times,
                 caption,
@@ -113,14 +117,14 @@ def look(
             for item, rows, caption, vector in zip(media, asked, captions, vectors, strict=True)
         ]
 
-    done, unread = map_media(list(questions), describe, label="captions and answers", sampling=sampling)
-    left_out = reported(unread)
+    done = map_media(list(questions), describe, told, label="captions and answers", sampling=sampling)
     if not done:
+        told.say()
         raise BadInput("none of the pictures could be read")
     shown = [item for _, item in done]
     with working("searches"):
         searched = search(load(), shown, OWN_QUERIES if own else SAMPLE_QUERIES)
-    return Report(load().name, shown, searched), left_out
+    return Report(load().name, shown, searched)
 
 
 def search(model: Model, shown: list[Shown], queries: Sequence[str]) -> list[Searched]:

@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from vlm.cli.output import emit, say, working
-from vlm.cli.session import lazy_model, reported, sampling_of, space_of
+from vlm.cli.session import lazy_model, sampling_of, space_of
+from vlm.cli.told import Told
 from vlm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -59,7 +58,10 @@ def embed_folder(
     left = sum(map(plan.size, missing(to, plan)))
     with working("embedding", left) as advance:
         done = embed_collection(Job(to.absolute(), load), engine=engine, workers=workers, advance=advance)
-    left_out = reported(done.skipped)
+    told = Told(done.skipped)
+    told.notes.add_all(found.notes)
+    told.notes.add_all(done.notes)
+    left_out = told.say()
     there = f", {done.before} were there" if done.before else ""
     say(f"{done.embedded} embedded{there}, {len(done.skipped)} of {plan.items} cannot be read")
     if as_json:
@@ -67,8 +69,7 @@ def embed_folder(
         emit({"written": str(to), **counts, **left_out})
     else:
         print(f"{to}: {plan.items - len(done.skipped)} vectors in {done.shards} shards")
-    if left_out:
-        raise typer.Exit(2)
+    told.end()
 
 
 def _model(

@@ -12,11 +12,13 @@ import typer
 
 from vlm.cli.options import AsJson, Below, Column, Device, Dtype, ModelName, Offline, Width
 from vlm.cli.output import emit, say, working
-from vlm.cli.session import lazy_model, reported, sampling_of, space_of
+from vlm.cli.session import lazy_model, sampling_of, space_of
+from vlm.cli.told import Told
 from vlm.errors import BadInput
 
 if TYPE_CHECKING:
     from vlm.index.base import Index, Vectors
+    from vlm.ingest.sync import Synced
     from vlm.media.open import Media
 
 
@@ -31,8 +33,8 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder; a .txt of paths and URLs; a .csv, .tsv or .parquet; COCO's .json; a .tar of shards ('*'); "
-            "a folder of vectors by `vlm embed`.",
+            help="A folder; a .txt of paths and URLs; a .csv, .tsv, .jsonl or .parquet; COCO's or LLaVA's .json; "
+            "a .tar of shards ('*'); a folder of vectors by `vlm embed`.",
         ),
     ],
     to: Annotated[
@@ -72,7 +74,8 @@ def index(
     """Index pictures and videos, or bring an index up to date with them.
 
     Files whose content is known are not embedded again. Other columns of a table, and captions, are kept as metadata.
-    After a kill the same command goes on where it was. A folder of vectors is loaded without a model.
+    After a kill the same command goes on where it was. A folder of vectors is loaded without a model. What is left out
+    or changed is told on stderr; the exit code is 2 if items were skipped.
     """
     from vlm.ingest import plan
 
@@ -107,7 +110,9 @@ def index(
             offline=offline or network_is_off(),
             advance=advance,
         )
-    left_out = reported(done.skipped, "path")
+    told = Told(done.skipped)
+    told.notes.add_all(done.notes)
+    left_out = {"skipped": [], **told.say("path")}
     for twin, kept in done.duplicates:
         say(f"left out {twin}: a duplicate of {kept}")
     gone = f"{done.removed} removed" if prune else f"{done.vanished} no longer there (--prune removes them)"
@@ -115,9 +120,15 @@ def index(
     if as_json:
         twins = [{"path": twin, "same_as": kept} for twin, kept in done.duplicates]
         counts = {"embedded": done.embedded, "removed": done.removed, "vanished": done.vanished}
-        emit({"indexed": done.indexed, **counts, "duplicates": twins, "skipped": left_out.get("skipped", [])})
+        emit({"indexed": done.indexed, **counts, "duplicates": twins, **left_out})
     else:
         print(f"{to}: {done.indexed} indexed, {len(done.skipped)} skipped")
+    _end(told, done)
+
+
+def _end(told: Told, done: Synced) -> None:
+    """2 where something was skipped, or nothing is there."""
+    told.end()
     if not done.indexed:
         raise typer.Exit(2)
 
@@ -132,13 +143,13 @@ def _load(folder: Path, to: str, width: int | None, engine: str, as_json: bool) 
     entries = _open(to, plan.model, width or plan.width, engine)
     with closing(entries), working("index", plan.items) as advance:
         done = load(entries, folder, advance=advance)
-    left_out = reported(done.skipped, "path")
+    told = Told(done.skipped)
+    left_out = {"skipped": [], **told.say("path")}
     if as_json:
-        emit({"indexed": done.indexed, "stored": done.moved, "skipped": left_out.get("skipped", [])})
+        emit({"indexed": done.indexed, "stored": done.moved, **left_out})
     else:
         print(f"{to}: {done.indexed} indexed, {len(done.skipped)} skipped")
-    if not done.indexed:
-        raise typer.Exit(2)
+    _end(told, done)
 
 
 def _open(to: str, name: str, width: int, engine: str) -> Index:

@@ -24,7 +24,9 @@ from vlm.cli.options import (
     Width,
 )
 from vlm.cli.output import emit
-from vlm.cli.session import budget_teller, expand, lazy_model, map_media, reported, sampling_of
+from vlm.cli.session import budget_teller, expand, lazy_model, map_media, sampling_of
+from vlm.cli.told import Told
+from vlm.conversation.texts import check_texts
 from vlm.errors import BadInput
 
 
@@ -46,23 +48,24 @@ def caption(
     """
     load = lazy_model(model, offline, tiling, merge, device=device, dtype=dtype)
     chosen = sampling_of(model, frames, sampling)
-    inputs, empty = expand(paths)
-    done, unread = map_media(
+    told = Told()
+    inputs = expand(paths, told)
+    done = map_media(
         inputs,
         lambda media: load().caption(media),
+        told,
         label="captions",
         offline=offline,
         sampling=chosen,
         check=budget_teller(load),
     )
-    left_out = reported(empty + unread)
+    left_out = told.say()
     if as_json:
         emit({"results": [{"input": item, "caption": text} for item, text in done], **left_out})
     else:
         for item, text in done:
             print(f"{item}: {text}" if len(inputs) > 1 else text)
-    if left_out:
-        raise typer.Exit(2)
+    told.end()
 
 
 def ask(
@@ -83,18 +86,21 @@ def ask(
         raise BadInput("the question is empty; expected some text")
     load = lazy_model(model, offline, tiling, merge, device=device, dtype=dtype)
     chosen = sampling_of(model, frames, sampling)
-    done, left_out = map_media(
+    told = Told()
+    done = map_media(
         [path],
         lambda media: load().answer(media, [question]),
+        told,
         label="answer",
         offline=offline,
         sampling=chosen,
         check=budget_teller(load, [question]),
     )
-    if left_out:
-        raise BadInput(left_out[0].reason)
+    if told.skipped:
+        raise BadInput(told.skipped[0].reason)
+    notes = told.say()
     if as_json:
-        emit({"results": [{"input": item, "question": question, "answer": text} for item, text in done]})
+        emit({"results": [{"input": item, "question": question, "answer": text} for item, text in done], **notes})
     else:
         print(done[0][1])
 
@@ -147,23 +153,27 @@ def embed(
     texts = text or []
     if not paths and not texts:
         raise BadInput("nothing to embed: give a PATH or --text TEXT")
-    if any(not item.strip() for item in texts):
-        raise BadInput("a text is empty; expected some words")
+    if texts:
+        check_texts(texts)
     only = [*(["images"] if paths else []), *(["texts"] if texts else [])]
     load = lazy_model(model, offline, device=device, dtype=dtype, only=only)
     chosen = sampling_of(model, frames, sampling)
-    inputs, empty = expand(paths or [])
+    told = Told()
+    inputs = expand(paths or [], told)
     from vlm.vectors import shortened
 
-    done, unread = map_media(
+    done = map_media(
         inputs,
         lambda media: shortened(load().embed_images(media), width),
+        told,
         label="vectors",
         offline=offline,
         sampling=chosen,
     )
-    done += zip(texts, shortened(load().embed_texts(texts), width) if texts else [], strict=True)
-    left_out = reported(empty + unread)
+    if texts:
+        done += zip(texts, shortened(load().embed_texts(texts), width), strict=True)
+        told.texts(texts, load().text_notes(texts))
+    left_out = told.say()
     if to is not None and done:
         import numpy as np
         from safetensors.numpy import save
@@ -181,5 +191,4 @@ def embed(
     else:
         for row in printed:
             print(json.dumps(row))
-    if left_out:
-        raise typer.Exit(2)
+    told.end()

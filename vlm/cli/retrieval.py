@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +12,10 @@ import typer
 
 from vlm.cli.options import AsJson, Device, Dtype, Index, ModelName, Offline
 from vlm.cli.output import emit, say, shown_path, table, working
-from vlm.cli.session import lazy_model, map_media, open_input, reported, sampling_of, space_of
+from vlm.cli.session import lazy_model, map_media, open_input, sampling_of, space_of
+from vlm.cli.told import Told
 from vlm.errors import BadInput, VlmError
+from vlm.files import name_path, path_meant
 
 if TYPE_CHECKING:
     from vlm.api import Model
@@ -56,13 +59,13 @@ def search(
 ) -> None:
     """Search an index by words, by a picture, or by both."""
     from vlm.index import open_index
-    from vlm.media.images import is_image, is_video
     from vlm.media.urls import is_url
     from vlm.vectors import composed, shortened
 
     if not query.strip():
         raise BadInput("the query is empty; expected some words or a picture's path")
-    by_media = is_image(query) or is_video(query) or is_url(query)
+    told = Told()
+    by_media = is_url(query) or _is_file(query, told)
     if also is not None and (not by_media or not also.strip()):
         raise BadInput("--with: expected words beside a picture or video as the query")
     if (rerank or moments) and (by_media and (also is None or rerank)):
@@ -76,10 +79,12 @@ def search(
     # A search by words needs the texts' side alone; re-ranking needs the whole model.
     only = [*(["images"] if by_media or moments else []), *(["texts"] if words is not None else [])]
     load = lazy_model(model, offline, device=device, dtype=dtype, only=() if rerank else only)
-    media = open_input(query, offline, sampling_of(model)) if by_media else None
+    media = open_input(query, told, offline, sampling_of(model)) if by_media else None
     found = open_index(index, model=space_of(model)[0])
     vectors = [load().embed_images([media])[0]] if media is not None else []
-    vectors += [load().embed_texts([words])[0]] if words is not None else []
+    if words is not None:
+        vectors.append(load().embed_texts([words])[0])
+        told.texts([words], load().text_notes([words]))
     asked = shortened(composed(vectors, [1 - weight, weight]) if len(vectors) == 2 else vectors[0], found.width)
     if hybrid and words is not None:
         best = found.search_hybrid(asked, words, max(top, rerank), where=fits)
@@ -87,15 +92,30 @@ def search(
         best = found.search(asked[None], max(top, rerank), where=fits, min_score=least)[0]
     hits: list[dict[str, Any]] = [{"path": hit.id, "score": round(hit.score, 6)} for hit in best]
     if rerank and words is not None:
-        hits = _reranked(hits, rerank, words, load, sampling_of(model))
+        hits = _reranked(hits, rerank, words, load, sampling_of(model), told)
     hits = hits[:top]
     if moments and words is not None:
         _tell_moments(hits, words, load)
     if as_json:
-        emit({"results": hits})
+        emit({"results": hits, **told.say()})
         return
+    told.say()
     columns = ["score", *(["match"] if rerank else []), *(["moment"] if moments else []), "path"]
     table(columns, [[_cell(hit, column) for column in columns] for hit in hits])
+
+
+def _is_file(query: str, told: Told) -> bool:
+    """Whether the query is a picture or clip: a file that is there always is one, and so is a name with its suffix."""
+    from vlm.media.kinds import kind_of_name
+
+    path = path_meant(query)
+    if os.path.isdir(path):
+        told.notes.add(query, "there is a folder of this name; the words are looked for")
+        return False
+    if os.path.lexists(path):
+        return True
+    kind = kind_of_name(query)
+    return kind is not None and kind.medium is not None
 
 
 def _filter(text: str | None) -> dict[str, Any] | None:
@@ -114,15 +134,23 @@ def _filter(text: str | None) -> dict[str, Any] | None:
 
 
 def _reranked(
-    hits: list[dict[str, Any]], best: int, words: str, load: Callable[[], Model], sampling: Callable[[], Sampler]
+    hits: list[dict[str, Any]],
+    best: int,
+    words: str,
+    load: Callable[[], Model],
+    sampling: Callable[[], Sampler],
+    told: Told,
 ) -> list[dict[str, Any]]:
     """The `best` first hits by the language model's score of the words; those that cannot be read any more follow."""
     first, rest = hits[:best], hits[best:]
     rows = {hit["path"]: hit for hit in first}
-    scores, unread = map_media(
-        list(rows), lambda media: load().match(media, [words] * len(media)), label="rerank", sampling=sampling
+    scores = map_media(
+        [name_path(path) for path in rows],
+        lambda media: load().match(media, [words] * len(media)),
+        told,
+        label="rerank",
+        sampling=sampling,
     )
-    reported(unread)
     for path, score in scores:
         rows[path]["match"] = round(score, 6)
     return sorted(first, key=lambda hit: -hit.get("match", -inf)) + rest
@@ -130,13 +158,14 @@ def _reranked(
 
 def _tell_moments(hits: list[dict[str, Any]], words: str, load: Callable[[], Model]) -> None:
     """Of each hit that is a video the seconds from and to which the words fit best."""
-    from vlm.media.images import is_video
+    from vlm.media.kinds import is_video
 
     with working("moments", len(hits)) as advance:
         for number, hit in enumerate(hits):
-            if is_video(hit["path"]):
+            path = name_path(hit["path"])
+            if is_video(path):
                 try:
-                    moment = load().moments(hit["path"], [words])[0][0]
+                    moment = load().moments(path, [words])[0][0]
                     hit["moment"] = [round(moment.start, 3), round(moment.end, 3)]
                 except VlmError as error:
                     say(str(error))

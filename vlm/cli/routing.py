@@ -10,7 +10,8 @@ import typer
 
 from vlm.cli.options import AsJson, Device, Dtype, ModelName, Offline
 from vlm.cli.output import emit, table
-from vlm.cli.session import expand, lazy_model, map_media, reported
+from vlm.cli.session import expand, lazy_model, map_media
+from vlm.cli.told import Told
 
 
 def routing(
@@ -47,9 +48,10 @@ def experts(
     Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
     """
     load = lazy_model(model, offline, device=device, dtype=dtype)
-    inputs, empty = expand(paths)
-    done, unread = map_media(inputs, lambda media: load().expert_use(media), label="experts", offline=offline)
-    left_out = reported(empty + unread)
+    told = Told()
+    inputs = expand(paths, told)
+    done = map_media(inputs, lambda media: load().expert_use(media), told, label="experts", offline=offline)
+    left_out = told.say()
     if done:
         from vlm.language.mixture.statistics import draw
 

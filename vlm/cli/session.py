@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm import assets
 from vlm.cli.output import say, working
+from vlm.cli.told import Told
 from vlm.config import parse_pairs
 from vlm.errors import BadInput, Incapable, VlmError
+from vlm.files import name_text, path_meant
 
 if TYPE_CHECKING:
     from vlm.api import Model
-    from vlm.media.open import Media, Skipped
+    from vlm.media.open import Media
     from vlm.media.video.sampling.base import Sampler
 
 T = TypeVar("T")
@@ -77,21 +80,32 @@ def space_of(name: str) -> tuple[str, int]:
     return identity.space_of(name)
 
 
-def expand(inputs: Iterable[str]) -> tuple[list[str], list[Skipped]]:
-    """The inputs with every folder replaced by the pictures and videos in it, and folders that hold none."""
-    from vlm.media.images import list_media
-    from vlm.media.open import Skipped
+def expand(inputs: Iterable[str], told: Told) -> list[str]:
+    """The inputs with every folder replaced by the pictures and videos in it. Folders that hold none are skipped, and
+    what else is in a folder is told."""
+    from vlm.media.folders import some_media
     from vlm.media.urls import is_url
 
     found: list[str] = []
-    skipped = []
     for item in inputs:
         try:
-            is_folder = not is_url(item) and Path(item).is_dir()
-            found += [str(path) for path in list_media(item)] if is_folder else [item]
+            path = item if is_url(item) else _named(item)
+            if not is_url(item) and os.path.isdir(path):
+                folder = some_media(path)
+                told.notes.add_all(folder.notes)
+                found += [str(one) for one in folder.paths]
+            else:
+                found.append(path)
         except BadInput as error:
-            skipped.append(Skipped(item, str(error)))
-    return found, skipped
+            told.skip(item, error)
+    return found
+
+
+def _named(item: str) -> str:
+    """The path a user means. Raises `BadInput` for none at all, which would be the working folder."""
+    if not item:
+        raise BadInput("an input is an empty text; expected a path (a variable of the shell that is not set?)")
+    return path_meant(item)
 
 
 def sampling_of(model: str, frames: int | None = None, named: str | None = None) -> Callable[[], Sampler]:
@@ -118,19 +132,19 @@ def sampling_of(model: str, frames: int | None = None, named: str | None = None)
     return found
 
 
-def open_input(item: str, offline: bool = False, sampling: Callable[[], Sampler] | None = None) -> Media:
-    """One input, read; what was done to it to fit is said on stderr. Raises `BadInput`."""
-    from vlm.media.images import is_video
+def open_input(item: str, told: Told, offline: bool = False, sampling: Callable[[], Sampler] | None = None) -> Media:
+    """One input, read; what was done to it to fit is told. Raises `BadInput`."""
+    from vlm.media.kinds import is_video
     from vlm.media.open import open_media
     from vlm.media.urls import is_url
     from vlm.weights.parts import network_is_off
 
-    if is_url(item) and (offline or network_is_off()):
-        raise BadInput(f"{item}: expected a file, got a URL while the network is off")
-    media = open_media(item, sampling() if sampling is not None and is_video(item) else None)
-    for line in media.notes:
-        say(f"note: {line}")
-    return media
+    if is_url(item):
+        if offline or network_is_off():
+            raise BadInput(f"{item}: expected a file, got a URL while the network is off")
+        return told.opened(open_media(item))
+    path = _named(item)
+    return told.opened(open_media(path, sampling() if sampling is not None and is_video(path) else None))
 
 
 def budget_teller(load: Callable[[], Model], questions: Sequence[str] | None = None) -> Callable[[Media], None]:
@@ -145,7 +159,7 @@ def budget_teller(load: Callable[[], Model], questions: Sequence[str] | None = N
         (budget,) = load().budget([media], questions)
         budget.check()
         if str(budget) != last:
-            say(f"{budget.source}: {budget}")
+            say(f"{name_text(budget.source)}: {budget}")
         last = str(budget)
 
     return tell
@@ -154,39 +168,30 @@ def budget_teller(load: Callable[[], Model], questions: Sequence[str] | None = N
 def map_media(
     inputs: Sequence[str],
     work: Callable[[list[Media]], Iterable[T]],
+    told: Told,
     *,
     label: str,
     offline: bool = False,
     sampling: Callable[[], Sampler] | None = None,
     check: Callable[[Media], None] = lambda media: None,
-) -> tuple[list[tuple[str, T]], list[Skipped]]:
-    """`work` on the inputs that can be read and pass `check`, a batch at a time; the others with the reason. What the
-    model cannot do at all ends it."""
-    from vlm.media.open import Skipped
-
+) -> list[tuple[str, T]]:
+    """`work` on the inputs that can be read and pass `check`, a batch at a time, each under its name as a text; the
+    others are skipped with the reason. What the model cannot do at all ends it."""
     results: list[tuple[str, T]] = []
-    skipped = []
     with working(label, len(inputs)) as advance:
         for start in range(0, len(inputs), BATCH):
             names, media = [], []
             for item in inputs[start : start + BATCH]:
                 try:
-                    opened = open_input(item, offline, sampling)
+                    opened = open_input(item, told, offline, sampling)
                     check(opened)
                     media.append(opened)
-                    names.append(item)
+                    names.append(name_text(item))
                 except Incapable:
                     raise
                 except VlmError as error:
-                    skipped.append(Skipped(item, str(error)))
+                    told.skip(item, error)
             if media:
                 results += zip(names, work(media), strict=True)
             advance(min(start + BATCH, len(inputs)), "")
-    return results, skipped
-
-
-def reported(skipped: Sequence[Skipped], key: str = "input") -> dict[str, list[dict[str, str]]]:
-    """The part of a JSON object that lists what was left out; each is said on stderr as well."""
-    for item in skipped:
-        say(item.reason)
-    return {"skipped": [{key: item.input, "reason": item.reason} for item in skipped]} if skipped else {}
+    return results

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vlm.errors import BadInput
 
 END_OF_TEXT = "<|endoftext|>"
+
+
+class TextTokens(NamedTuple):
+    """What is read of a text, in tokens, the ones that begin and end it among them."""
+
+    read: int
+    total: int
+    unknown: int = 0
+    """Words without an entry in the vocabulary: all of them look alike to the model."""
+    known: int = 1
+
+    @classmethod
+    def of(cls, ids: Sequence[int], limit: int, unknown: int | None, control: Collection[int] = ()) -> TextTokens:
+        """`ids` of the whole text, of which `limit` are read; `control` tokens are no words."""
+        strange = 0 if unknown is None else list(ids).count(unknown)
+        return cls(min(len(ids), limit), len(ids), strange, sum(i not in control for i in ids) - strange)
+
+    def notes(self) -> list[str]:
+        """What is lost of it, a line each."""
+        lost = [f"{self.total} tokens, of which the first {self.read} are read"] if self.total > self.read else []
+        if self.unknown and not self.known:
+            return [*lost, "none of its words is in the model's vocabulary: it is like any other such text"]
+        return [*lost, f"{self.unknown} words are not in the model's vocabulary"] if self.unknown else lost
 
 
 class TextTokenizer:
@@ -32,8 +56,27 @@ class TextTokenizer:
         """Plain text to ids; nothing is put before or after it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def encode_batch(self, texts: list[str], *, special: bool = False) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=special)]
+    def encode_batch(self, texts: list[str], *, special: bool = False, limit: int | None = None) -> list[list[int]]:
+        """With `special` the tokens that begin and end a text are put there; of one longer than `limit` the end of the
+        text is cut, not the token that ends it."""
+        rows = []
+        for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=special):
+            ids, marks = encoding.ids, encoding.special_tokens_mask
+            ending = next((n for n, mark in enumerate(reversed(marks)) if not mark), 0) if special else 0
+            rows.append(ids if limit is None or len(ids) <= limit else ids[: limit - ending] + ids[len(ids) - ending :])
+        return rows
+
+    def text_tokens(self, texts: list[str], limit: int, *, special: bool = False) -> list[TextTokens]:
+        """What a model that reads `limit` tokens of a text reads of each."""
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        number = self._tokenizer.token_to_id(unknown) if unknown else None
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=special)
+        return [
+            TextTokens.of(
+                e.ids, limit, number, {i for i, mark in zip(e.ids, e.special_tokens_mask, strict=True) if mark}
+            )
+            for e in found
+        ]
 
     def control(self, token: str) -> int:
         """The id of a control token such as `<|im_end|>`."""
@@ -49,6 +92,17 @@ class TextTokenizer:
     def decode(self, ids: list[int], *, control: bool = False) -> str:
         """The text; control tokens are left out unless `control`."""
         return self._tokenizer.decode(ids, skip_special_tokens=not control)
+
+
+def transformers_text_tokens(tokenizer: Any, texts: Sequence[str], limit: int) -> list[TextTokens]:
+    """`TextTokenizer.text_tokens` of a tokenizer of transformers. Where it has no token of its own for what it does not
+    know (CLIP's is the one that ends a text), nothing is unknown."""
+    control = {*tokenizer.all_special_ids}
+    unknown = tokenizer.unk_token_id
+    if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        unknown = None
+    rows = tokenizer(list(texts))["input_ids"]
+    return [TextTokens.of(ids, limit, unknown, control - {unknown}) for ids in rows]
 
 
 def learn_tokenizer(texts: list[str], size: int) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from pydantic import Field, model_validator
 
@@ -26,6 +27,7 @@ from vlm.datasets.readers.rows import Row, pick
 from vlm.datasets.readers.wheel import Wheel
 from vlm.datasets.zero_shot_metadata import named_list
 from vlm.errors import BadInput
+from vlm.notes import Notes
 
 _BELOW = re.compile(r"<(\d+)")
 
@@ -101,17 +103,27 @@ class DatasetCard(Config):
             raise ValueError(f"format {self.format.name} needs fields: which keys hold the picture, the question ...")
         return self
 
-    def read(self, data: Path | None, split: str | None = None, limit: int | None = None) -> list[Example]:
+    def read(
+        self,
+        data: Path | None,
+        split: str | None = None,
+        limit: int | None = None,
+        report: Callable[[str], None] = warn,
+    ) -> list[Example]:
         """The examples of one split (all by default), in the files' order; of each split at most `limit`.
 
         The files are in `data / self.folder`, or in the card's wheel. Raises `BadInput` that names file, record and
         key for a record that does not fit, an id that is there twice, another number of examples than the card's, and
-        pictures or clips that are missing (how many, and the first three).
+        pictures or clips that are missing (how many, and the first three). Of a format that is lenient, such records
+        are left out, such ids get a number, and `report` gets a line of each kind.
         """
         if split is not None and split not in self.splits:
             raise BadInput(f"dataset {self.name}: no split {split!r}; it has {', '.join(self.splits)}")
-        home = self._home(data)
-        return [e for name in ([split] if split else self.splits) for e in self._read_split(home, name, limit)]
+        home, notes = self._home(data), Notes()
+        found = [e for name in ([split] if split else self.splits) for e in self._read_split(home, name, limit, notes)]
+        for line in notes.lines():
+            report(line)
+        return found
 
     def _home(self, data: Path | None) -> Path:
         folder = data / self.folder if data is not None else None
@@ -124,17 +136,21 @@ class DatasetCard(Config):
             raise BadInput(f"dataset {self.name} needs a data folder; it comes from {self.source}{hub}")
         raise BadInput(f"{folder}: no such folder; dataset {self.name} comes from {self.source}{hub}")
 
-    def _read_split(self, home: Path, split: str, limit: int | None) -> list[Example]:
+    def _read_split(self, home: Path, split: str, limit: int | None, notes: Notes) -> list[Example]:
         examples: dict[str, Example] = {}
-        fields = self._mapping()
-        rows = self._rows(home, split, fields)
-        found = ((self._example(row, home, split, fields), row.where) for row in rows)
+        found = self._examples(home, split, notes)
         for example, where in islice(_grouped(found) if self.group else found, limit):
             if example.id in examples:
-                raise BadInput(f"{where}: id {example.id!r} is there twice in split {split!r} of dataset {self.name}")
+                twice = f"id {example.id!r} is there twice in split {split!r} of dataset {self.name}"
+                if not self.format.lenient:
+                    raise BadInput(f"{where}: {twice}")
+                notes.add(where, "an id that is there already, which gets a number")
+                number = next(n for n in count(2) if f"{example.id}~{n}" not in examples)
+                example = example.model_copy(update={"id": f"{example.id}~{number}"})
             examples[example.id] = example
         if not examples:
-            raise BadInput(f"{home / self._filled(self.annotations, split)}: no example of split {split!r}")
+            why = f" ({notes.lines()[0]})" if notes else ""
+            raise BadInput(f"{home / self._filled(self.annotations, split)}: no example of split {split!r}{why}")
         expected = self.splits[split]
         if limit is None and expected not in (None, len(examples)):
             raise BadInput(
@@ -142,6 +158,19 @@ class DatasetCard(Config):
             )
         self._check_files(list(examples.values()), home)
         return list(examples.values())
+
+    def _examples(self, home: Path, split: str, notes: Notes) -> Iterator[tuple[Example, str]]:
+        """Each with where it is. Of a lenient format what cannot be used is noted."""
+        fields = self._mapping()
+        for row in self._rows(home, split, fields):
+            try:
+                if row.problem:
+                    raise BadInput(row.problem)
+                yield self._example(row, home, split, fields), row.where
+            except BadInput as error:
+                if not self.format.lenient:
+                    raise
+                notes.add(row.where, f"left out: {str(error).removeprefix(f'{row.where}: ')}")
 
     def _rows(self, home: Path, split: str, fields: Fields | None) -> Iterator[Row]:
         """The split's records that `where` lets through."""

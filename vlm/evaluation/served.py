@@ -18,9 +18,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from vlm.conversation.texts import check_texts
 from vlm.errors import BadInput, VlmError
 from vlm.facade import Model
-from vlm.heads.retrieval import refuse_empty
 from vlm.media.open import Media
 from vlm.vectors import Vectors
 
@@ -103,12 +103,16 @@ class ServedEmbedder:
         return np.stack(rows)
 
     def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
-        refuse_empty(texts)
+        check_texts(texts)
         return self.server.embedded([{"text": text} for text in texts])
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Raises `BadInput`: the API counts those of a whole request."""
         raise BadInput(f"{self.server.url}: does not count the tokens of single texts")
+
+    def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
+        """None: what is lost of a text the API does not tell."""
+        return [[] for _ in texts]
 
 
 class Server:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm.conversation.texts import check_texts
 from vlm.errors import BadInput
 from vlm.vectors import Vectors
 
@@ -28,9 +29,10 @@ class Chance:
 def sentences(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every name in every template, name by name.
 
-    Raises `BadInput` for fewer than two names, a name that is empty or there twice, and a template without `{label}`.
+    Raises `BadInput` for fewer than two names, one that is no text or there twice, and a template without `{label}`.
     """
-    if len(names) < 2 or len(set(names)) < len(names) or any(not name.strip() for name in names):
+    check_texts(names, "name")
+    if len(names) < 2 or len(set(names)) < len(names):
         raise BadInput(f"expected at least two different names of classes, got {', '.join(names) or 'none'}")
     for template in templates or [""]:
         if "{label}" not in template:

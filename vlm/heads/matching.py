@@ -11,6 +11,7 @@ import torch
 
 from vlm.conversation.packing import Packed, packed
 from vlm.conversation.template import tidy
+from vlm.conversation.texts import check_texts
 from vlm.engine.likelihood import log_likelihoods
 from vlm.errors import BadInput
 from vlm.heads.writer import Writer, batched, caption_prompts
@@ -36,8 +37,7 @@ class Matcher:
         """
         if len(media) != len(texts):
             raise BadInput(f"expected one text an input, got {len(media)} inputs and {len(texts)} texts")
-        if any(not text.strip() for text in texts):
-            raise BadInput("a text is empty; expected some words")
+        check_texts(texts)
         prompts = self.writer.prompts(media, caption_prompts(media))
         places: dict[int, list[int]] = {}
         for place, item in enumerate(media):

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm.alignment.dual_encoder import DualHeads
-from vlm.errors import BadInput
+from vlm.conversation.texts import check_texts
+from vlm.errors import BadInput, VlmError
 from vlm.heads.writer import batched
 from vlm.media.open import Media
 from vlm.vectors import Vectors
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from vlm.alignment.text_encoder import TextEncoder
-    from vlm.conversation.tokenizer import TextTokenizer
+    from vlm.conversation.tokenizer import TextTokenizer, TextTokens
     from vlm.language.decoder import LanguageModel
     from vlm.models.assembled import Assembled
     from vlm.models.dual_encoders import Pair
@@ -48,6 +49,9 @@ class Embeds(Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Of each text those that are read."""
+
+    def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
+        """What is lost of each text: what is beyond the tokens that are read, words that are not known."""
 
 
 class Embedder:
@@ -95,7 +99,7 @@ class Embedder:
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
         """Unit vectors `[B, S]`. Raises `BadInput` for an empty text."""
-        refuse_empty(texts)
+        check_texts(texts)
         rows: list[Tensor] = []
         for chunk in batched(texts, batch):
             rows += self.alignment.embed_texts(*self.text_states(list(chunk)))
@@ -103,10 +107,18 @@ class Embedder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Of each text those that are read."""
+        return [tokens.read for tokens in self._text_tokens(texts)]
+
+    def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
+        """What is lost of each text."""
+        return [tokens.notes() for tokens in self._text_tokens(texts)]
+
+    def _text_tokens(self, texts: Sequence[str]) -> list[TextTokens]:
+        check_texts(texts)
         side = self._text_side()
-        if not isinstance(side, tuple):
-            return [len(ids) for ids in side.tokens(list(texts))]
-        return [len(ids[:MAX_TOKENS]) for ids in side[1].encode_batch(list(texts))]
+        if isinstance(side, tuple):
+            return side[1].text_tokens(list(texts), MAX_TOKENS)
+        return side.text_tokens(list(texts))
 
     def text_states(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Token states `[B, T, D]` and mask `[B, T]` of the text side: the sentence encoder's, or the decoder's."""
@@ -159,19 +171,18 @@ class PairEmbedder:
 
     def embed_texts(self, texts: Sequence[str], *, batch: int = 64) -> Vectors:
         """Unit vectors `[B, S]`. Raises `BadInput` for an empty text."""
-        refuse_empty(texts)
+        check_texts(texts)
         return _array([row for chunk in batched(texts, batch) for row in self.pair.embed_texts(chunk)], 0)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Of each text those that are read."""
-        return self.pair.count_tokens(texts)
+        check_texts(texts)
+        return [tokens.read for tokens in self.pair.text_tokens(texts)]
 
-
-def refuse_empty(texts: Sequence[str]) -> None:
-    """Raise `BadInput` that says which of the texts has no words."""
-    for number, text in enumerate(texts):
-        if not text.strip():
-            raise BadInput(f"text {number + 1} is empty; expected some words")
+    def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
+        """What is lost of each text."""
+        check_texts(texts)
+        return [tokens.notes() for tokens in self.pair.text_tokens(texts)]
 
 
 def language_states(
@@ -187,4 +198,11 @@ def language_states(
 
 
 def _array(rows: list[Tensor], width: int) -> Vectors:
-    return torch.stack(rows).float().cpu().numpy() if rows else np.zeros((0, width), dtype=np.float32)
+    if not rows:
+        return np.zeros((0, width), dtype=np.float32)
+    vectors_BS = torch.stack(rows).float().cpu().numpy()
+    if not np.isfinite(vectors_BS).all():
+        raise VlmError(
+            "expected finite vectors, the model gives NaN: its weights are damaged, or too large for its type"
+        )
+    return vectors_BS

@@ -14,6 +14,7 @@ from torch import Tensor
 from vlm.conversation.budget import TokenBudget
 from vlm.conversation.messages import Messages
 from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
+from vlm.conversation.texts import check_texts
 from vlm.engine.greedy import greedy, stream
 from vlm.errors import BadInput
 from vlm.media.open import Media, MediaSource, open_media
@@ -45,8 +46,7 @@ class Writer:
     def prompts(self, media: Sequence[Media], questions: Sequence[str]) -> list[Prompt]:
         """The prompt of each pair of input and question; no pixels are made."""
         same_number(media, questions)
-        if any(not question.strip() for question in questions):
-            raise BadInput("the question is empty; expected some text")
+        check_texts(questions, "question")
         return [
             self.processor.prompt(self.processor.user_messages(text, item), [item])
             for item, text in zip(media, questions, strict=True)

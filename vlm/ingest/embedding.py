@@ -8,7 +8,7 @@ columns: `id`, `vector` (null where the item cannot be read), `metadata` (JSON, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from vlm.index.lock import WriterLock
 from vlm.ingest.job import Job, Worker
 from vlm.ingest.plan import Plan, file_name, open_plan
 from vlm.media.open import Skipped
+from vlm.notes import Notes
 from vlm.registry import Registry
 
 SHARD_ITEMS = 1000
@@ -35,6 +36,8 @@ class Embedded:
     shards: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     """Of the whole folder."""
+    notes: Notes = field(default_factory=Notes)
+    """On what was changed of the pictures of the whole folder to show them."""
 
 
 Shards = Generator[int, None, None]
@@ -101,10 +104,10 @@ def embed_collection(
             with closing(ENGINES[engine](job, left, workers, tick)) as done_shards:
                 for items in done_shards:
                     tick(items)
-        skipped = list(_skipped(job.folder, plan))
+        skipped, notes = _told(job.folder, plan)
         new = set(left)
         now = plan.items - before - sum(shard in new for shard, _ in skipped)
-        return Embedded(now, before, plan.shards, [skip for _, skip in skipped])
+        return Embedded(now, before, plan.shards, [skip for _, skip in skipped], notes)
     finally:
         lock.release()
 
@@ -128,10 +131,18 @@ def is_done(folder: Path, plan: Plan, shard: int) -> bool:
     )  # fmt: skip
 
 
-def _skipped(folder: Path, plan: Plan) -> Iterator[tuple[int, Skipped]]:
+def _told(folder: Path, plan: Plan) -> tuple[list[tuple[int, Skipped]], Notes]:
+    """What was skipped, each with its shard, and what was noted."""
     from pyarrow import parquet
 
+    skipped: list[tuple[int, Skipped]] = []
+    notes = Notes()
     for shard in range(plan.shards):
-        table = parquet.read_table(folder / file_name(shard), columns=["id", "problem"])
-        if table["problem"].null_count < len(table):
-            yield from ((shard, Skipped(r["id"], r["problem"])) for r in table.to_pylist() if r["problem"] is not None)
+        file = parquet.ParquetFile(folder / file_name(shard))
+        # A shard of an earlier version has no notes.
+        columns = [name for name in ("id", "problem", "notes") if name in file.schema_arrow.names]
+        for row in file.read(columns=columns).to_pylist():
+            notes.extend(row["id"], row.get("notes") or ())
+            if row["problem"] is not None:
+                skipped.append((shard, Skipped(row["id"], row["problem"])))
+    return skipped, notes

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_path
 from vlm.index.base import Vectors
 from vlm.ingest import reading
+from vlm.ingest.item import Item
 from vlm.ingest.plan import file_name, items_of, open_plan
 from vlm.ingest.reading import Read, fetched, stamp_of
-from vlm.ingest.sources import Item
 from vlm.ingest.sync import AHEAD, BATCH, THREADS
 from vlm.media.open import Media
 from vlm.media.video.sampling.base import Sampler
@@ -61,7 +61,7 @@ class Worker:
                 media = [read.media for read in batch if read.media is not None]
                 rows = iter(self._model.embed(media) if media else ())
                 vectors += [None if read.media is None else next(rows) for read in batch]
-                reads += [Read(read.item, read.stamp, read.sha256, None, read.problem) for read in batch]  # no pixels
+                reads += [replace(read, media=None) for read in batch]  # no pixels are kept
                 tick(len(batch))
         self._write(shard, reads, vectors)
         return len(reads)
@@ -73,7 +73,7 @@ class Worker:
         except BadInput as error:
             return Read(item, "", problem=str(error))
         read = reading.read(whole, stamp_of(whole), {}, sampling=self._model.sampling, offline=self._model.offline)
-        return Read(item, read.stamp, read.sha256, read.media, read.problem)
+        return replace(read, item=item)
 
     def _write(self, shard: int, reads: Sequence[Read], vectors: Sequence[Vectors | None]) -> None:
         import pyarrow as pa
@@ -92,6 +92,7 @@ class Worker:
             "vector": flat,
             "metadata": pa.array([json.dumps(_metadata(read, self.plan.source)) for read in reads], pa.string()),
             "problem": pa.array([read.problem for read in reads], pa.string()),
+            "notes": pa.array([list(read.notes) for read in reads], pa.list_(pa.string())),
         }
         table = pa.table(columns).replace_schema_metadata({"plan": self.plan.digest, "shard": str(shard)})
         with atomic_path(self.folder / file_name(shard)) as temporary:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from typing import Any
 from vlm.config import Config, parse
 from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.errors import BadInput
-from vlm.files import atomic_folder, atomic_write, read_json
-from vlm.ingest.sources import Item, Source
+from vlm.files import atomic_folder, atomic_write, name_path, name_text, read_json
+from vlm.ingest.item import Item
+from vlm.ingest.sources import Source
 
 PLACE = Path("_plan") / "plan.json"
 
@@ -81,7 +82,7 @@ def prepare(folder: Path, source: Source, model: str, width: int, settings: dict
         for key, value in wanted.items():
             if (was := getattr(plan, key)) != value:
                 raise BadInput(f"{folder}: was begun with {key} {was}, expected the same, got {value}")
-        if (plan.items, plan.sha256) != (found := _digest(source.items)):
+        if (plan.items, plan.sha256) != (found := _digest(source)):
             raise BadInput(
                 f"{folder}: was begun with {plan.items} items, expected the same list, got another of {found[0]}; "
                 "embed it into a new folder (`vlm index SOURCE` brings an index up to date with less work)"
@@ -92,7 +93,7 @@ def prepare(folder: Path, source: Source, model: str, width: int, settings: dict
     for stray in folder.glob(f".{PLACE.parent}.*"):  # of a run that was killed
         shutil.rmtree(stray, ignore_errors=True)
     with atomic_folder(folder / PLACE.parent) as temporary:
-        count, sha256 = _written(source.items, temporary, shard_items)
+        count, sha256 = _written(source, temporary, shard_items)
         if not count:
             raise BadInput(f"{source.name}: expected pictures or clips, got none")
         plan = Plan(**wanted, items=count, sha256=sha256)
@@ -112,21 +113,22 @@ def file_name(shard: int) -> str:
     return f"{shard:05d}.parquet"
 
 
-def _digest(items: Iterable[Item]) -> tuple[int, str]:
+def _digest(source: Source) -> tuple[int, str]:
     digest, count = hashlib.sha256(), 0
-    for item in _once(items):
+    for item in _once(source):
         digest.update(_line(item))
         count += 1
     return count, digest.hexdigest()
 
 
-def _written(items: Iterable[Item], folder: Path, shard_items: int) -> tuple[int, str]:
+def _written(source: Source, folder: Path, shard_items: int) -> tuple[int, str]:
     import pyarrow as pa
     from pyarrow import parquet
 
     text, number = pa.string(), pa.int64()
     kinds = {"id": text, "place": text, "at": number, "size": number, "column": text, "suffix": text, "metadata": text}
-    digest, count, rest = hashlib.sha256(), 0, _once(items)
+    kinds["problem"] = text
+    digest, count, rest = hashlib.sha256(), 0, _once(source)
     while shard := list(islice(rest, shard_items)):
         for item in shard:
             digest.update(_line(item))
@@ -136,12 +138,14 @@ def _written(items: Iterable[Item], folder: Path, shard_items: int) -> tuple[int
     return count, digest.hexdigest()
 
 
-def _once(items: Iterable[Item]) -> Iterator[Item]:
+def _once(source: Source) -> Iterator[Item]:
     """Of items with one id the first, as `vlm index` has it. Eight bytes of a hash stand for an id."""
     seen: set[int] = set()
-    for item in items:
+    for item in source.items:
         key = int.from_bytes(hashlib.blake2b(item.id.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
-        if key not in seen:
+        if key in seen:
+            source.notes.add(item.id, "named again, left out")
+        else:
             seen.add(key)
             yield item
 
@@ -151,15 +155,18 @@ def _line(item: Item) -> bytes:
 
 
 def _row(item: Item) -> dict[str, Any]:
-    place: dict[str, Any] = {"place": item.place}
+    place: dict[str, Any] = {"place": name_text(item.place) if isinstance(item.place, str) else item.place}
     if isinstance(item.place, LazyMedia):
         lazy = item.place
         place = {"place": lazy.file, "at": lazy.at, "size": lazy.size, "column": lazy.column}
-    return {"id": item.id, **place, "suffix": item.suffix, "metadata": json.dumps(item.metadata)}
+    return {"id": item.id, **place, "suffix": item.suffix, "metadata": json.dumps(item.metadata),
+            **({"problem": item.problem} if item.problem else {})}  # fmt: skip
 
 
 def _item(row: dict[str, Any]) -> Item:
     place = row["place"]
     if row["at"] is not None:
         place = LazyMedia(place, row["at"], row["size"], row["column"])
-    return Item(row["id"], place, json.loads(row["metadata"]), row["suffix"])
+    elif isinstance(place, str):
+        place = name_path(place)
+    return Item(row["id"], place, json.loads(row["metadata"]), row["suffix"], row.get("problem") or "")

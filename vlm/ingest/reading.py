@@ -11,8 +11,10 @@ from pathlib import Path
 from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.media import keep
 from vlm.errors import BadInput
-from vlm.ingest.sources import Item
-from vlm.media.images import is_video, load_image
+from vlm.files import name_text
+from vlm.ingest.item import Item
+from vlm.media.images import load_image
+from vlm.media.kinds import HEAD_BYTES, is_video, kind_of
 from vlm.media.open import Media, open_media
 from vlm.media.urls import fetch_url, is_url
 from vlm.media.video.sampling.base import Sampler
@@ -27,6 +29,8 @@ class Read:
     sha256: str = ""
     media: Media | None = None
     problem: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was changed to show it: a frame chosen, colours mapped."""
 
 
 def fetched(item: Item) -> Item:
@@ -58,6 +62,8 @@ def read(
     offline: bool = False,
 ) -> Read:
     """Hash the item, and decode it unless its hash is `known`."""
+    if item.problem:
+        return Read(item, stamp, problem=item.problem)
     try:
         item = fetched(item)
         if isinstance(item.place, bytes):
@@ -71,12 +77,18 @@ def read(
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in known:
             return Read(item, stamp, sha256)
-        if item.suffix:  # a clip is decoded from a file
-            return Read(item, stamp, sha256, _opened(str(keep(content, item.id)), sampling))
+        kind = kind_of(content[:HEAD_BYTES], item.id)
+        if item.suffix or (kind is not None and kind.medium == "video"):  # a clip is decoded from a file
+            return _decoded(item, stamp, sha256, _opened(str(keep(content, item.id)), sampling))
         notes: list[str] = []
-        return Read(item, stamp, sha256, Media((load_image(content, notes=notes),), source=item.id, notes=tuple(notes)))
+        image = load_image(content, notes=notes, name=item.id)
+        return _decoded(item, stamp, sha256, Media((image,), source=item.id, notes=tuple(notes)))
     except BadInput as error:
         return Read(item, stamp, problem=str(error))
+
+
+def _decoded(item: Item, stamp: str, sha256: str, media: Media) -> Read:
+    return Read(item, stamp, sha256, media, notes=media.notes)
 
 
 def _of_file(item: Item, stamp: str, known: Mapping[str, str], sampling: Callable[[], Sampler] | None) -> Read:
@@ -88,9 +100,11 @@ def _of_file(item: Item, stamp: str, known: Mapping[str, str], sampling: Callabl
                 digest.update(block)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(f"{path}: expected a picture or clip, got a file that cannot be read ({reason})") from None
+        raise BadInput(
+            f"{name_text(path):.200}: expected a picture or clip, got no file that can be read ({reason})"
+        ) from None
     sha256 = digest.hexdigest()
-    return Read(item, stamp, sha256, None if sha256 in known else _opened(path, sampling))
+    return Read(item, stamp, sha256) if sha256 in known else _decoded(item, stamp, sha256, _opened(path, sampling))
 
 
 def _opened(path: str, sampling: Callable[[], Sampler] | None) -> Media:

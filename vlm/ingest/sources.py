@@ -1,44 +1,38 @@
-"""Where a collection's pictures and clips are: a folder, a list, a table, COCO's JSON, or shards of a tar archive.
+"""Where a collection's pictures and clips are: a folder, a list, a table, JSON, or shards of a tar archive.
 
-A list has a path or URL a line; a table (CSV, TSV, parquet) has a column of them, or of the pictures' bytes, and its
-other columns become metadata; COCO's captions become the metadata `text`, and so do a shard's.
+A list has a path or URL a line; a table (CSV, TSV, parquet, JSON lines) has a column of them, or of the pictures'
+bytes, and its other columns become metadata; the captions of COCO's and LLaVA's JSON become the metadata `text`, and so
+do a shard's. What of it cannot be used is an item with a problem; what is left out or changed is a note.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
-from vlm.datasets.readers.jsonfiles import read_json
-from vlm.datasets.readers.lazy_media import LazyMedia
-from vlm.datasets.readers.rows import Format, Row
+from vlm.datasets.readers.jsonfiles import Jsonl
+from vlm.datasets.readers.rows import Format, Row, matches
 from vlm.datasets.readers.shards import WebDataset, WebDatasetInPlace
 from vlm.datasets.readers.tables import Csv, Parquet, ParquetInPlace, Tsv
 from vlm.errors import BadInput
-from vlm.media.images import list_media
+from vlm.files import name_text
+from vlm.ingest.annotations import json_items
+from vlm.ingest.item import Item
+from vlm.ingest.names import lines_of, place_of
+from vlm.ingest.tables import joined, table_items
+from vlm.ingest.values import plain
+from vlm.media.folders import some_media
 from vlm.media.urls import is_url
+from vlm.notes import Notes
 
-COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "video", "url", "image_url")
-TABLES: dict[str, type[Format]] = {".csv": Csv, ".tsv": Tsv, ".parquet": Parquet}
+__all__ = ["Item", "Source", "open_source"]
+
+TABLES: dict[str, type[Format]] = {
+    ".csv": Csv, ".tsv": Tsv, ".parquet": Parquet, ".jsonl": Jsonl, ".ndjson": Jsonl
+}  # fmt: skip
 LISTS = {".txt", ".lst"}
-MAX_TEXT = 10_000
-"""Characters of one text of the metadata; longer ones are cut."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture or clip: the path, the URL or the bytes it is read from, or where those lie inside a file."""
-
-    id: str
-    place: str | bytes | LazyMedia
-    metadata: dict[str, Any] = field(default_factory=dict)
-    """What the source says of it, JSON."""
-    suffix: str = ""
-    """Of bytes: `.mp4` of a clip, nothing of a picture."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,8 @@ class Source:
     total: int | None = None
     folder: bool = False
     """Whether everything below the path of this name is the source's."""
+    notes: Notes = field(default_factory=Notes, compare=False)
+    """What was left out or changed, as far as the items were gone through."""
 
     def owns(self, id: str, origin: str) -> bool:
         """Whether an entry that came from the source called `origin` is one of this source's."""
@@ -60,113 +56,85 @@ def open_source(place: str, column: str | None = None, below: Path | None = None
 
     `column` is the table's column to read, found by its name otherwise; relative paths start `below`, which is the
     file's own folder by default. With `in_place` bytes inside a file stay there until somebody reads them. Raises
-    `BadInput` for what is no collection; a bad row raises when it is come to.
+    `BadInput` for what is no collection, at once or when it is come to; a row that cannot be used is an item with a
+    problem.
     """
-    path = Path(place).expanduser().absolute()
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        files = [str(file) for file in list_media(path.resolve())]
-        return Source(str(path.resolve()), [Item(file, file) for file in files], len(files), folder=True)
-    if suffix == ".tar" or path.name.endswith(".tar.gz"):
+    if not place:
+        raise BadInput("the source is an empty text; expected a path (a variable of the shell that is not set?)")
+    path = Path(os.path.expanduser(place)).absolute()
+    suffix, notes = path.suffix.lower(), Notes()
+    if os.path.isdir(path):
+        found = some_media(path.resolve())
+        items = [Item(name_text(file), str(file)) for file in found.paths]
+        return Source(name_text(path.resolve()), items, len(items), folder=True, notes=found.notes)
+    if suffix == ".tar" or path.name.endswith((".tar.gz", ".tgz")):
         if in_place and suffix != ".tar":
             raise BadInput(f"{place}: expected a .tar that is not compressed, whose samples are read where they lie")
-        return Source(str(path), _shards(path, WebDatasetInPlace() if in_place else WebDataset()))
-    if not path.is_file():
-        got = "something else" if path.exists() else "nothing there"
-        raise BadInput(f"{place}: expected a folder, list, table, COCO JSON or tar of pictures and clips, got {got}")
+        shards = _shards(path, WebDatasetInPlace() if in_place else WebDataset(), notes)
+        return Source(name_text(path), shards, notes=notes)
+    if not os.path.isfile(path):
+        got = "something else" if os.path.lexists(path) else "nothing there"
+        raise BadInput(
+            f"{name_text(place):.200}: expected a folder, list, table, JSON or tar of pictures and clips, got {got}"
+        )
     home = below.absolute() if below is not None else path.parent
     if suffix in TABLES:
-        format = ParquetInPlace() if in_place and suffix == ".parquet" else TABLES[suffix]()
-        return Source(str(path), _table(path, format, column, home))
+        light = ParquetInPlace() if suffix == ".parquet" else TABLES[suffix]()
+        format = light if in_place else TABLES[suffix]()
+        return Source(name_text(path), table_items(path, format, light, column, home, notes), notes=notes)
     if suffix in LISTS:
-        lines = [line.strip() for line in _text(path).splitlines()]
-        items = [_named(line, home, {}) for line in lines if line and not line.startswith("#")]
-        return Source(str(path), items, len(items))
+        items = list(_list(path, home, notes))
+        return Source(name_text(path), items, len(items), notes=notes)
     if suffix == ".json":
-        items = list(_coco(path, home))
-        return Source(str(path), items, len(items))
+        items = json_items(path, column, home, notes)
+        return Source(name_text(path), items, len(items), notes=notes)
     known = ", ".join(sorted([*TABLES, *LISTS, ".json", ".tar"]))
-    raise BadInput(f"{place}: expected a folder or a file of {known}, got one of {suffix or 'no suffix'}")
+    raise BadInput(f"{name_text(place)}: expected a folder or a file of {known}, got one of {suffix or 'no suffix'}")
 
 
-def _named(name: str, home: Path, metadata: dict[str, Any]) -> Item:
-    id = name if is_url(name) else str(home / Path(name).expanduser())
-    return Item(id, id, metadata)
-
-
-def _table(path: Path, format: Format, column: str | None, home: Path) -> Iterator[Item]:
-    for row in format.file_rows(path, ""):
-        wanted = column or next((name for name in COLUMNS if name in row.values), None)
-        if wanted is None or wanted not in row.values:
-            expected = f"column {column!r}" if column else f"one of the columns {', '.join(COLUMNS)}"
-            raise BadInput(f"{row.where}: expected {expected}, got {', '.join(list(row.values)[:8])}")
-        value, rest = row.values[wanted], {key: v for key, v in row.values.items() if key != wanted}
-        if isinstance(value, dict):  # a picture as the hub's data sets have it
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes | LazyMedia):
-            yield Item(f"{path}#{row.id}", value, _plain(rest))
-        elif isinstance(value, str) and value.strip():
-            yield _named(value.strip(), home, _plain(rest))
+def _list(path: Path, home: Path, notes: Notes) -> Iterator[Item]:
+    """A line that begins with # and names no file is a comment."""
+    for line in lines_of(path):
+        if not line.strip():
+            continue
+        place = place_of(line, home)
+        if line.startswith("#") and not is_url(place) and not os.path.lexists(place):
+            notes.add(name_text(path), "lines that begin with # and name no file, taken for comments")
         else:
-            raise BadInput(f"{row.where}: column {wanted}: expected a path, a URL or bytes, got {value!r:.40}")
+            yield Item(name_text(place), place)
 
 
-def _shards(path: Path, format: WebDataset) -> Iterator[Item]:
+def _shards(path: Path, format: WebDataset, notes: Notes) -> Iterator[Item]:
     """`*` in the name stands for anything: `shard-*.tar`."""
-    for row in format.rows(path.parent, path.name, ""):
-        shard = _shard(row, path)
-        kind = next((kind for kind in ("image", "video") if kind in row.values), None)
-        if kind is None:
-            raise BadInput(f"{row.where}: expected a picture or a clip, got {', '.join(row.values)}")
-        metadata = dict(row.values.get("json") or {}) if isinstance(row.values.get("json"), dict) else {}
-        texts = [str(row.values[key]) for key in ("txt", "caption") if key in row.values]
-        metadata |= {"text": texts[0]} if texts else {}
-        yield Item(f"{shard}#{row.id}", row.values[kind], _plain(metadata), ".mp4" if kind == "video" else "")
+    for shard, _ in matches(path.parent, path.name, ""):
+        for row in format.file_rows(shard, ""):
+            yield from _sample(row, name_text(shard), notes)
 
 
-def _shard(row: Row, path: Path) -> str:
-    return row.where.partition(": sample ")[0] or str(path)
+def _sample(row: Row, shard: str, notes: Notes) -> Iterator[Item]:
+    """The picture of a sample, its clip, or both."""
+    for line in row.notes:
+        count, _, what = line.partition(" ")
+        notes.add(shard, what, int(count))
+    id = f"{shard}#{name_text(row.id)}"
+    kinds = [kind for kind in ("image", "video") if kind in row.values]
+    if row.problem or not kinds:
+        got = row.problem or f"expected a picture or a clip, got {', '.join(k for k in row.values if k != '@stem')}"
+        yield Item(id, "", problem=f"{name_text(row.where)}: {got}")
+        return
+    for line in row.lost:
+        if "a second " not in line:
+            notes.add(name_text(row.where), line)
+    text = next((key for key in ("txt", "caption") if key in row.values), "")
+    records = [{"text": row.values[text]}] if text else []
+    records += [row.values["json"]] if isinstance(row.values.get("json"), dict) else []
+    known = ("@stem", "image", "video", "json", text)
+    metadata = joined([*records, {key: value for key, value in row.values.items() if key not in known}])
 
+    def tell(what: str) -> None:
+        notes.add(name_text(row.where), what)
 
-def _coco(path: Path, home: Path) -> Iterator[Item]:
-    content = read_json(path)
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list):
-        raise BadInput(f"{path}: expected COCO's JSON, an object with a list `images`")
-    notes = content.get("annotations")
-    captions = [note for note in notes if isinstance(note, dict) and "caption" in note] if notes else []
-    captions.sort(key=lambda note: str(note.get("image_id")))
-    texts = {id: [str(note["caption"]) for note in own] for id, own in groupby(captions, _image_id)}
-    for number, image in enumerate(images, 1):
-        name = image.get("file_name") if isinstance(image, dict) else None
-        if not isinstance(name, str) or not name:
-            raise BadInput(f"{path}: image {number}: expected an object with a file_name, got {image!r:.60}")
-        metadata = _plain({key: value for key, value in image.items() if key != "file_name"})
-        text = "\n".join(texts.get(str(image.get("id")), ()))
-        yield _named(name, home, {**metadata, **({"text": text} if text else {})})
-
-
-def _image_id(note: dict[str, Any]) -> str:
-    return str(note.get("image_id"))
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Texts, numbers and lists of them; what is empty, bytes or deeper is left out."""
-    return {key: _short(value) for key, value in values.items() if _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(isinstance(element, str | bool | int | float) and _is_plain(element) for element in value)
-    return isinstance(value, str | bool | int) or (isinstance(value, float) and isfinite(value))
-
-
-def _short(value: Any) -> Any:
-    return value[:MAX_TEXT] if isinstance(value, str) else value
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: expected a list of paths in UTF-8, got: {' '.join(str(error).split())[:80]}") from None
+    values = plain(metadata, tell)
+    for number, kind in enumerate(kinds):
+        own = id if number == 0 else f"{id}.{kind}"
+        yield Item(own, row.values[kind], values, ".mp4" if kind == "video" else "")

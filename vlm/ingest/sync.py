@@ -24,10 +24,12 @@ import numpy as np
 from vlm.errors import BadInput
 from vlm.index.base import Index, Metadata, Vectors
 from vlm.ingest import reading
+from vlm.ingest.item import Item
 from vlm.ingest.reading import Read, stamp_of
-from vlm.ingest.sources import Item, Source
+from vlm.ingest.sources import Source
 from vlm.media.open import Media, Skipped
 from vlm.media.video.sampling.base import Sampler
+from vlm.notes import Notes
 
 BATCH = 8
 AHEAD = 3
@@ -56,6 +58,8 @@ class Synced:
     vanished: int = 0
     """Entries that stay although their item is no longer in the source."""
     skipped: list[Skipped] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
+    """What was left out or changed on the way."""
 
     @property
     def indexed(self) -> int:
@@ -89,7 +93,7 @@ def sync(
     try:
         with ThreadPoolExecutor(THREADS) as pool:
             try:
-                for done, item in enumerate(_once(source.items, seen), 1):
+                for done, item in enumerate(_once(source.items, seen, run.synced.notes), 1):
                     stamp = stamp_of(item)
                     if run.is_unchanged(item, stamp):
                         run.synced.unchanged += 1
@@ -108,6 +112,7 @@ def sync(
         run.clear(seen, prune)
     finally:
         run.commit()
+        run.synced.notes.add_all(source.notes)
     return run.synced
 
 
@@ -129,6 +134,8 @@ class _Run:
         """sha256 -> the id of an entry with that content."""
         self._rows: list[tuple[str, Vectors, dict[str, Any]]] = []
         """Entries that are stored together: an engine takes as long for many as for one."""
+        self._unnamed = False
+        """Whether a record of the source could not be used, so that it is not known what it names."""
         self._left: dict[str, str] = {}
         """sha256 of what was left out -> the id of the entry it repeats."""
         self._entries = {id: _Entry.of(metadata) for id, metadata in index.items()}
@@ -146,6 +153,8 @@ class _Run:
         """Deal with one item; those that the model has to see are gathered, and written when they are a batch."""
         if read.media is None and read.problem is None and read.sha256 not in self.known | self._left:
             read = self.read(read.item, read.stamp, {})  # the entry with its content was overwritten meanwhile
+        self.synced.notes.extend(read.item.id, read.notes)
+        self._unnamed |= bool(read.item.problem)
         if read.problem is not None:
             self.synced.skipped.append(Skipped(read.item.id, read.problem))
         elif read.media is None:
@@ -182,6 +191,9 @@ class _Run:
         """Entries of this source whose item is not there, or cannot be read."""
         self._flush()
         unread = {skip.input for skip in self.synced.skipped}
+        if prune and self._unnamed:
+            self.synced.notes.add(self.source.name, "records that cannot be used may name entries: nothing is removed")
+            prune = False
         own = [id for id, entry in self._entries.items() if self.source.owns(id, entry.origin)]
         if prune:
             self.synced.removed = self._delete([id for id in own if id not in seen or id in unread])
@@ -260,9 +272,11 @@ class _Entry(NamedTuple):
         return cls(str(file.get("sha256") or ""), sys.intern(str(file.get("from") or "")), digest)
 
 
-def _once(items: Iterable[Item], seen: set[str]) -> Iterator[Item]:
+def _once(items: Iterable[Item], seen: set[str], notes: Notes) -> Iterator[Item]:
     for item in items:
-        if item.id not in seen:
+        if item.id in seen:
+            notes.add(item.id, "named again, left out")
+        else:
             seen.add(item.id)
             yield item
 

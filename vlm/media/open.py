@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
+from vlm.errors import BadInput
 from vlm.media.images import load_image
 from vlm.media.kinds import is_video
 from vlm.media.urls import fetch_url, is_url
@@ -64,6 +65,15 @@ def open_media(source: MediaSource, sampling: Sampler | None = None) -> Media:
     image = load_image(source, notes=notes)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     return Media((image,), source=name, notes=tuple(notes))
+
+
+def open_all(inputs: Sequence[MediaSource], sampling: Sampler | None = None) -> list[Media]:
+    """Each input, each distinct one opened once. Raises `BadInput` for a single input in the place of a list."""
+    single = isinstance(inputs, np.ndarray) and inputs.ndim < 4
+    if single or isinstance(inputs, str | bytes | Path | Image.Image | Clip | Media | Mapping):
+        raise BadInput(f"inputs: expected a list of pictures and clips, got a single {type(inputs).__name__}")
+    open_one = opener(sampling)
+    return [open_one(item) for item in inputs]
 
 
 def opener(sampling: Sampler | None = None) -> Callable[[MediaSource], Media]:

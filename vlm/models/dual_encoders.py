@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from vlm.conversation.tokenizer import TextTokens, transformers_text_tokens
 from vlm.errors import BadInput
 from vlm.files import read_json
 from vlm.vision import towers
@@ -72,10 +73,9 @@ class TransformersPair(nn.Module):
         found = self.both.get_text_features(**read)
         return F.normalize(getattr(found, "pooler_output", found), dim=-1)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Of each text those that are read, without padding."""
-        cut = {"truncation": True, "max_length": self.reading["max_length"]}
-        return [len(ids) for ids in self.tokenizer(list(texts), **cut)["input_ids"]]
+    def text_tokens(self, texts: Sequence[str]) -> list[TextTokens]:
+        """How much of each text is read, without padding."""
+        return transformers_text_tokens(self.tokenizer, texts, self.reading["max_length"])
 
 
 Pair: TypeAlias = open_clip.Pair | TransformersPair

@@ -7,13 +7,14 @@ attended to, I pictures, N tiles of all pictures, P patches of a tile, M visual 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vlm.alignment.dual_encoder import DualHeads
 from vlm.conversation.inputs import Grid, Grids
+from vlm.devices import device_of, dtype_of
 from vlm.errors import BadInput
 from vlm.language.attention.masks import padded
 from vlm.language.decoder import LanguageModel
@@ -128,6 +129,15 @@ class VisionLanguageModel(nn.Module):
             positions_BT, mask_BTS = padded(real_BT.bool(), tokens_BT.shape[1])
         x_BTD = self.embed(tokens_BT, self.visual(pixels_NCHW, grids))
         return self.language.logits(self.language.hidden(x_BTD, positions_BT=positions_BT, mask_BTS=mask_BTS))
+
+
+def move(modules: Iterable[nn.Module], device: str | torch.device | None, dtype: str | torch.dtype | None) -> None:
+    """Move modules to a device, and cast their weights; `None` leaves as it is. Raises `BadInput` as `vlm.devices`."""
+    for module in modules:
+        if device is not None:
+            module.to(device_of(device))
+        if dtype is not None:
+            cast_parameters(module, dtype_of(dtype))
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:

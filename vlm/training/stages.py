@@ -132,7 +132,7 @@ def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembl
     if parts.model.alignment is None:
         raise BadInput(f"{recipe.output}: model {parts.name} has no shared space; give objective.space to begin one")
     card = data.load_card(objective.dataset)
-    train, validation = card.read(folder, "train"), card.read(folder, "val")
+    train, validation = card.read(folder, "train", report=log), card.read(folder, "val", report=log)
 
     def features_of(pictures: Sequence[Path], mirror: bool) -> Features:
         return visual_features(parts.model, pictures, mirror, log)
@@ -142,7 +142,7 @@ def _contrastive(recipe: Recipe, objective: ContrastiveObjective, parts: Assembl
 
 def _bag_of_words(recipe: Recipe, objective: BagOfWordsObjective, parts: Assembled, folder: Path, log: Log) -> Task:
     card = data.load_card(objective.dataset)
-    train, validation = card.read(folder, "train"), card.read(folder, "val")
+    train, validation = card.read(folder, "train", report=log), card.read(folder, "val", report=log)
     _set_trainable(parts, recipe.learns or ("projector",), (), log)
     if not uses_cached_features(parts):
         raise BadInput(f"{recipe.output}: objective bag_of_words needs a frozen tower and pictures of one view each")
@@ -160,13 +160,13 @@ def _instruct(recipe: Recipe, objective: InstructObjective, parts: Assembled, fo
     validation: list[Example] = []
     for source in objective.sources:
         card = data.load_card(source.dataset)
-        rows = card.read(folder, source.split)
+        rows = card.read(folder, source.split, report=log)
         rows = by_picture(rows) if source.use == "questions" else [e for e in rows if e.captions]
         if not rows:
             raise BadInput(f"{recipe.output}: dataset {source.dataset} has nothing to use as {source.use}")
         sources.append(Source(rows, source.use, source.share, source.branches))
         if "val" in card.splits and not validation and source.use == "captions":
-            validation = [e for e in card.read(folder, "val") if e.captions][:VALIDATION_PICTURES]
+            validation = [e for e in card.read(folder, "val", report=log) if e.captions][:VALIDATION_PICTURES]
     if not validation:
         log("no source of captions has a val split: the stage goes without validation")
     features = _features(recipe, parts, sources, validation, log) if uses_cached_features(parts) else None

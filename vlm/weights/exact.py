@@ -45,6 +45,14 @@ def refuse(what: str, missing: Sequence[str], unknown: Sequence[str], other: Seq
         raise BadInput(f"{what}: {'; '.join(said)}")
 
 
+def refuse_nan(tensor: Tensor, name: str, what: str) -> Tensor:
+    """The tensor itself. Raises `BadInput` where it holds NaN: whatever a model gives is NaN then, and looks like an
+    answer."""
+    if tensor.is_floating_point() and tensor.element_size() > 1 and bool(tensor.isnan().any()):
+        raise BadInput(f"{what}: expected numbers in tensor {name}, got NaN: a damaged file, or a training that failed")
+    return tensor
+
+
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Load `state` into `module`. Raises `BadInput` as `refuse_mismatches`."""
     own = {name: tensor.shape for name, tensor in module.state_dict().items()}

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vlm.errors import BadInput
-from vlm.files import atomic_path, atomic_write
-from vlm.weights.exact import refuse_mismatches
+from vlm.files import atomic_path, atomic_write, is_lfs_pointer
+from vlm.weights.exact import refuse_mismatches, refuse_nan
 
 INDEX = "model.safetensors.index.json"
 SCALE = "_scale_inv"
@@ -27,13 +27,22 @@ class Stored:
 
     file: Any
     name: str
+    path: Path
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.file.get_slice(self.name).get_shape())
 
     def read(self) -> Tensor:
-        return self.file.get_tensor(self.name)
+        """Raises `BadInput` where it holds NaN."""
+        return refuse_nan(self.file.get_tensor(self.name), self.name, str(self.path))
+
+
+def no_safetensors(path: Path, error: Exception) -> str:
+    """Why a file does not open as one of tensors."""
+    if is_lfs_pointer(path):
+        return "expected safetensors, got a git-lfs pointer (run `git lfs pull`)"
+    return f"not a safetensors file: {' '.join(str(error).split())[:120]}"
 
 
 def open_tensors(folder: Path) -> dict[str, Stored]:
@@ -62,8 +71,8 @@ def open_tensors(folder: Path) -> dict[str, Stored]:
         try:
             file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise BadInput(f"{path}: not a safetensors file: {error}") from None
-        tensors |= {name: Stored(file, name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            raise BadInput(f"{path}: {no_safetensors(path, error)}") from None
+        tensors |= {name: Stored(file, name, path) for name in file.keys()}  # noqa: SIM118  # not a dict
     return tensors
 
 

@@ -30,8 +30,13 @@ class Jsonl(Format):
                 where = f"{path}:{number}"
                 if len(line) == MAX_LINE_BYTES:
                     raise BadInput(f"{where}: a line of {MAX_LINE_BYTES} bytes or more; expected less")
-                if line.strip():
+                if not line.strip():
+                    continue
+                try:
                     yield Row(_object(parse_json(line, where), where), where, str(number), path.parent)
+                except BadInput as error:
+                    problem = str(error).removeprefix(f"{where}: ")
+                    yield Row({}, where, str(number), path.parent, problem=problem)
 
 
 class Join(Config):
@@ -152,23 +157,44 @@ class Vqa(Records):
 
 
 class Llava(Records):
-    """LLaVA conversations: every exchange is a question and its answer, without what was said before it."""
+    """LLaVA conversations: every exchange is a question and its answer, without what was said before it.
+
+    Published mixtures hold conversations without a picture, and some others that cannot be used; they are left out.
+    """
 
     defaults: ClassVar[dict[str, Any]] = {"id": "@id", "image": "image", "question": "question", "answers": "answer"}
 
     name: Literal["llava"] = "llava"
 
+    lenient: ClassVar[bool] = True
+
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         for row in super().file_rows(path, split):
-            speakers = pick(row, "conversations.from")
-            turns = pick(row, "conversations.value")
-            if speakers != ["human", "gpt"] * (len(turns) // 2) or not turns:
-                raise BadInput(f"{row.where}: conversations are by {speakers!r:.60}; expected human and gpt in turn")
-            name = str(row.values.get("id", row.id))
-            for turn in range(0, len(turns), 2):
-                question = as_text(turns[turn], "a turn", row).replace("<image>", "").strip()
-                values = {**row.values, "question": question, "answer": turns[turn + 1]}
-                yield Row(values, row.where, f"{name}#{turn // 2 + 1}", row.folder)
+            try:
+                yield from self._exchanges(row)
+            except BadInput as error:
+                yield replace(row, problem=str(error).removeprefix(f"{row.where}: "))
+
+    def _exchanges(self, row: Row) -> list[Row]:
+        speakers = pick(row, "conversations.from")
+        turns = [as_text(turn, "a turn", row) for turn in pick(row, "conversations.value")]
+        if speakers != ["human", "gpt"] * (len(turns) // 2) or not turns:
+            raise BadInput(f"conversations are by {speakers!r:.60}; expected human and gpt in turn")
+        if not any(key in row.values for key in ("image", "video")) and "<image>" not in "".join(turns):
+            raise BadInput("a conversation without a picture")
+        name = str(row.values.get("id", row.id))
+        return [
+            replace(
+                row,
+                id=f"{name}#{turn // 2 + 1}",
+                values={
+                    **row.values,
+                    "question": turns[turn].replace("<image>", "").strip(),
+                    "answer": turns[turn + 1],
+                },
+            )
+            for turn in range(0, len(turns), 2)
+        ]
 
 
 def read_json(path: Path) -> Any:

@@ -27,23 +27,36 @@ class Row:
     """What `*` stood for where the card's `annotations` match several files."""
     split: str = ""
     """What the files call the split."""
+    problem: str = ""
+    """Why there is nothing to read here; `values` may be empty."""
+    lost: tuple[str, ...] = ()
+    """What could not be read of it as it was meant: bytes that are no text, a second picture."""
+    notes: tuple[str, ...] = ()
+    """What was passed over on the way to it and is not missed: members of an archive that are of other kinds."""
 
 
 class Format(Config):
     """A kind of file; each has a field `name`, whose value is its name in `READERS`.
 
-    `rows` gives the records of one split; `defaults` are the fields a card need not state.
+    `rows` gives the records of one split, `file_rows` those of a file, which may have a `problem` or have `lost`
+    something: a data set is read whole or not at all, a collection without them. `defaults` are the fields a card need
+    not state.
     """
 
     if TYPE_CHECKING:  # a field here would be dumped before those that a kind of file has from elsewhere
         name: str = ""
 
     defaults: ClassVar[dict[str, Any]] = {}
+    lenient: ClassVar[bool] = False
+    """Whether a record that cannot be used is left out and told, as in mixtures for training; a benchmark is read whole
+    or not at all."""
 
     def rows(self, home: Path, annotations: str, split: str) -> Iterator[Row]:
         """The records of the files that `annotations` names below `home`, `{split}` filled in. Raises `BadInput`."""
         for path, part in matches(home, annotations, split):
             for row in self.file_rows(path, split):
+                if (row.problem or row.lost) and not self.lenient:
+                    raise BadInput(f"{row.where}: {row.problem or row.lost[0]}")
                 # Record 7 of two files is two records.
                 yield replace(row, id=f"{part}/{row.id}" if part else row.id, part=part, split=split)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +15,9 @@ from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.media import MAX_MEDIA_BYTES
 from vlm.datasets.readers.rows import Format, Row
 from vlm.errors import BadInput
+from vlm.files import name_text
+from vlm.media.kinds import HEAD_BYTES, Medium, kind_of, kind_of_name
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-CLIPS = ("mp4", "webm")
 TEXTS = ("txt", "cls", "caption")
 
 
@@ -24,7 +25,10 @@ class WebDataset(Format):
     """Read in one pass, member by member; nothing is unpacked under a name the archive chose.
 
     A sample's keys are the suffixes: `txt`, `cls` and `caption` are texts, `json` is what it holds, any picture is
-    `image` and any clip is `video` (bytes); other members are passed over. The stem is the sample's id.
+    `image` and any clip is `video` (bytes); other members are passed over, and noted. The stem is the sample's id.
+
+    The stem ends at the first dot, as in webdataset. Where more pictures have that stem (`22.05.jpg`, `22.06.jpg`),
+    each is a row: `22.05` with `22.05.txt` for its own, and with what has no such name (`22.txt`) in common.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"image": "image", "captions": "txt"}
@@ -40,54 +44,114 @@ class WebDataset(Format):
             yield replace(row, id=row.values["@stem"])
 
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
-        sample: dict[str, Any] = {}
+        sample: _Sample | None = None
+        passed = Counter[str]()
         try:
             with tarfile.open(path, "r:" if self.in_place else "r|*") as archive:
                 for member in archive:
-                    if not member.isfile():
+                    if member.isdir():
+                        continue
+                    if (kind := _passed_over(member)) is not None:
+                        passed[kind] += 1
                         continue
                     stem, suffix = _split(member.name)
-                    if sample and sample["@stem"] != stem:
-                        yield Row(sample, f"{path}: sample {sample['@stem']}", sample["@stem"], path.parent)
-                        sample = {}
-                    sample.setdefault("@stem", stem)
-                    self._add(sample, suffix, archive, member, f"{path}: member {member.name}")
+                    if sample is not None and sample.stem != stem:
+                        yield from sample.rows(path, passed)
+                        passed.clear()
+                        sample = None
+                    sample = sample or _Sample(stem)
+                    if (kind := self._add(sample, suffix, archive, member)) is not None:
+                        passed[kind] += 1
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise BadInput(f"{path}: not a whole tar file: {error}") from None
-        if sample:
-            yield Row(sample, f"{path}: sample {sample['@stem']}", sample["@stem"], path.parent)
+        if sample is not None:
+            yield from sample.rows(path, passed)
 
-    def _add(
-        self, sample: dict[str, Any], suffix: str, archive: tarfile.TarFile, member: tarfile.TarInfo, where: str
-    ) -> None:
-        kind = suffix.rpartition(".")[2]
-        key = "image" if kind in PICTURES else "video" if kind in CLIPS else suffix
-        if key not in ("image", "video") and kind not in (*TEXTS, "json"):
-            return
-        if key in sample:
-            raise BadInput(f"{where}: a second {key} of its sample")
-        if member.size > MAX_MEDIA_BYTES:
-            raise BadInput(f"{where}: {member.size} bytes; expected at most {MAX_MEDIA_BYTES}")
-        if self.in_place and key in ("image", "video"):
-            sample[key] = LazyMedia(str(archive.name), member.offset_data, member.size)
-            return
+    def _add(self, sample: _Sample, suffix: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+        """Take a member into its sample; what kind of member it is where it is passed over."""
+        part, _, kind = suffix.rpartition(".")
+        readable = kind in (*TEXTS, "json")
         file = archive.extractfile(member)
-        content = file.read() if file is not None else b""
-        if key in ("image", "video"):
-            sample[key] = content
-        elif kind == "json":
-            sample[key] = parse_json(content, where)
-        else:
+        head = file.read(HEAD_BYTES) if file is not None and not readable else b""
+        found = None if readable else kind_of(head, member.name) or kind_of_name(member.name)
+        medium = found.medium if found is not None else None
+        if medium is None and not readable:
+            return f"of .{name_text(kind)}" if kind else "without a suffix"
+        if member.size > MAX_MEDIA_BYTES:
+            where = f"member {name_text(member.name)}"
+            sample.problem = f"{where}: {member.size} bytes; expected at most {MAX_MEDIA_BYTES}"
+        elif medium is not None and self.in_place:
+            sample.media.append((part, kind, medium, LazyMedia(str(archive.name), member.offset_data, member.size)))
+        elif file is not None and medium is not None:
+            sample.media.append((part, kind, medium, head + file.read()))
+        elif file is not None and kind == "json":
             try:
-                sample[key] = content.decode("utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise BadInput(f"{where}: not UTF-8: {error}") from None
+                sample.texts[suffix] = parse_json(file.read(), f"member {name_text(member.name)}")
+            except BadInput as error:
+                sample.lost.append(str(error))
+        elif file is not None:
+            text = file.read().decode("utf-8", "surrogateescape").strip()
+            if any("\udc80" <= letter <= "\udcff" for letter in text):
+                sample.lost.append(f"member {name_text(member.name)}: not UTF-8")
+            if suffix in sample.texts:
+                sample.lost.append(f"member {name_text(member.name)}: a second {suffix} of its sample")
+            sample.texts.setdefault(suffix, text)
+        return None
+
+
+@dataclass
+class _Sample:
+    """What the members of one stem hold. `media` has the part of a name between stem and suffix, the suffix, what it
+    is, and the content."""
+
+    stem: str
+    media: list[tuple[str, str, Medium, bytes | LazyMedia]] = field(default_factory=list)
+    texts: dict[str, Any] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    problem: str = ""
+
+    def rows(self, path: Path, passed: Counter[str]) -> Iterator[Row]:
+        """A row a picture or clip; a picture and a clip of one name are one row. Without either the texts are one."""
+        rows: dict[str, dict[str, Any]] = {}
+        lost = list(self.lost)
+        for part, kind, medium, content in self.media:
+            name = f"{self.stem}.{part}" if part else self.stem
+            second = f"member {name_text(name)}.{kind}: a second {medium} of its sample"
+            if medium in rows.get(name, {}):
+                lost.append(second)
+                name = f"{name}.{kind}"
+            elif name not in rows and rows and not any(key.startswith(f"{part}.") for key in self.texts):
+                lost.append(second)
+            rows.setdefault(name, self._texts(part))[medium] = content
+        for name, values in (rows or {self.stem: dict(self.texts)}).items():
+            notes = tuple(f"{count} members {kind}, which are not read" for kind, count in sorted(passed.items()))
+            where = f"{path}: sample {name_text(name)}"
+            yield Row(
+                {"@stem": name, **values}, where, name, path.parent, problem=self.problem, lost=tuple(lost), notes=notes
+            )
+            passed.clear()
+
+    def _texts(self, part: str) -> dict[str, Any]:
+        """Those of the picture itself over those that all pictures of the sample have."""
+        start = f"{part}."
+        own = {key.removeprefix(start): text for key, text in self.texts.items() if part and key.startswith(start)}
+        others = {name for name, *_ in self.media if name and name != part}
+        shared = {key: text for key, text in self.texts.items() if key.rpartition(".")[0] not in others}
+        return {**shared, **own}
 
 
 class WebDatasetInPlace(WebDataset):
     """Bytes are not read, only passed over."""
 
     in_place: ClassVar[bool] = True
+
+
+def _passed_over(member: tarfile.TarInfo) -> str | None:
+    """Links and devices, and what macOS puts beside each file (`._7.jpg`)."""
+    parts = PurePosixPath(member.name).parts
+    if "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts):
+        return "that are hidden"
+    return None if member.isfile() else "that are links or devices"
 
 
 def _split(name: str) -> tuple[str, str]:

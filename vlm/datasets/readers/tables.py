@@ -34,7 +34,7 @@ class Table(Format):
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         csv.field_size_limit(MAX_MEDIA_BYTES * 4 // 3)
         try:
-            with path.open(encoding="utf-8-sig", newline="") as lines:
+            with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as lines:
                 table = csv.reader(
                     lines,
                     delimiter=self.delimiter,
@@ -47,13 +47,16 @@ class Table(Format):
                     if not values:
                         continue
                     if len(values) != len(columns):
-                        raise BadInput(f"{where}: {len(values)} values; expected {len(columns)} ({', '.join(columns)})")
+                        problem = f"{len(values)} values; expected {len(columns)} ({', '.join(columns)})"
+                        yield Row({}, where, str(number), path.parent, problem=problem)
+                        continue
                     record: dict[str, str | bytes] = dict(zip(columns, values, strict=True))
                     for key in self.base64:
                         if len(cell := str(record.get(key, ""))) > SHORT:
                             record[key] = _decoded(cell, f"{where}: column {key}")
-                    yield Row(dict(record), where, str(number), path.parent)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+                    lost = tuple(f"column {key}: not UTF-8" for key, cell in record.items() if not _is_text(cell))
+                    yield Row(dict(record), where, str(number), path.parent, lost=lost)
+        except (OSError, UnicodeError, csv.Error) as error:
             raise BadInput(f"{path}: not a table in UTF-8: {error}") from None
 
 
@@ -117,6 +120,17 @@ def _holds_bytes(kind: Any) -> bool:
     if types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 where the file begins with its mark, as spreadsheets write it."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _is_text(value: str | bytes) -> bool:
+    """Whether it has no bytes in it that are no UTF-8."""
+    return isinstance(value, bytes) or value.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in value)
 
 
 def _decoded(text: str, where: str) -> bytes:

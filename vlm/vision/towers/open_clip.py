@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm import config
+from vlm.conversation.tokenizer import TextTokens, transformers_text_tokens
 from vlm.errors import BadInput, unknown
 from vlm.files import read_json
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, activation_name, unfit
@@ -88,7 +89,7 @@ class Tower(VisionTower):
 class Pair(nn.Module):
     """Both sides of a contrastive checkpoint of open_clip."""
 
-    def __init__(self, tower: Tower, text: Any, tokenizer: Callable[[list[str]], Tensor]):
+    def __init__(self, tower: Tower, text: Any, tokenizer: Any):
         super().__init__()
         self.tower, self.text, self.tokenizer = tower, text, tokenizer
 
@@ -110,12 +111,13 @@ class Pair(nn.Module):
         ids_BT = self.tokenizer(list(texts)).to(next(self.tower.parameters()).device)
         return self.text.encode_text(ids_BT, normalize=True)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Of each text those that are read, without the padding at its end."""
-        padding = getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", None) or 0
-        ids_BT = self.tokenizer(list(texts))
-        after_BT = (ids_BT != padding).flip(1).cumsum(dim=1).flip(1)  # how many that are no padding are still to come
-        return (after_BT > 0).sum(dim=1).tolist()
+    def text_tokens(self, texts: Sequence[str]) -> list[TextTokens]:
+        """How much of each text is read, without the padding at its end."""
+        limit, library = self.tokenizer.context_length, getattr(self.tokenizer, "tokenizer", None)
+        if library is not None:
+            return transformers_text_tokens(library, [self.tokenizer.clean_fn(text) for text in texts], limit)
+        ids = [self.tokenizer.encode(text) for text in texts]
+        return [TextTokens(min(len(row) + 2, limit), len(row) + 2) for row in ids]
 
 
 def load_pair(folder: Path) -> Pair:

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vlm.errors import BadInput
+from vlm.weights.exact import refuse_nan
+from vlm.weights.tensors import no_safetensors
 
 
 def read_weights(folder: Path, stem: str = "model") -> dict[str, Tensor]:
@@ -24,7 +26,7 @@ def read_weights(folder: Path, stem: str = "model") -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for path in files:
         try:
-            state |= load_file(path)
+            state |= {name: refuse_nan(tensor, name, str(path)) for name, tensor in load_file(path).items()}
         except (OSError, SafetensorError) as error:
-            raise BadInput(f"{path}: not a safetensors file: {' '.join(str(error).split())[:120]}") from None
+            raise BadInput(f"{path}: {no_safetensors(path, error)}") from None
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
