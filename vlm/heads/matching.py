@@ -35,9 +35,9 @@ class Matcher:
         The mean, since a longer text is less likely for its length alone. Texts of one input (the same object) are
         scored together. Raises `BadInput` for an empty text.
         """
+        check_texts(texts)
         if len(media) != len(texts):
             raise BadInput(f"expected one text an input, got {len(media)} inputs and {len(texts)} texts")
-        check_texts(texts)
         prompts = self.writer.prompts(media, caption_prompts(media))
         places: dict[int, list[int]] = {}
         for place, item in enumerate(media):

@@ -45,8 +45,8 @@ class Writer:
 
     def prompts(self, media: Sequence[Media], questions: Sequence[str]) -> list[Prompt]:
         """The prompt of each pair of input and question; no pixels are made."""
-        same_number(media, questions)
         check_texts(questions, "question")
+        same_number(media, questions)
         return [
             self.processor.prompt(self.processor.user_messages(text, item), [item])
             for item, text in zip(media, questions, strict=True)

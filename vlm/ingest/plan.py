@@ -143,7 +143,7 @@ def _once(source: Source) -> Iterator[Item]:
     seen: set[int] = set()
     for item in source.items:
         key = int.from_bytes(hashlib.blake2b(item.id.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
-        if key in seen:
+        if key in seen and not item.problem:
             source.notes.add(item.id, "named again, left out")
         else:
             seen.add(key)

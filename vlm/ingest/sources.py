@@ -123,8 +123,7 @@ def _sample(row: Row, shard: str, notes: Notes) -> Iterator[Item]:
         yield Item(id, "", problem=f"{name_text(row.where)}: {got}")
         return
     for line in row.lost:
-        if "a second " not in line:
-            notes.add(name_text(row.where), line)
+        notes.add(name_text(row.where), f"{line}, left out")
     text = next((key for key in ("txt", "caption") if key in row.values), "")
     records = [{"text": row.values[text]}] if text else []
     records += [row.values["json"]] if isinstance(row.values.get("json"), dict) else []

@@ -274,7 +274,7 @@ class _Entry(NamedTuple):
 
 def _once(items: Iterable[Item], seen: set[str], notes: Notes) -> Iterator[Item]:
     for item in items:
-        if item.id in seen:
+        if item.id in seen and not item.problem:
             notes.add(item.id, "named again, left out")
         else:
             seen.add(item.id)

@@ -30,7 +30,9 @@ class Row:
     problem: str = ""
     """Why there is nothing to read here; `values` may be empty."""
     lost: tuple[str, ...] = ()
-    """What could not be read of it as it was meant: bytes that are no text, a second picture."""
+    """What could not be read of it."""
+    doubts: tuple[str, ...] = ()
+    """What may not be as it was meant: bytes that are no text, a second picture where there is one text."""
     notes: tuple[str, ...] = ()
     """What was passed over on the way to it and is not missed: members of an archive that are of other kinds."""
 
@@ -38,9 +40,9 @@ class Row:
 class Format(Config):
     """A kind of file; each has a field `name`, whose value is its name in `READERS`.
 
-    `rows` gives the records of one split, `file_rows` those of a file, which may have a `problem` or have `lost`
-    something: a data set is read whole or not at all, a collection without them. `defaults` are the fields a card need
-    not state.
+    `rows` gives the records of one split, `file_rows` those of a file, which may have a `problem`, have `lost`
+    something or be in doubt: a data set is read whole or not at all, a collection without them. `defaults` are the
+    fields a card need not state.
     """
 
     if TYPE_CHECKING:  # a field here would be dumped before those that a kind of file has from elsewhere
@@ -55,8 +57,8 @@ class Format(Config):
         """The records of the files that `annotations` names below `home`, `{split}` filled in. Raises `BadInput`."""
         for path, part in matches(home, annotations, split):
             for row in self.file_rows(path, split):
-                if (row.problem or row.lost) and not self.lenient:
-                    raise BadInput(f"{row.where}: {row.problem or row.lost[0]}")
+                if not self.lenient and (wrong := (row.problem, *row.lost, *row.doubts)) != ("",):
+                    raise BadInput(f"{row.where}: {next(filter(None, wrong))}")
                 # Record 7 of two files is two records.
                 yield replace(row, id=f"{part}/{row.id}" if part else row.id, part=part, split=split)
 

@@ -84,19 +84,23 @@ class WebDataset(Format):
             sample.media.append((part, kind, medium, LazyMedia(str(archive.name), member.offset_data, member.size)))
         elif file is not None and medium is not None:
             sample.media.append((part, kind, medium, head + file.read()))
-        elif file is not None and kind == "json":
+        elif file is not None:
+            self._add_text(sample, suffix, file.read(), f"member {name_text(member.name)}")
+        return None
+
+    def _add_text(self, sample: _Sample, suffix: str, content: bytes, where: str) -> None:
+        value: Any = content.decode("utf-8", "surrogateescape").strip()
+        if suffix.rpartition(".")[2] == "json":
             try:
-                sample.texts[suffix] = parse_json(file.read(), f"member {name_text(member.name)}")
+                value = parse_json(content, where)
             except BadInput as error:
                 sample.lost.append(str(error))
-        elif file is not None:
-            text = file.read().decode("utf-8", "surrogateescape").strip()
-            if any("\udc80" <= letter <= "\udcff" for letter in text):
-                sample.lost.append(f"member {name_text(member.name)}: not UTF-8")
-            if suffix in sample.texts:
-                sample.lost.append(f"member {name_text(member.name)}: a second {suffix} of its sample")
-            sample.texts.setdefault(suffix, text)
-        return None
+                return
+        elif any("\udc80" <= letter <= "\udcff" for letter in value):
+            sample.doubts.append(f"{where}: not UTF-8")
+        if suffix in sample.texts:
+            sample.lost.append(f"{where}: a second {suffix} of its sample")
+        sample.texts.setdefault(suffix, value)
 
 
 @dataclass
@@ -108,26 +112,34 @@ class _Sample:
     media: list[tuple[str, str, Medium, bytes | LazyMedia]] = field(default_factory=list)
     texts: dict[str, Any] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     problem: str = ""
 
     def rows(self, path: Path, passed: Counter[str]) -> Iterator[Row]:
         """A row a picture or clip; a picture and a clip of one name are one row. Without either the texts are one."""
         rows: dict[str, dict[str, Any]] = {}
-        lost = list(self.lost)
+        doubts = list(self.doubts)
         for part, kind, medium, content in self.media:
             name = f"{self.stem}.{part}" if part else self.stem
             second = f"member {name_text(name)}.{kind}: a second {medium} of its sample"
             if medium in rows.get(name, {}):
-                lost.append(second)
+                doubts.append(second)
                 name = f"{name}.{kind}"
             elif name not in rows and rows and not any(key.startswith(f"{part}.") for key in self.texts):
-                lost.append(second)
+                doubts.append(second)
             rows.setdefault(name, self._texts(part))[medium] = content
         for name, values in (rows or {self.stem: dict(self.texts)}).items():
             notes = tuple(f"{count} members {kind}, which are not read" for kind, count in sorted(passed.items()))
             where = f"{path}: sample {name_text(name)}"
             yield Row(
-                {"@stem": name, **values}, where, name, path.parent, problem=self.problem, lost=tuple(lost), notes=notes
+                {"@stem": name, **values},
+                where,
+                name,
+                path.parent,
+                problem=self.problem,
+                lost=tuple(self.lost),
+                doubts=tuple(doubts),
+                notes=notes,
             )
             passed.clear()
 
@@ -135,7 +147,7 @@ class _Sample:
         """Those of the picture itself over those that all pictures of the sample have."""
         start = f"{part}."
         own = {key.removeprefix(start): text for key, text in self.texts.items() if part and key.startswith(start)}
-        others = {name for name, *_ in self.media if name and name != part}
+        others = {name for name, *_ in self.media if name}
         shared = {key: text for key, text in self.texts.items() if key.rpartition(".")[0] not in others}
         return {**shared, **own}
 

@@ -54,8 +54,8 @@ class Table(Format):
                     for key in self.base64:
                         if len(cell := str(record.get(key, ""))) > SHORT:
                             record[key] = _decoded(cell, f"{where}: column {key}")
-                    lost = tuple(f"column {key}: not UTF-8" for key, cell in record.items() if not _is_text(cell))
-                    yield Row(dict(record), where, str(number), path.parent, lost=lost)
+                    doubts = tuple(f"column {key}: not UTF-8" for key, cell in record.items() if not _is_text(cell))
+                    yield Row(dict(record), where, str(number), path.parent, doubts=doubts)
         except (OSError, UnicodeError, csv.Error) as error:
             raise BadInput(f"{path}: not a table in UTF-8: {error}") from None
 
