@@ -39,7 +39,8 @@ FILES = {
     "~me.png": picture(6), "u\u2028v.png": picture(7), " spaces .png": picture(8), "caf\\xe9.png": picture(9),
     "line\\back.png": picture(10), "say.mp3": b"ID3" + bytes(40), "broken.png": picture(1)[:40], "empty.jpg": b"",
     "x.jxl": b"\xff\x0a" + bytes(40), "raw.cr2": b"II*\0\x10\0\0\0CR\2\0" + bytes(40), "notes.txt": b"words",
-    "pointer.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "un\U0001f600.png": picture(11),
+    "pointer.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+    "un\U0001f600.png": picture(11),
     "y.heic": b"\0\0\0\x18ftypheic", "clip.vob": b"\0\0\1\xba" + bytes(60),
 }  # fmt: skip
 ABSENT = ("missing.png", "w" * 300 + ".png", "C:\\photos\\cat.jpg", "~nobody/x.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tiny
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -178,3 +180,47 @@ def test_the_commands_take_its_folder(
     found = vlm.load(clip).classify([photos / f"{i}.png" for i in range(4, 8)], list(tiny.COLORS), templates=prompts)
     right = [chances[0].name == list(tiny.COLORS)[i % 4] for i, chances in zip(range(4, 8), found, strict=True)]
     assert results[1]["accuracy"] == pytest.approx(100 * sum(right) / 4)
+
+
+def test_a_single_input_is_no_list(clip: Path) -> None:
+    """A text is a sequence of texts in Python, and a path of paths."""
+    model: Any = vlm.load(clip)
+    picture = photographs()[0]
+    for call, words in [
+        (lambda: model.embed_texts("cat"), "expected a list of texts"),
+        (lambda: model.classify([picture], "red,blue"), "expected a list of texts"),
+        (lambda: model.embed_images("a.jpg"), "got a single str"),
+        (lambda: model.embed_images(picture), "got a single Image"),
+        (lambda: model.embed_images(np.zeros((4, 4, 3), np.uint8)), "got a single ndarray"),
+        (lambda: model.embed_images([""]), "got an empty text"),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            call()
+    assert model.embed_images(np.zeros((2, 4, 4, 3), np.uint8)).shape[0] == 2
+
+
+def test_texts_that_are_cut_are_told(clip: Path) -> None:
+    model = vlm.load(clip)
+    with pytest.warns(UserWarning, match=r"tokens, of which the first 12 are read"):
+        model.embed_texts(["a photo of a cat " * 9])
+    assert model.text_notes(["a photo"]) == [[]]
+
+
+@pytest.mark.parametrize("name", ["visual_projection.weight", "vision_model.post_layernorm.bias"])
+def test_weights_that_are_no_numbers_are_refused(clip: Path, tmp_path: Path, name: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(clip, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors[name].view(-1)[-1] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=f"expected numbers in tensor {name}, got NaN"):
+        vlm.load(broken)
+
+
+def test_a_git_lfs_pointer_is_called_so(clip: Path, tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
+    for name in ("model.safetensors", "config.json"):
+        shutil.copytree(clip, tmp_path / name)
+        (tmp_path / name / name).write_text(pointer)
+        with pytest.raises(BadInput, match=f"{name}.* git-lfs pointer"):
+            vlm.load(tmp_path / name)

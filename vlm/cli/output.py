@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vlm.errors import VlmError
+
 LINE_SECONDS = 10.0
 """Where stderr is not a terminal: seconds between two lines of progress."""
 
@@ -21,8 +23,11 @@ def say(text: str) -> None:
 
 
 def emit(data: dict[str, Any]) -> None:
-    """The one JSON object of a command run with `--json`."""
-    print(json.dumps(data), flush=True)
+    """The one JSON object of a command run with `--json`. Raises `VlmError` for numbers that JSON has not."""
+    try:
+        print(json.dumps(data, allow_nan=False), flush=True)
+    except ValueError:
+        raise VlmError("expected numbers that JSON has, got NaN or infinity in the results") from None
 
 
 Advance = Callable[[int, str], None]

@@ -98,10 +98,12 @@ def search(
         _tell_moments(hits, words, load)
     if as_json:
         emit({"results": hits, **told.say()})
+        told.end()
         return
     told.say()
     columns = ["score", *(["match"] if rerank else []), *(["moment"] if moments else []), "path"]
     table(columns, [[_cell(hit, column) for column in columns] for hit in hits])
+    told.end()
 
 
 def _is_file(query: str, told: Told) -> bool:
