@@ -55,13 +55,12 @@ def open_media(source: MediaSource, sampling: Sampler | None = None) -> Media:
     if isinstance(source, Media):
         return source
     if isinstance(source, Clip):
-        return Media(tuple(source.frames), tuple(source.times), source.source, duration=source.duration)
+        return _of_clip(source, source.source)
     notes: list[str] = []
     if isinstance(source, str) and is_url(source):
         return Media((load_image(fetch_url(source), notes=notes),), source=source, notes=tuple(notes))
     if isinstance(source, str | Path) and is_video(source):
-        clip = load_clip(source, sampling=sampling)
-        return Media(tuple(clip.frames), tuple(clip.times), str(source), duration=clip.duration)
+        return _of_clip(load_clip(source, sampling=sampling), str(source))
     image = load_image(source, notes=notes)
     name = str(source) if isinstance(source, str | Path) else type(source).__name__
     return Media((image,), source=name, notes=tuple(notes))
@@ -74,6 +73,10 @@ def open_all(inputs: Sequence[MediaSource], sampling: Sampler | None = None) -> 
         raise BadInput(f"inputs: expected a list of pictures and clips, got a single {type(inputs).__name__}")
     open_one = opener(sampling)
     return [open_one(item) for item in inputs]
+
+
+def _of_clip(clip: Clip, name: str) -> Media:
+    return Media(tuple(clip.frames), tuple(clip.times), name, clip.notes, clip.duration)
 
 
 def opener(sampling: Sampler | None = None) -> Callable[[MediaSource], Media]:

@@ -18,8 +18,8 @@ from clips import cut_by_edit_list, number_seen, write_video
 from vlm.errors import BadInput
 from vlm.media.video.backends import decoder_class
 from vlm.media.video.backends.pyav import PyavDecoder, SequentialDecoder, runs
-from vlm.media.video.container import Packets
 from vlm.media.video.reader import open_video
+from vlm.media.video.timeline import Packets
 
 COUNT = 40
 UNEVEN = [0, 3, 4, 10, 11, 12, 30, 31, 32, 40, 41, 60, 61, 62, 90]

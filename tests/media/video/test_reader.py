@@ -10,7 +10,7 @@ import pytest
 from clips import number_seen, write_audio, write_video
 
 from vlm.errors import BadInput
-from vlm.media.video.backends.pyav import MAX_SIDE
+from vlm.media.video.conversion import MAX_SIDE
 from vlm.media.video.reader import open_video
 
 
@@ -102,7 +102,7 @@ def test_a_playlist_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.media.video.container.MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("vlm.media.video.streams.MAX_PIXELS", 64 * 48 - 1)
     write_video(tmp_path / "a.mp4", range(3))
     assert "at most 3071 pixels a frame, got 64x48" in refusal(tmp_path / "a.mp4", isolated=False)
 

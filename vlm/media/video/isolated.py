@@ -12,7 +12,7 @@ import numpy as np
 from vlm.errors import BadInput
 from vlm.media.process.messages import Message
 from vlm.media.process.supervisor import Ended, Pool
-from vlm.media.video.container import Timeline
+from vlm.media.video.timeline import Timeline
 
 _pool = Pool("vlm.media.video.worker")
 
@@ -30,6 +30,10 @@ class IsolatedDecoder:
     def size(self) -> tuple[int, int]:
         ((about, _),) = self._ask("size")
         return about["size"][0], about["size"][1]
+
+    def notes(self) -> list[str]:
+        ((about, _),) = self._ask("notes")
+        return list(about["notes"])
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The pixels are valid until the next request."""

@@ -23,12 +23,12 @@ DEADLINE = 30.0
 
 
 class VideoReader:
-    """A video file: `times_N`, `duration`, `size`, `keyframes` and `frames(indices)`.
+    """A video file: `times_N`, `duration`, `size`, `keyframes`, `notes` and `frames(indices)`.
 
     `times_N` is float64 [N], the presentation time of each frame in seconds (`pts * time_base`), in display order;
     `duration` the seconds from the first frame's start to the last one's end; `keyframes` the indices of those that
     were coded alone; `size` the (width, height) of the frames handed out: upright, square pixels, longest side at most
-    `MAX_SIDE`.
+    `MAX_SIDE`; `notes` a line for each thing left out or changed of what the file holds.
     """
 
     def __init__(self, path: Path, decoder: PyavDecoder | IsolatedDecoder) -> None:
@@ -40,6 +40,10 @@ class VideoReader:
     @property
     def size(self) -> tuple[int, int]:
         return self._decoder.size()
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"{self.path}: {note}" for note in self._decoder.notes()]
 
     def frames(self, indices: Sequence[int]) -> list[Image.Image]:
         """The frames at `indices` (any order, repeats allowed), each an RGB image of `size`.

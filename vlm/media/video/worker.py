@@ -41,6 +41,8 @@ class Worker:
                 send({"duration": found.duration, "keyframes": found.keyframes}, found.times_N)
             case "size":
                 send({"size": decoder.size()})
+            case "notes":
+                send({"notes": decoder.notes()})
             case "frames":
                 for index, pixels in decoder.frames(request["indices"]):
                     send({"index": index}, pixels)

@@ -46,9 +46,10 @@ class DecordDecoder(PyavDecoder):
 
     def _check_safe(self) -> None:
         square = (self._stream.sample_aspect_ratio or 1) == 1
-        if not self.timeline.steady or not square or self._convert.quarter_turns:
+        if not self.timeline.steady or not square or not self._convert.plain or self._left_out:
             codec = self._stream.codec_context.name
             raise BadInput(
                 f"{self.path}: backend 'decord' is right only for H.264 and MPEG-4 (this is {codec}) of constant rate, "
-                "with square pixels, without edit list, rotation and open groups of pictures; use 'pyav'"
+                "with square pixels, one stream, without edit list, rotation, high dynamic range and open groups of "
+                "pictures; use 'pyav'"
             )

@@ -19,14 +19,14 @@ import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from vlm.errors import BadInput
-from vlm.media.video.container import Alive, Packets, Timeline, decode, open_container, read_timeline, video_stream
+from vlm.media.video.container import Alive, decode, open_container
+from vlm.media.video.conversion import Conversion
+from vlm.media.video.streams import chosen_stream, left_out
+from vlm.media.video.timeline import Packets, Timeline, read_timeline
 
-MAX_SIDE = 1280
-"""The longest side of a frame handed out, in pixels; larger ones are scaled down while they are converted."""
 THUMBNAIL = 32
 MAX_THREADS = 4
 THREADED_PIXELS = 200_000
@@ -45,19 +45,22 @@ class PyavDecoder:
 
     def __init__(self, path: Path, alive: Alive = lambda: None) -> None:
         self.path, self.alive = path, alive
+        self._chosen: int | None = None
         self._open()
+        self._left_out = left_out(self._container, self._stream)
         self.timeline: Timeline = read_timeline(self._container, self._stream, path, alive)
         packets = self.timeline.packets
-        self._place = {pts: place for place, pts in enumerate(packets.pts)} if packets else {}
-        self._convert = _Upright()
+        self._place: dict[int | None, int] = {pts: place for place, pts in enumerate(packets.pts)} if packets else {}
+        self._convert = Conversion()
 
     def _open(self) -> None:
         self._container = open_container(self.path)
         try:
-            self._stream: VideoStream = video_stream(self._container, self.path)
+            self._stream: VideoStream = chosen_stream(self._container, self.path, self.alive, self._chosen)
         except BadInput:
             self._container.close()
             raise
+        self._chosen = self._stream.index
         context = self._stream.codec_context
         context.thread_count = threads(context.width * context.height)
         context.thread_type = "AUTO" if context.thread_count > 1 else "NONE"
@@ -72,6 +75,11 @@ class PyavDecoder:
         assert self._convert.size is not None
         return self._convert.size
 
+    def notes(self) -> list[str]:
+        """What is left out or changed of what the file holds, a line each."""
+        self.size()  # a frame says how it is shown
+        return [*self._left_out, *self.timeline.notes, *self._convert.notes]
+
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """(index, pixels) of each of `wanted`. Raises `BadInput` where one does not decode, whole and at its time."""
         return self.exact_frames(wanted)
@@ -84,6 +92,8 @@ class PyavDecoder:
         self, wanted: Sequence[int], size: tuple[int, int] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         left = set(wanted)
+        if self.timeline.first_tells and self._convert.size is None and left != {0}:
+            self.size()
         for index, frame in chain(self._seeking(left), self._in_order(left)):
             left.discard(index)
             yield index, self._convert(frame, self._stream, size)
@@ -96,7 +106,7 @@ class PyavDecoder:
         packets, pts_N = self.timeline.packets, self.timeline.pts_N
         if packets is None:
             return
-        index_of = {pts_N[index]: index for index in left}
+        index_of: dict[int | None, int] = {pts_N[index]: index for index in left}
         context = self._stream.codec_context
         can_skip = _can_skip(context)
         for start, places in runs(packets, [self._place[pts] for pts in index_of]):
@@ -146,9 +156,10 @@ class PyavDecoder:
             return
         self._container.close()
         self._open()
-        index_of: dict[int | None, int] = {pts: index for index, pts in enumerate(self.timeline.pts_N)}
+        listed = self.timeline.packets is not None
+        index_of = {pts: index for index, pts in enumerate(self.timeline.pts_N)} if listed else {}
         for count, frame in enumerate(decode(self._container, self._stream, self.path, self.alive)):
-            index = index_of.get(frame.pts, -1) if index_of else count
+            index = index_of.get(frame.pts, -1) if listed else count
             if index in left:
                 self._check(index, frame)
                 yield index, frame
@@ -156,9 +167,9 @@ class PyavDecoder:
                     return
 
     def _check(self, index: int, frame: av.VideoFrame) -> None:
-        time = self.timeline.times_N[index]
-        if frame.is_corrupt or (frame.time is not None and abs(frame.time - time) > 1e-6):
-            got = "a broken one" if frame.is_corrupt else f"one at {frame.time:.3f} s"
+        time, stamp = self.timeline.times_N[index], self.timeline.pts_N[index]
+        if frame.is_corrupt or frame.pts != stamp:
+            got = "a broken one" if frame.is_corrupt else f"one of another time ({frame.pts}, not {stamp})"
             raise BadInput(f"{self.path}: expected frame {index} at {time:.3f} s, got {got}: the file is damaged")
 
 
@@ -207,29 +218,3 @@ def _can_skip(context: VideoCodecContext) -> bool:
         record = context.extradata or b""
         return len(record) > 22 and record[0] == 1 and (record[21] >> 3) & 7 == 1
     return context.name in ("h264", "mpeg4")
-
-
-class _Upright:
-    """Frames as RGB arrays: turned as the file says, with square pixels, bounded. `size` is known after the first."""
-
-    def __init__(self) -> None:
-        self.size: tuple[int, int] | None = None
-        self.quarter_turns = 0
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame, stream: VideoStream, size: tuple[int, int] | None) -> np.ndarray:
-        if self.size is None:
-            self.quarter_turns = round(float(frame.rotation) / 90) % 4
-            aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-            self.size = _bounded(frame.width * aspect, frame.height, self.quarter_turns)
-        turns = 0 if size else self.quarter_turns
-        width, height = size or (self.size[::-1] if turns % 2 else self.size)
-        # One thread: starting more takes longer than converting.
-        pixels = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-
-
-def _bounded(width: float, height: float, quarter_turns: int) -> tuple[int, int]:
-    scale = min(1.0, MAX_SIDE / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return (size[1], size[0]) if quarter_turns % 2 else size

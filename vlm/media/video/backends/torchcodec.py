@@ -17,10 +17,15 @@ class TorchcodecDecoder(PyavDecoder):
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         (width, height), times_N = self.size(), self.timeline.times_N
         indices = sorted(set(wanted))
+        if not self._convert.plain:
+            raise BadInput(
+                f"{self.path}: backend 'torchcodec' is right only without rotation and high dynamic range; use 'pyav'"
+            )
         try:
             decoders = importlib.import_module("torchcodec.decoders")
             decoder = decoders.VideoDecoder(
                 str(self.path.resolve()),
+                stream_index=self._stream.index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=threads(width * height),
                 seek_mode="exact",

@@ -51,6 +51,8 @@ class Clip:
     source: str
     duration: float | None = None
     """Of the whole video in seconds, where it is known."""
+    notes: tuple[str, ...] = ()
+    """What is left out or changed of what the file holds, a line each."""
 
 
 class _Named(Config):
@@ -83,7 +85,8 @@ def sample(reader: VideoReader, sampling: Sampler, rng: np.random.Generator | No
     """The frames that `sampling` picks, each with its time. `rng` is for training: those that can, vary."""
     indices = sampling.pick(reader, rng)
     times = [float(reader.times_N[index]) for index in indices]
-    return Clip(reader.frames(indices), times, str(reader.path), reader.duration)
+    frames = reader.frames(indices)
+    return Clip(frames, times, str(reader.path), reader.duration, tuple(reader.notes))
 
 
 def load_clip(
