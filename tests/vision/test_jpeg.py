@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from folders import SIZES, photograph
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vlm.errors import BadInput
 from vlm.vision import jpeg
@@ -115,3 +115,22 @@ def test_damaged_pictures_are_refused(way: Any, tmp_path: Path) -> None:
 def test_a_budget_is_refused() -> None:
     with pytest.raises(BadInput, match="key budget"):
         read_pixels([], tiny.TOWER.model_copy(update={"budget": 9}))
+
+
+@pytest.mark.parametrize("way", ["fast", "scaled"])
+def test_colours_other_than_srgb_s_are_those_of_the_plain_way(way: Any) -> None:
+    sharper = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # The middle column of its matrix: green becomes another colour.
+    start = int.from_bytes(sharper[sharper.index(b"gXYZ") + 4 :][:4], "big")
+    other = sharper[: start + 8] + (20000).to_bytes(4, "big") + sharper[start + 12 :]
+    picture, plain = coded(1200, 900, icc_profile=other), coded(1200, 900)
+    found = read_pixels([picture], tiny.TOWER, way)
+    assert torch.equal(found, read_pixels([picture], tiny.TOWER))
+    assert (found - read_pixels([plain], tiny.TOWER)).abs().mean() > LEVEL
+
+
+@pytest.mark.usefixtures("no_plain_way")
+def test_srgb_s_own_profile_takes_the_fast_way() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tagged, plain = coded(300, 200, icc_profile=profile), coded(300, 200)
+    assert torch.equal(read_pixels([tagged], tiny.TOWER, "fast"), read_pixels([plain], tiny.TOWER, "fast"))

@@ -20,6 +20,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from vlm.errors import BadInput
 from vlm.files import name_text
+from vlm.media.colour import to_srgb
+from vlm.media.depth import packing, swapped, to_8bit
 from vlm.media.folders import list_media
 from vlm.media.kinds import FORMATS, HEAD_BYTES, described, is_image, is_video, kind_of, kind_of_file
 
@@ -29,6 +31,8 @@ ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 
 MAX_PIXELS = 40_000_000
 """The most pixels decoded from one picture (about 160 MB a copy)."""
+
+_ORIENTATION = 0x0112  # a tag of EXIF
 
 # What Pillow's decoders raise on a file that is not what it claims to be.
 _BROKEN = (
@@ -72,11 +76,11 @@ def check_file(path: Path, kind: str) -> None:
 
 
 def load_image(source: ImageSource, *, notes: list[str] | None = None, name: str = "image bytes") -> Image.Image:
-    """`source` as an RGB image, turned upright by its EXIF orientation; transparency lies over white.
+    """`source` as an RGB image in sRGB, turned upright by its EXIF orientation; transparency lies over white.
 
     `source` is a path, a picture's encoded bytes, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
     of uint8, or of floats in 0..1. A PIL image is never changed. `notes` collects a line for each thing the user
-    may want to know: a frame chosen, a size reduced. `name` is what messages call bytes.
+    may want to know: a frame chosen, a size reduced, a range stretched. `name` is what messages call bytes.
 
     Raises `BadInput`, one line, where the source is missing, is no picture, is cut short, or is over `MAX_PIXELS`.
     """
@@ -85,7 +89,7 @@ def load_image(source: ImageSource, *, notes: list[str] | None = None, name: str
         return _rgb(_from_array(source), "array")
     if isinstance(source, Image.Image):
         _check_pixels(source, "PIL image")
-        return _decoded(source, "PIL image")
+        return _decoded(source, "PIL image", notes)
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), name, notes)
     if not isinstance(source, str | Path):
@@ -114,7 +118,7 @@ def _read(stream: IO[bytes], name: str, notes: list[str]) -> Image.Image:
             image.draft(image.mode, (max(1, full[0] // scale), max(1, full[1] // scale)))
             notes.append(f"{name}: {full[0]}x{full[1]} decoded at {image.size[0]}x{image.size[1]}")
         _check_pixels(image, name)
-        return _decoded(image, name)
+        return _decoded(image, name, notes, stream)
 
 
 def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
@@ -155,7 +159,9 @@ def _check_pixels(image: Image.Image, name: str) -> None:
         )
 
 
-def _decoded(image: Image.Image, name: str) -> Image.Image:
+def _decoded(image: Image.Image, name: str, notes: list[str], stream: IO[bytes] | None = None) -> Image.Image:
+    """`stream` is what it was opened from, where it may be read again."""
+    packed = packing(image)
     try:
         image.load()
     except Image.DecompressionBombError:
@@ -163,17 +169,36 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     except _BROKEN as error:
         raise BadInput(f"{name}: expected a whole image, got a truncated or broken one ({_line(error)})") from None
     _check_pixels(image, name)
+    shallow = to_8bit(image, packed, lambda: _low_bytes(stream, name, packed), name, notes)
     try:
-        turned = image.getexif().get(0x0112, 1) not in (None, 1)
-        upright = ImageOps.exif_transpose(image) if turned else image
+        turn = image.getexif().get(_ORIENTATION)
+        if turn not in (None, 1) and shallow is not image:
+            shallow.getexif()[_ORIENTATION] = turn
+        upright = shallow if turn in (None, 1) else ImageOps.exif_transpose(shallow)
     except _BROKEN:  # EXIF that cannot be read says nothing about orientation
-        upright = image
-    return _rgb(upright, name)
+        upright = shallow
+    return _rgb(to_srgb(upright, name, notes), name)
+
+
+def _low_bytes(stream: IO[bytes] | None, name: str, packed: str) -> Image.Image | None:
+    """The picture in `stream` read so that the low bytes of its samples are taken for the high ones."""
+    if stream is None:
+        return None
+    stream.seek(0)
+    try:
+        image = _open(stream, name)
+        other = swapped(packed)
+        image.tile = [
+            tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other)
+            for tile in image.tile
+        ]
+        image.load()
+    except (BadInput, *_BROKEN):  # a packing that Pillow has not both ways
+        return None
+    return image
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _gray_8bit(image)
     try:
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             rgba = image.convert("RGBA")
@@ -183,17 +208,6 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         return image.convert("RGB")
     except _BROKEN:
         raise BadInput(f"{name}: expected a gray, palette, RGB or CMYK image, got mode {image.mode}") from None
-
-
-def _gray_8bit(image: Image.Image) -> Image.Image:
-    """16-bit gray keeps its high byte; floats are taken as 0..1 where they fit it, else as 0..255."""
-    gray_HW = np.asarray(image)
-    if image.mode == "F":
-        gray_HW = np.nan_to_num(gray_HW)
-        gray_HW = gray_HW * 255 if gray_HW.max() <= 1 else gray_HW
-    elif image.mode != "I" or gray_HW.max() > 255:
-        gray_HW = gray_HW // 256
-    return Image.fromarray(np.clip(gray_HW, 0, 255).astype(np.uint8))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from vlm.errors import BadInput
+from vlm.media.colour import changes
 from vlm.media.images import MAX_PIXELS, check_file, load_image
 from vlm.vision.tower import TowerConfig
 from vlm.vision.transforms import crop, resized_size, to_pixels
@@ -57,7 +58,8 @@ def _pixels(source: Source, cfg: TowerConfig, way: Way) -> Tensor:
 
 
 def _decode(source: Source, cfg: TowerConfig, scaled: bool) -> Tensor | None:
-    """Upright RGB bytes `[3, H, W]`; `None` where it is no JPEG of one or three channels, too large, or damaged."""
+    """Upright RGB bytes `[3, H, W]`; `None` where it is no JPEG of one or three channels, not in sRGB, too large, or
+    damaged."""
     import torchvision.io
 
     if not isinstance(source, bytes):
@@ -68,6 +70,8 @@ def _decode(source: Source, cfg: TowerConfig, scaled: bool) -> Tensor | None:
     except (UnidentifiedImageError, SyntaxError, OSError):
         return None
     if image.mode not in ("RGB", "L") or image.width * image.height > MAX_PIXELS:
+        return None
+    if changes(image.info.get("icc_profile")):  # colours other than sRGB's take the plain way
         return None
     if scaled:
         rows, columns = _target(image.height, image.width, cfg)
