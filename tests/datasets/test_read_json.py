@@ -80,7 +80,7 @@ def test_a_template_reaches_values_and_nothing_else(own: Path) -> None:
     [
         ([{"n": 1, "a": "x"}], "n 2 has 0 records in"),
         ([{"n": 1, "a": "x"}, {"n": 2, "a": "x"}, {"n": 2, "a": "y"}], "n 2 has 2 records in"),
-        ([{"n": 1, "a": "x"}, {"n": 2, "a": "x"}, {"n": 3, "a": "y"}], "1 ns match no record, such as 3"),
+        ([{"n": 1, "a": "x"}, {"n": 2, "a": "x"}, {"n": 3, "a": "y"}], "1 ns match no record, such as '3'"),
         ([{"n": [1], "a": "x"}], "key 'n' is a list"),
     ],
 )

@@ -34,7 +34,7 @@ def test_csv(own: Path, content: bytes, words: str) -> None:
     ("cell", "words"),
     [
         ("§" * 100, "column i: not base64"),
-        ("QUJD" * 50, "record 1: expected a picture's bytes, got b'ABCABCABCABC'"),
+        ("QUJD" * 50, "record 1: expected a picture's bytes, got a file that begins with b'ABCABCABCABC"),
         ("12", "files of dataset own are missing, such as 12"),
     ],
 )

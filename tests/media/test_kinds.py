@@ -130,3 +130,15 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert found.paths == [tmp_path / "a" / "x.png"]
     assert [note["count"] for note in found.notes.as_json()] == [2]
     assert find_media(tmp_path / "b").paths == [tmp_path / "b" / "x.png"]
+
+
+def test_bytes_are_a_clip_where_they_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = SAMPLES / "city_at_night.mp4"
+    of_file, of_bytes = open_media(path), open_media(path.read_bytes(), name="a clip of mine")
+    assert (of_bytes.source, of_bytes.times) == ("a clip of mine", of_file.times)
+    for ours, theirs in zip(of_bytes.frames, of_file.frames, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    monkeypatch.setattr("vlm.media.open.fetch_url", lambda url: path.read_bytes())
+    assert open_media("https://example.org/clip").times == of_file.times
+    with pytest.raises(BadInput, match="^half a clip: expected"):
+        open_media(path.read_bytes()[:5000], name="half a clip")

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlm.datasets.readers.lazy_media import LazyMedia
-from vlm.datasets.readers.media import keep
 from vlm.errors import BadInput
 from vlm.files import name_text
 from vlm.ingest.item import Item
-from vlm.media.images import load_image
 from vlm.media.kinds import HEAD_BYTES, is_video, kind_of
 from vlm.media.open import Media, open_media
 from vlm.media.urls import fetch_url, is_url
@@ -77,12 +75,10 @@ def read(
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in known:
             return Read(item, stamp, sha256)
-        kind = kind_of(content[:HEAD_BYTES], item.id)
-        if item.suffix or (kind is not None and kind.medium == "video"):  # a clip is decoded from a file
-            return _decoded(item, stamp, sha256, _opened(str(keep(content, item.id)), sampling))
-        notes: list[str] = []
-        image = load_image(content, notes=notes, name=item.id)
-        return _decoded(item, stamp, sha256, Media((image,), source=item.id, notes=tuple(notes)))
+        kind = kind_of(content[:HEAD_BYTES])
+        clip = kind is not None and kind.medium == "video"
+        media = open_media(content, sampling() if sampling is not None and clip else None, name=item.id)
+        return _decoded(item, stamp, sha256, media)
     except BadInput as error:
         return Read(item, stamp, problem=str(error))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from vlm.errors import BadInput
 from vlm.media.images import load_image
-from vlm.media.kinds import is_video
+from vlm.media.kinds import HEAD_BYTES, is_video, kind_of
 from vlm.media.urls import fetch_url, is_url
 from vlm.media.video.sampling import Clip, load_clip
 from vlm.media.video.sampling.base import Sampler
@@ -47,23 +48,30 @@ class Skipped:
     reason: str
 
 
-def open_media(source: MediaSource, sampling: Sampler | None = None) -> Media:
+def open_media(source: MediaSource, sampling: Sampler | None = None, *, name: str = "bytes") -> Media:
     """One input as `Media`; of a clip the frames that `sampling` picks, 4 spread evenly by default.
 
-    A URL is fetched only from public addresses. Raises `BadInput` in one line.
+    What bytes and a URL's content are, they say themselves; a URL is fetched only from public addresses. `name` is what
+    bytes are called. Raises `BadInput` in one line.
     """
     if isinstance(source, Media):
         return source
     if isinstance(source, Clip):
         return _of_clip(source, source.source)
-    notes: list[str] = []
     if isinstance(source, str) and is_url(source):
-        return Media((load_image(fetch_url(source), notes=notes),), source=source, notes=tuple(notes))
-    if isinstance(source, str | Path) and is_video(source):
-        return _of_clip(load_clip(source, sampling=sampling), str(source))
-    image = load_image(source, notes=notes)
-    name = str(source) if isinstance(source, str | Path) else type(source).__name__
-    return Media((image,), source=name, notes=tuple(notes))
+        return open_media(fetch_url(source), sampling, name=source)
+    if isinstance(source, bytes):
+        kind = kind_of(source[:HEAD_BYTES])
+        if kind is not None and kind.medium == "video":
+            return _clip_in_bytes(source, kind.suffixes[0], name, sampling)
+    if isinstance(source, str | Path):
+        name = str(source)
+        if is_video(source):
+            return _of_clip(load_clip(source, sampling=sampling), name)
+    notes: list[str] = []
+    image = load_image(source, notes=notes, name=name)
+    return Media((image,), source=name if isinstance(source, str | Path | bytes) else type(source).__name__,
+                 notes=tuple(notes))  # fmt: skip
 
 
 def open_all(inputs: Sequence[MediaSource], sampling: Sampler | None = None) -> list[Media]:
@@ -73,6 +81,19 @@ def open_all(inputs: Sequence[MediaSource], sampling: Sampler | None = None) -> 
         raise BadInput(f"inputs: expected a list of pictures and clips, got a single {type(inputs).__name__}")
     open_one = opener(sampling)
     return [open_one(item) for item in inputs]
+
+
+def _clip_in_bytes(content: bytes, suffix: str, name: str, sampling: Sampler | None) -> Media:
+    """Decoders read files, so it is one for as long as that takes."""
+    with tempfile.TemporaryDirectory(prefix="vlm-") as folder:
+        path = Path(folder) / f"clip{suffix}"
+        path.write_bytes(content)
+        try:
+            clip = load_clip(path, sampling=sampling)
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(path), name)) from None
+    media = _of_clip(clip, name)
+    return replace(media, notes=tuple(note.replace(str(path), name) for note in media.notes))
 
 
 def _of_clip(clip: Clip, name: str) -> Media:

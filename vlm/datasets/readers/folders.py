@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from vlm.datasets.readers.rows import Format, Row
 from vlm.errors import BadInput
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+from vlm.media.kinds import kind_of_name
 
 
 class Folder(Format):
@@ -29,6 +28,7 @@ class Folder(Format):
             raise BadInput(f"{path}: {len(folders)} class folders; expected {self.classes or 'at least one'}")
         for index, folder in enumerate(folders):
             for picture in sorted(folder.iterdir()):
-                if picture.suffix.lower() in SUFFIXES:
+                kind = kind_of_name(picture)
+                if kind is not None and kind.pillow:
                     name = f"{folder.name}/{picture.name}"
                     yield Row({"image": name, "label": folder.name, "index": index}, f"{path}: {name}", name, path)

@@ -91,12 +91,12 @@ class Records(Format):
 
 def _joined(rows: Iterator[Row], join: Join, others: Iterator[Row], path: Path) -> Iterator[Row]:
     own, other = (join.by, join.by) if isinstance(join.by, str) else join.by
-    partners: dict[str | int, list[dict[str, Any]]] = {}
+    partners: dict[str, list[dict[str, Any]]] = {}  # ids are compared as texts: some files have 7 here and "7" there
     for row in others:
-        partners.setdefault(_plain(pick(row, other), other, row), []).append(row.values)
+        partners.setdefault(str(_plain(pick(row, other), other, row)), []).append(row.values)
     for row in rows:
         value = _plain(pick(row, own), own, row)
-        found = partners.pop(value, [])
+        found = partners.pop(str(value), [])
         if join.into is not None:
             yield replace(row, values={**row.values, join.into: found})
         elif len(found) == 1:

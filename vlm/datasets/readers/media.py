@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.errors import BadInput
+from vlm.media.kinds import HEAD_BYTES, described, kind_of
 from vlm.weights.parts import cache_dir
 
 MAX_MEDIA_BYTES = 256 * 2**20
@@ -23,19 +24,6 @@ MAX_MEDIA_BYTES = 256 * 2**20
 
 # A root, a drive, a step upwards; a zero byte no system takes.
 _LEADS_OUT = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)|\0")
-
-_SIGNATURES = (
-    (0, b"\xff\xd8\xff", ".jpg"),
-    (0, b"\x89PNG\r\n\x1a\n", ".png"),
-    (0, b"GIF8", ".gif"),
-    (8, b"WEBP", ".webp"),
-    (0, b"BM", ".bmp"),
-    (0, b"II*\x00", ".tif"),
-    (0, b"MM\x00*", ".tif"),
-    (4, b"ftypavif", ".avif"),
-    (4, b"ftyp", ".mp4"),
-    (0, b"\x1aE\xdf\xa3", ".webm"),
-)
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
@@ -49,10 +37,10 @@ def keep(content: bytes, where: str) -> Path:
     """A picture's or clip's bytes as a file of the cache; its suffix comes from the content."""
     if len(content) > MAX_MEDIA_BYTES:
         raise BadInput(f"{where}: a picture of {len(content)} bytes; expected at most {MAX_MEDIA_BYTES}")
-    for offset, signature, suffix in _SIGNATURES:
-        if content[offset : offset + len(signature)] == signature:
-            return _keep(hashlib.sha256(content).hexdigest(), suffix, content)
-    raise BadInput(f"{where}: expected a picture's bytes, got {content[:12]!r}")
+    kind = kind_of(content[:HEAD_BYTES])
+    if kind is None or not kind.readable:
+        raise BadInput(f"{where}: expected a picture's bytes, got {described(content[:HEAD_BYTES])}")
+    return _keep(hashlib.sha256(content).hexdigest(), kind.suffixes[0], content)
 
 
 def keep_pixels(pixels: np.ndarray, where: str) -> Path:
