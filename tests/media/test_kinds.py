@@ -140,5 +140,5 @@ def test_bytes_are_a_clip_where_they_say_so(tmp_path: Path, monkeypatch: pytest.
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
     monkeypatch.setattr("vlm.media.open.fetch_url", lambda url: path.read_bytes())
     assert open_media("https://example.org/clip").times == of_file.times
-    with pytest.raises(BadInput, match="^half a clip: expected"):
+    with pytest.raises(BadInput, match=r"^half a clip: expected"):
         open_media(path.read_bytes()[:5000], name="half a clip")

@@ -62,6 +62,7 @@ def bench(
         _soak(minutes, as_json)
         return
     from vlm.bench import alignment, decode, metrics, moe, retrieval, video, vision
+    from vlm.bench.machine import machine
     from vlm.bench.timing import Ratio
 
     suites: dict[str, list[Callable[[int, Say], Iterator[Result]]]] = {
@@ -75,6 +76,7 @@ def bench(
         "retrieval": [partial(retrieval.run, limit=limit)],
     }
     results: list[Result] = []
+    say(f"on {machine()}")
     with working(f"bench {suite.value}") as advance:
         for run in suites[suite.value]:
             for result in run(rounds, lambda text: advance(-1, text)):
@@ -82,7 +84,7 @@ def bench(
                 # At once: the whole takes long, and what was measured is not to be lost with it.
                 say(f"{result.what}, {result.peer}: {_times(result)}")
     if as_json:
-        emit({"results": [asdict(result) for result in results]})
+        emit({"machine": machine(), "results": [asdict(result) for result in results]})
         return
     rows = []
     for result in results:
@@ -104,13 +106,15 @@ def _times(result: Result) -> str:
 
 def _length(limit: int, rounds: int, to: Path | None, as_json: bool) -> None:
     from vlm.bench.length import draw, length
+    from vlm.bench.machine import machine
 
+    say(f"on {machine()}")
     with working("bench length") as advance:
         points = list(length(limit, rounds, lambda text: advance(-1, text)))
     if to is not None:
         draw(points, to)
     if as_json:
-        emit({"results": [asdict(point) for point in points]})
+        emit({"machine": machine(), "results": [asdict(point) for point in points]})
         return
     rows = []
     for point in points:

@@ -33,7 +33,7 @@ _QKV = "encoder.layer.*.attention.attention.{}.{}"
 
 
 def read_dinov2_onnx(path: Path, prefix: str = "backbone.") -> dict[str, Tensor]:
-    """The DINOv2 inside an ONNX export of a transformers model, under timm's names, float32.
+    """The network of DINOv2's shape inside an ONNX export of a transformers model, under timm's names, float32.
 
     The export folds `x @ W.T` into anonymous `MatMul` initialisers, found by the name of their node, and the position
     table into two: one of the CLS token, one of the 37 x 37 patches. Nothing of the graph is run. Raises `BadInput`
