@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm.errors import BadInput
+from vlm.server.http.addresses import canonical
 from vlm.server.http.errors import ApiError, answer
 from vlm.server.http.signing import Signer
 
@@ -109,10 +110,12 @@ class Guarded:
             await send(message)
 
         try:
+            scope = canonical(scope)
             self._check(scope)
         except ApiError as error:
             return await answer(error, scope, receive, hardened)
-        await self.app(scope, receive, hardened)
+        # HEAD is answered as GET is; uvicorn, whose own the scope stays, leaves the body out.
+        await self.app({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, hardened)
 
     def _check(self, scope: Scope) -> None:
         path, headers = scope["path"], Headers(scope=scope)

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 SECONDS = 3600
 
@@ -18,9 +18,9 @@ class Signer:
         self._secret = secrets.token_bytes(32)
 
     def signed(self, path: str) -> str:
-        """`path`, not yet quoted, as an address with a signature."""
+        """An address of `addresses.address` with a signature."""
         until = str(int(time.time()) + SECONDS)
-        return f"{quote(path)}?until={until}&signature={self._of(path, until)}"
+        return f"{path}?until={until}&signature={self._of(path, until)}"
 
     def allows(self, path: str, query: bytes) -> bool:
         fields = parse_qs(query.decode("latin-1"))

@@ -51,7 +51,14 @@ def create_app(
             await service.close()
 
     # The interactive documents would be fetched from elsewhere.
-    app = FastAPI(title="vlm retrieval", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="vlm retrieval",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
     app.state.metrics, app.state.service = Metrics(), None
     errors.install(app)
     app.include_router(state)

@@ -173,8 +173,8 @@ def _uploads(form: FormData) -> list[Upload]:
         ids = [ID.validate_python(id) for id in ids]
         text = form.get("metadata")
         metadata = json.loads(text) if isinstance(text, str) else {}
-    except ValidationError:
-        raise ApiError(422, "invalid", "id: expected 1 to 512 characters, no control characters") from None
+    except ValidationError as error:
+        raise ApiError(422, "invalid", "id: " + told(error.errors()).removeprefix("body: ")) from None
     except (ValueError, RecursionError):
         raise ApiError(422, "invalid", "metadata: expected JSON") from None
     rows = metadata if isinstance(metadata, list) else [metadata] * len(files)

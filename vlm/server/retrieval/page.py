@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from vlm.errors import BadInput
+from vlm.server.http.addresses import API, address
 from vlm.server.http.auth import PAGE, Keys
 from vlm.server.http.errors import ApiError, told
 from vlm.server.http.signing import Signer
@@ -62,6 +63,8 @@ def mount(app: FastAPI, service: Callable[[], Service], keys: Keys | None, signe
     @app.get("/", include_in_schema=False)
     async def start() -> RedirectResponse:
         return RedirectResponse(f"{PAGE}/")
+
+    app.get(PAGE, include_in_schema=False)(start)
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:
@@ -187,14 +190,14 @@ class _Handlers:
         )
 
     def _shown(self, collection: Collection, hit: HitAnswer) -> str:
-        kind, at = hit.metadata.get("_kind"), f"/v1/collections/{collection.name}"
+        kind, at = hit.metadata.get("_kind"), (API, "collections", collection.name)
         if kind not in ("image", "video"):
             return f'<div class="words">{html.escape(str(hit.metadata.get("_text", hit.id)))}</div>'
-        poster = html.escape(self._signer.signed(f"{at}/thumbnails/{hit.id}"), quote=True)
+        poster = html.escape(self._signer.signed(address(*at, "thumbnails", hit.id)), quote=True)
         if kind == "image":
             name = html.escape(str(hit.metadata.get("_name", "")), quote=True)
             return f'<img src="{poster}" alt="{name}" loading="lazy">'
-        source = html.escape(self._signer.signed(f"{at}/videos/{hit.id}"), quote=True)
+        source = html.escape(self._signer.signed(address(*at, "videos", hit.id)), quote=True)
         moment = f"#t={hit.moment.start:.2f},{hit.moment.end:.2f}" if hit.moment is not None else ""
         return f'<video controls muted preload="metadata" poster="{poster}" src="{source}{moment}"></video>'
 

@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from vlm.index.base import Vectors
+from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
@@ -47,7 +48,7 @@ def service(request: Request) -> Service:
 
 
 # Keys are looked at before any route is (`auth.py`); here they are told to readers of the schema.
-v1 = APIRouter(prefix="/v1", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
+v1 = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
 state = APIRouter()
 Served = Annotated[Service, Depends(service)]
 FILES = {
@@ -93,12 +94,12 @@ async def create_collection(served: Served, body: of.NewCollection) -> of.Collec
     return _about(served, await served.collections.create(body.name))
 
 
-@v1.get("/collections/{name}")
+@v1.get("/collections/{name:part}")
 async def get_collection(served: Served, name: str) -> of.CollectionAnswer:
     return _about(served, served.collections[name])
 
 
-@v1.delete("/collections/{name}")
+@v1.delete("/collections/{name:part}")
 async def delete_collection(served: Served, name: str) -> of.Deleted:
     """With all that is in it."""
     count = len(served.collections[name])
@@ -108,7 +109,7 @@ async def delete_collection(served: Served, name: str) -> of.Deleted:
 
 
 @v1.post(
-    "/collections/{name}/items",
+    "/collections/{name:part}/items",
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -134,13 +135,13 @@ async def add_items(served: Served, name: str, request: Request) -> of.ItemsAnsw
         await request.close()  # the form's files
 
 
-@v1.get("/collections/{name}/items/{id:path}")
+@v1.get("/collections/{name:part}/items/{id:parts}")
 async def get_item(served: Served, name: str, id: str) -> of.ItemAnswer:
     metadata, _ = await served.collections[name].entry(id)
     return of.ItemAnswer(id=id, metadata=public(metadata))
 
 
-@v1.delete("/collections/{name}/items/{id:path}")
+@v1.delete("/collections/{name:part}/items/{id:parts}")
 async def delete_item(served: Served, name: str, id: str) -> of.Deleted:
     """An item that is answered to be deleted is so on disk."""
     count = await served.collections[name].delete([id])
@@ -149,7 +150,7 @@ async def delete_item(served: Served, name: str, id: str) -> of.Deleted:
     return of.Deleted(deleted=count)
 
 
-@v1.post("/collections/{name}/search")
+@v1.post("/collections/{name:part}/search")
 async def search_collection(
     served: Served, name: str, body: Annotated[of.OneOrManySearches, Body()]
 ) -> of.Hits | of.ManyHits:
@@ -160,14 +161,14 @@ async def search_collection(
     return (await search(served, collection, [body], body))[0]
 
 
-@v1.get("/collections/{name}/thumbnails/{id:path}", response_class=FileResponse)
+@v1.get("/collections/{name:part}/thumbnails/{id:parts}", response_class=FileResponse)
 async def thumbnail(served: Served, name: str, id: str) -> FileResponse:
     """A small JPEG of a picture, or of a clip's beginning."""
     collection, key = await _media(served, name, id)
     return _file(collection.media.thumbnail(key), "image/jpeg")
 
 
-@v1.get("/collections/{name}/videos/{id:path}", response_class=FileResponse)
+@v1.get("/collections/{name:part}/videos/{id:parts}", response_class=FileResponse)
 async def video(served: Served, name: str, id: str) -> FileResponse:
     """A clip as it came, in ranges if asked."""
     collection, key = await _media(served, name, id)

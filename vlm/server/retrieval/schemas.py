@@ -18,7 +18,23 @@ from pydantic import (
     model_validator,
 )
 
-Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+from vlm.server.http.addresses import moves
+
+KnownId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+"""Of an item that may be there."""
+ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
+
+
+def addressable(id: str) -> str:
+    """Raises `ValueError` for an id that no address could name: clients take `.` and `..` for steps."""
+    if moves(id):
+        raise ValueError("expected no `.` or `..` alone or between slashes")
+    return id
+
+
+Id: TypeAlias = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=ID_PATTERN), AfterValidator(addressable)
+]
 Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
 # A list is refused at its first fault: all of a long one's would take the memory of a thousand such lists.
 Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
@@ -123,7 +139,7 @@ class Query(Body):
     image: str | None = Field(None, description="A picture in base64, or as a data: URL.")
     video: str | None = Field(None, description="A clip in base64, or as a data: URL.")
     vector: Vector | None = None
-    id: Id | None = Field(None, description="An item of the collection: more like this.")
+    id: KnownId | None = Field(None, description="An item of the collection: more like this.")
     weight: float | None = Field(None, ge=0, le=1, description="Of the words beside an image; by default a half.")
 
     @model_validator(mode="after")
