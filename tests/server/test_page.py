@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,3 +155,56 @@ def test_with_keys_the_page_asks_for_one(browser: Browser, tmp_path: Path) -> No
         refused: Any = client.post("/page/login", data={"username": "write", "password": READ})
         assert refused.status_code == 400
         assert client.get("/page/config").status_code == 401
+        tries = [client.post("/page/login", data={"username": "write", "password": f"{n:020}"}) for n in range(40)]
+        assert [answer.status_code for answer in tries[-20:]] == [429] * 20
+        assert int(tries[-1].headers["retry-after"]) >= 1
+
+
+SIBLING = """<body><form action="{page}gradio_api/run" method="post"><input name="x" value="y"></form><script>
+const asks = [["GET", "config"], ["POST", "gradio_api/call/x"], ["GET", "gradio_api/queue/data?session_hash=s"],
+              ["POST", "gradio_api/queue/join"], ["GET", "logout"]];
+Promise.all(asks.map(([method, path]) => fetch("{page}" + path, {{method, credentials: "include"}})
+  .then((answer) => answer.status, () => "unread"))).then((seen) => document.title = seen.join(" "));
+</script></body>"""
+
+
+def test_a_page_of_a_sibling_domain_cannot_act_for_who_is_logged_in(browser: Browser, tmp_path: Path) -> None:
+    keys = Keys({READ: "read", WRITE: "write"})
+
+    class Evil(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(SIBLING.format(page=page_of).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    evil = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Evil)
+    threading.Thread(target=evil.serve_forever, daemon=True).start()
+    with served(Settings(root=tmp_path, page=True), keys=keys) as client:
+        page_of = f"http://search.site.localhost:{client.base_url.port}/page/"
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(page_of)
+        page.get_by_label("username").fill("write")
+        page.get_by_label("password").fill(WRITE)
+        page.get_by_role("button", name="Login").click()
+        page.get_by_label("Words").wait_for()
+        cookies = [cookie for cookie in context.cookies() if cookie["name"].startswith("access-token")]
+        assert cookies
+        assert {(cookie["sameSite"], cookie["path"]) for cookie in cookies} == {("Strict", "/page")}
+        sibling = context.new_page()
+        sibling.goto(f"http://evil.site.localhost:{evil.server_address[1]}/")
+        sibling.wait_for_function("document.title !== ''")
+        assert sibling.title() == " ".join(["unread"] * 5)
+        with sibling.expect_navigation() as sent:
+            sibling.evaluate("document.forms[0].submit()")
+        assert sent.value.status == 403
+        page.reload()
+        page.get_by_label("Words").wait_for()  # and is logged in still
+        context.close()
+    evil.shutdown()
+    evil.server_close()

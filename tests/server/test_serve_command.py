@@ -50,6 +50,9 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (["--media", tmp_path / "none"], 2),
         (["--model", "nanoo"], 2),
         (["--engine", "flatt"], 2),
+        (["--cors", "*"], 2),
+        (["--cors", "app.example"], 2),
+        (["--cors", "https://app.example/page"], 2),
     ):
         model = [] if "--model" in options else ["--model", "colours"]
         words = ["serve", "retrieval", "--root", tmp_path / "r", "--port", "0", "--no-page", *model, *options]

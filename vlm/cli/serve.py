@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -47,6 +48,10 @@ def retrieval(
             help="Keep vectors not below --root but in s3://bucket/prefix (LanceDB) or http://host:6333 (Qdrant).",
         ),
     ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option("--cors", metavar="ORIGIN", help="https://app.example: a web page whose scripts may use the API."),
+    ] = None,
     body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
     offline: Offline = False,
     device: Device = "auto",
@@ -88,6 +93,16 @@ def retrieval(
         engine=engine,
         store=store,
         page=page,
+        origins=tuple(map(_origin, cors or ())),
         limits=Limits(body_bytes=body_mb * MB),
     )
     run(settings, load, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
+
+
+def _origin(text: str) -> str:
+    """As browsers write it. Raises `BadInput`."""
+    found = urlsplit(text)
+    origin = f"{found.scheme}://{found.netloc}".lower()
+    if found.scheme not in ("http", "https") or not found.hostname or text.rstrip("/").lower() != origin:
+        raise BadInput(f"--cors {text}: expected an origin like https://app.example, with its port if it names one")
+    return origin

@@ -10,15 +10,16 @@ import hashlib
 import hmac
 import ipaddress
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm.errors import BadInput
 from vlm.server.http.addresses import canonical
+from vlm.server.http.browsers import PAGE, foreign
 from vlm.server.http.errors import ApiError, answer
 from vlm.server.http.signing import Signer
 
@@ -26,7 +27,6 @@ Role = Literal["read", "write"]
 LEAST = 16
 """Characters of a key."""
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/", "/favicon.ico")
-PAGE = "/page"
 NOTHING = "default-src 'none'; sandbox"
 OURS = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 """The page runs what this server gives it and fetches nothing from elsewhere."""
@@ -95,8 +95,9 @@ class Guarded:
     requests here, under a name of its own that resolves to 127.0.0.1.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, signer: Signer) -> None:
-        self.app, self.keys, self.signer = app, keys, signer
+    def __init__(self, app: ASGIApp, keys: Keys | None, signer: Signer, origins: Collection[str] = ()) -> None:
+        """`origins` are those whose pages may ask without keys, beside this server's own."""
+        self.app, self.keys, self.signer, self.origins = app, keys, signer, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -120,8 +121,8 @@ class Guarded:
     def _check(self, scope: Scope) -> None:
         path, headers = scope["path"], Headers(scope=scope)
         if self.keys is None:
-            names = [headers.get("host", "localhost"), urlsplit(headers.get("origin", "http://localhost")).netloc]
-            if not all(is_loopback(_host(name)) for name in names):
+            named = is_loopback(_host(headers.get("host", "localhost")))
+            if not named or (foreign(scope) and headers.get("origin") not in self.origins):
                 raise ApiError(403, "forbidden", "without keys, requests are taken from this machine's own pages alone")
             return
         role = needed(scope["method"], path)

@@ -69,6 +69,8 @@ class Settings(Config):
     store: str | None = None
     """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
     page: bool = False
+    origins: tuple[str, ...] = ()
+    """Of web pages whose scripts may use the API (CORS), `https://app.example`; they send keys, never cookies."""
     decoders: PositiveInt = 2
     """Processes that decode pictures."""
     batch: PositiveInt = 16

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from vlm import __version__
 from vlm.server.http import errors
 from vlm.server.http.auth import Guarded, Keys
+from vlm.server.http.browsers import Cookies
 from vlm.server.http.limits import Bounded
 from vlm.server.http.metrics import Measured, Metrics
 from vlm.server.http.settings import Settings
@@ -64,13 +67,18 @@ def create_app(
     app.include_router(state)
     app.include_router(v1)
     _describe(app)
-    signer = Signer()
+    signer, inner = Signer(), cast(ASGIApp, app)
     if settings.page:
         from vlm.server.retrieval import page
 
         page.mount(app, lambda: ready_service(app), keys, signer)
-    guarded = Guarded(app, keys, signer)
-    return Measured(Bounded(guarded, settings.limits), app.state.metrics)
+        inner = Cookies(app)
+    inner = Guarded(inner, keys, signer, settings.origins)
+    if settings.origins:  # with keys that a page's script sends; never with cookies
+        inner = CORSMiddleware(
+            inner, settings.origins, allow_methods=("*",), allow_headers=("*",), expose_headers=("Retry-After",)
+        )
+    return Measured(Bounded(inner, settings.limits), app.state.metrics)
 
 
 def _describe(app: FastAPI) -> None:

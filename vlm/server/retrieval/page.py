@@ -18,7 +18,8 @@ from starlette.datastructures import UploadFile
 
 from vlm.errors import BadInput
 from vlm.server.http.addresses import API, address
-from vlm.server.http.auth import PAGE, Keys
+from vlm.server.http.auth import Keys
+from vlm.server.http.browsers import PAGE
 from vlm.server.http.errors import ApiError, told
 from vlm.server.http.signing import Signer
 from vlm.server.retrieval import items as ingest
