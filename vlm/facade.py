@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vlm.conversation.budget import TokenBudget
-    from vlm.conversation.messages import Messages
+    from vlm.conversation.messages import Conversation, Messages
     from vlm.heads.retrieval import Embeds
     from vlm.heads.writer import Writer
     from vlm.language.mixture.statistics import RoutingStatistics
@@ -76,30 +76,27 @@ class Model:
         return weights_hash(self._modules)
 
     @property
+    def can(self) -> frozenset[str]:
+        """What of `writes` (about pictures), `matches` (texts to pictures) and `embeds` it can do."""
+        sees = self.writer is not None and self.writer.model.tower is not None
+        return frozenset(["writes", "matches"] * sees + ["embeds"] * (self.embedder is not None))
+
+    @property
     def similarity_scale(self) -> float:
         """What similarities are multiplied by before a softmax over them: the learned inverse temperature."""
         return self._embeds().scale
 
     def caption(
-        self,
-        inputs: Sequence[MediaSource],
-        *,
-        max_tokens: int = CAPTION_TOKENS,
-        batch: int = 16,
+        self, inputs: Sequence[MediaSource], *, max_tokens: int = CAPTION_TOKENS, batch: int = 16,
         sampling: Sampler | None = None,
-    ) -> list[str]:
+    ) -> list[str]:  # fmt: skip
         """One sentence an input; `batch` sentences are written at once and do not depend on it."""
         return self._sees("caption").caption(self._open(inputs, sampling), max_tokens=max_tokens, batch=batch)
 
     def answer(
-        self,
-        inputs: Sequence[MediaSource],
-        questions: Sequence[str],
-        *,
-        max_tokens: int = ANSWER_TOKENS,
-        batch: int = 16,
-        sampling: Sampler | None = None,
-    ) -> list[str]:
+        self, inputs: Sequence[MediaSource], questions: Sequence[str], *, max_tokens: int = ANSWER_TOKENS,
+        batch: int = 16, sampling: Sampler | None = None,
+    ) -> list[str]:  # fmt: skip
         """One answer a pair of input and question; `batch` answers are written at once and do not depend on it."""
         writer = self._sees("answer questions about pictures")
         return writer.answer(self._open(inputs, sampling), questions, max_tokens=max_tokens, batch=batch)
@@ -135,14 +132,19 @@ class Model:
         pieces = writer.chat(messages, images, max_tokens=max_tokens, open_one=open_one)
         return pieces if stream else "".join(pieces).strip()
 
+    def replies(
+        self, conversations: Sequence[Conversation], *, max_tokens: int = CHAT_TOKENS, batch: int = 16
+    ) -> list[str]:
+        """The reply to each conversation whose pictures and clips are open; `batch` replies are written at once and do
+        not depend on it."""
+        writer = self._writes("chat")
+        prompts = [writer.processor.prompt(said.messages, said.media) for said in conversations]
+        return writer.write(prompts, max_tokens=max_tokens, batch=batch)
+
     def budget(
-        self,
-        inputs: Sequence[MediaSource],
-        questions: Sequence[str] | None = None,
-        *,
-        max_tokens: int | None = None,
+        self, inputs: Sequence[MediaSource], questions: Sequence[str] | None = None, *, max_tokens: int | None = None,
         sampling: Sampler | None = None,
-    ) -> list[TokenBudget]:
+    ) -> list[TokenBudget]:  # fmt: skip
         """What each answer costs, or each caption without `questions`, in tokens; no weights are used.
 
         `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
@@ -206,13 +208,9 @@ class Model:
         return composed([self.embed_images([image])[0], self.embed_texts([text])[0]], [1 - weight, weight])
 
     def classify(
-        self,
-        inputs: Sequence[MediaSource],
-        names: Sequence[str],
-        *,
-        templates: Sequence[str] = TEMPLATES,
+        self, inputs: Sequence[MediaSource], names: Sequence[str], *, templates: Sequence[str] = TEMPLATES,
         sampling: Sampler | None = None,
-    ) -> list[list[Chance]]:
+    ) -> list[list[Chance]]:  # fmt: skip
         """For each input every class of `names`, likeliest first; a class is all `templates` with its name in them."""
         vectors = self.embed_images(inputs, sampling=sampling)
         return classified(vectors, names, templates, self.embed_texts, self.similarity_scale)

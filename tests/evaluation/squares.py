@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from vlm.conversation.messages import Conversation
 from vlm.media.open import Media
 from vlm.media.video.config import VideoConfig
 from vlm.media.video.sampling.base import Sampler
@@ -25,6 +26,8 @@ class FakeModel:
     video = VideoConfig()
     settings: Mapping[str, str] = MappingProxyType({})
     similarity_scale = 20.0
+    writer = None
+    can = frozenset({"writes", "embeds", "matches"})
 
     def __init__(self, rule: Callable[[str, str], str] = lambda color, question: color, weights: str = "w1") -> None:
         self.rule, self.weights, self.asked, self.batches = rule, weights, 0, set[int]()
@@ -35,13 +38,10 @@ class FakeModel:
     def weights_hash(self) -> str:
         return self.weights
 
-    def caption(self, media: Sequence[Media], *, max_tokens: int, batch: int) -> list[str]:
-        return self.answer(media, ["describe"] * len(media), max_tokens=max_tokens, batch=batch)
-
-    def answer(self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int, batch: int) -> list[str]:
-        self.asked += len(media)
+    def replies(self, conversations: Sequence[Conversation], *, max_tokens: int, batch: int) -> list[str]:
+        self.asked += len(conversations)
         self.batches.add(batch)
-        return [self.rule(color_of(m), q) for m, q in zip(media, questions, strict=True)]
+        return [self.rule(color_of(said.media[-1]), said.messages[-1].text) for said in conversations]
 
     def match(self, media: Sequence[Media], texts: Sequence[str]) -> list[float]:
         self.asked += len(media)

@@ -69,6 +69,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(evaluate: Command, card: st
     code, out, err = evaluate(*arguments, rule=interrupt)
     assert (code, out) == (130, "")
     assert err.splitlines() == [
+        f"vlm: 1 of 3 tasks are done and reported in {tmp_path / 'run'}",
         f"vlm: what is answered is kept in {tmp_path / 'run'}; the same command with --resume goes on",
         "vlm: interrupted",
     ]

@@ -104,13 +104,10 @@ def test_a_killed_run_goes_on_and_leaves_the_same_bytes(
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     loaded = seeded(model)
     asked = []
-    answer = loaded.answer
+    replies = loaded.replies
     with monkeypatch.context() as patch:
-        patch.setattr(
-            loaded, "answer", lambda media, *rest, **kw: asked.append(len(media)) or answer(media, *rest, **kw)
-        )
+        patch.setattr(loaded, "replies", lambda said, **options: asked.append(len(said)) or replies(said, **options))
         patch.setattr(loaded, "embed_images", lambda *_: pytest.fail("a vector was computed again"))
-        patch.setattr(loaded, "caption", lambda *_, **__: pytest.fail("a caption was written again"))
         evaluate(loaded, cards, Options(str(data), output=tmp_path / "killed", resume=True))
     assert 0 < sum(asked) <= 24 - 8
     evaluate(seeded(model), cards, Options(str(data), output=tmp_path / "whole"))

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from vlm.cli import main
+from vlm.conversation.messages import read_messages
 from vlm.errors import BadInput
 from vlm.facade import Model
 
@@ -28,6 +29,7 @@ SAID = [{"role": "user", "content": "Hello there"}]
 CALLS: dict[str, Callable[[Model, Path], Any]] = {
     "answer": lambda model, _: model.answer([PICTURE], ["What?"], max_tokens=2),
     "budget": lambda model, _: model.budget([PICTURE]),
+    "can": lambda model, _: sorted(model.can),
     "caption": lambda model, _: model.caption([PICTURE], max_tokens=2),
     "chat": lambda model, _: model.chat(SAID, max_tokens=2),
     "classify": lambda model, _: model.classify([PICTURE], ["cat", "dog"]),
@@ -45,6 +47,7 @@ CALLS: dict[str, Callable[[Model, Path], Any]] = {
     "model": lambda model, _: model.model,
     "moments": lambda model, _: model.moments("data/samples/city_at_night.mp4", ["a car"]),
     "processor": lambda model, _: model.processor,
+    "replies": lambda model, _: model.replies([read_messages(SAID)], max_tokens=2),
     "sampling": lambda model, _: model.sampling(),
     "save": lambda model, folder: model.save(folder / "saved"),
     "text_notes": lambda model, _: model.text_notes(["a cat"]),
@@ -80,10 +83,10 @@ def test_an_answer_or_one_line(loaded: tuple[str, Model], name: str, tmp_path: P
     assert name in able(kind), f"{kind}: {name} gave an answer, which the table below does not know of"
 
 
-WRITES = {"answer", "budget", "caption", "chat", "count", "generate", "logits", "match", "model", "processor", "save"}
-TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "save"}
+TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "replies", "save"}
+WRITES = TEXTS | {"answer", "budget", "caption", "match"}
 EMBEDS = {"classify", "compose", "count_tokens", "embed_images", "embed_texts", "embed_videos", "moments", "text_notes"}
-ALWAYS = {"frame_tokens", "sampling", "to", "weights_hash"}
+ALWAYS = {"can", "frame_tokens", "sampling", "to", "weights_hash"}
 
 
 def able(kind: str) -> set[str]:

@@ -13,6 +13,7 @@ from vlm import assets
 from vlm.cli.options import AsJson, Device, Dtype, Offline
 from vlm.cli.output import emit, say, table, working
 from vlm.cli.session import check_model
+from vlm.errors import VlmError
 
 if TYPE_CHECKING:
     from vlm.evaluation.results import TaskResult
@@ -30,8 +31,31 @@ def evaluate(
     listed: Annotated[bool, typer.Option("--list", help="Only name the benchmarks and groups there are.")] = False,
     model: Annotated[
         str,
-        typer.Option("--model", metavar="NAME|URL", help="A model as elsewhere, or a server of `vlm serve retrieval`."),
+        typer.Option(
+            "--model",
+            metavar="NAME|URL",
+            help="A model as elsewhere, a server of `vlm serve retrieval`, or an OpenAI-compatible http://HOST/v1.",
+        ),
     ] = "nano",
+    model_name: Annotated[
+        str | None, typer.Option("--model-name", metavar="NAME", help="The endpoint's model, where it has several.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=256, metavar="N", help="Requests to an endpoint at once.")
+    ] = 8,
+    retries: Annotated[
+        int, typer.Option("--retries", min=0, metavar="N", help="How often a busy endpoint is asked again.")
+    ] = 5,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds that an endpoint may take for a reply.")
+    ] = 300.0,
+    prices: Annotated[
+        str | None,
+        typer.Option("--prices", metavar="IN,OUT", help="Of a million tokens read and written: the cost is recorded."),
+    ] = None,
+    key_from: Annotated[
+        str, typer.Option("--key-from", metavar="VARIABLE", help="The environment variable with the endpoint's key.")
+    ] = "VLM_SERVER_KEY",
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
     ] = None,
@@ -64,6 +88,7 @@ def evaluate(
     if offline:
         os.environ["VLM_OFFLINE"] = "1"
     with working("evaluation", 100) as advance:
+        from vlm.evaluation.endpoint.client import EndpointOptions
         from vlm.evaluation.report.tables import sensitivities, terminal_rows
         from vlm.evaluation.run import Options
         from vlm.evaluation.run import evaluate as run
@@ -76,14 +101,16 @@ def evaluate(
             share = (wanted.index(task) + done / total) / len(wanted)
             advance(round(100 * share), f"{task}: {done} of {total}")
 
+        asked = EndpointOptions(concurrency, retries, timeout, _prices(prices), key_from)
         options = Options(
-            None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype
-        )
+            None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype,
+            model_name, asked,
+        )  # fmt: skip
         try:
             results = run(model, names, options, report)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, VlmError):
             if output is not None and (output / "run.json").is_file():
-                say(f"what is answered is kept in {output}; the same command with --resume goes on")
+                _reported_so_far(output, data)
             raise
         written: list[Path] = []
         if output is not None:
@@ -120,6 +147,30 @@ def _list(as_json: bool) -> None:
     table(["group", "benchmarks"], [[name, ", ".join(members)] for name, members in sorted(groups.items())])
 
 
+def _reported_so_far(output: Path, data: Path | None) -> None:
+    """What is done has its report, though the run has ended early."""
+    from vlm.evaluation.report.write import write_reports
+    from vlm.evaluation.results import read_run
+
+    info, finished = read_run(output)
+    if finished:
+        write_reports(output, data)
+        say(f"{len(finished)} of {len(info.tasks)} tasks are done and reported in {output}")
+    say(f"what is answered is kept in {output}; the same command with --resume goes on")
+
+
+def _prices(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        read, written = (float(part) for part in text.split(","))
+    except ValueError:
+        read = written = -1.0
+    if not (0 <= read < float("inf") and 0 <= written < float("inf")):
+        raise typer.BadParameter(f"expected two prices as in 0.15,0.6, got {text!r}", param_hint="--prices")
+    return read, written
+
+
 def _batch(text: str) -> int | None:
     if text == "auto":
         return None
@@ -133,4 +184,5 @@ def _plain(result: TaskResult) -> dict[str, Any]:
     intervals = {key: [figure.low, figure.high] for key, figure in result.figures.items()}
     about = {"task": result.task, "model": result.model, "weights": result.weights, **result.settings}
     figures = {key: figure.value for key, figure in result.figures.items()}
-    return {**about, **figures, "intervals": intervals, "notes": list(result.notes)}
+    usage = {} if result.usage is None else {"usage": result.usage.model_dump(mode="json")}
+    return {**about, **figures, "intervals": intervals, "notes": list(result.notes), **usage}

@@ -22,3 +22,10 @@ def open_example(example: Example, sampling: Sampler | None = None) -> Media:
     if source is None:
         raise BadInput(f"example {example.id}: no picture and no video")
     return open_media(source, sampling)
+
+
+def open_pictures(example: Example, sampling: Sampler | None = None) -> tuple[Media, ...]:
+    """What a question is about: several pictures, each by itself, or the one picture or clip. Raises `BadInput`."""
+    if len(example.frames) > 1 and example.video is None:
+        return tuple(open_media(frame) for frame in example.frames)
+    return (open_example(example, sampling),)

@@ -27,7 +27,13 @@ TASK_TYPES: Registry[Callable[[Any], Any]] = Registry(
 `vlm.evaluation.task_types.base`."""
 KINDS = TASK_TYPES
 """Kept name."""
-EMBEDDING_TASKS = ("retrieval", "classification", "moments", "rerank")
+NEEDS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("caption", "vqa", "choice"), frozenset({"writes"})),
+    **dict.fromkeys(("retrieval", "classification", "moments"), frozenset({"embeds"})),
+    "rerank": frozenset({"embeds", "matches"}),
+}
+"""What a model must be able to do (`vlm.facade.Model.can`) for a benchmark of each type; of others it is not known."""
+EMBEDDING_TASKS = tuple(name for name, needs in NEEDS.items() if "embeds" in needs)
 """Types that use embeddings only: their cards' prompts, if any, are not wordings of one question."""
 
 

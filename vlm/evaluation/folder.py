@@ -16,6 +16,7 @@ from vlm.evaluation.results import (
     write_info,
     write_task,
 )
+from vlm.evaluation.usage import Usage
 
 
 class RunFolder:
@@ -28,6 +29,7 @@ class RunFolder:
         """
         self.path, self._tasks = path, tasks
         self._before: RunInfo | None = None
+        self._used: dict[str, Usage] = {}
         if path.exists() and not path.is_dir():
             raise BadInput(f"{path}: not a folder")
         if not resume and path.is_dir() and any(path.iterdir()):
@@ -37,11 +39,11 @@ class RunFolder:
         self._before = read_info(path)
         for name in self._before.tasks:
             if name not in tasks and (path / name / "results.json").is_file():
-                read_result(path / name)
+                self._count(read_result(path / name))
                 for _ in read_samples(path / name):
                     pass
 
-    def begin(self, model: str, weights: str, version: str, data: Path | None) -> None:
+    def begin(self, model: str, weights: str, version: str, data: Path | None, endpoint: str = "") -> None:
         """Write `run.json`, which names the tasks to come after those of before.
 
         Raises `BadInput` where the folder holds a run of other weights.
@@ -52,7 +54,22 @@ class RunFolder:
                 f"{self.path}: holds a run of {self._before.model} with other weights; choose another --output"
             )
         tasks = tuple(dict.fromkeys((*before, *self._tasks)))
-        write_info(self.path, RunInfo(model=model, weights=weights, version=version, data=str(data or ""), tasks=tasks))
+        self._info = RunInfo(
+            model=model, weights=weights, version=version, data=str(data or ""), tasks=tasks, endpoint=endpoint
+        )
+        self._write_info()
 
     def keep(self, result: TaskResult, samples: Sequence[Sample]) -> None:
+        """Keep a finished task, and what the run has read and written so far."""
         write_task(self.path / result.task, result, samples)
+        self._count(result)
+        if self._used:
+            self._write_info()
+
+    def _count(self, result: TaskResult) -> None:
+        if result.usage is not None:
+            self._used[result.task] = result.usage
+
+    def _write_info(self) -> None:
+        total = sum(self._used.values(), Usage()) if self._used else None
+        write_info(self.path, self._info.model_copy(update={"usage": total}))

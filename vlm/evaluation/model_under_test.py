@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
 from vlm import __version__
+from vlm.conversation.messages import Conversation
 from vlm.datasets.examples import Example
-from vlm.datasets.opening import open_example
+from vlm.datasets.opening import open_example, open_pictures
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
+from vlm.evaluation.endpoint.model import EndpointModel
+from vlm.evaluation.requests import Request, conversation
 from vlm.evaluation.served import ServedModel
+from vlm.evaluation.usage import Reply, Usage
 from vlm.facade import Model
 from vlm.index.exact import plain
 from vlm.media.open import Media
@@ -30,15 +35,6 @@ CHUNK = 64
 AUTO_BATCH = 16
 
 
-@dataclass(frozen=True)
-class Request:
-    """A question, or an instruction, about an example's picture or clip; no prompt asks for the model's own caption."""
-
-    example: Example
-    prompt: str | None
-    max_tokens: int
-
-
 class ModelUnderTest:
     def __init__(self, model: Model, cache: RequestCache, batch: int | None = None):
         """`batch` answers are written at once; `None` begins with a size that is halved where memory ends."""
@@ -46,51 +42,78 @@ class ModelUnderTest:
         self._shrinks = batch is None
         self.weights = model.weights_hash()
         self.sampling = model.sampling()
+        self.usage = Usage()
         self._about = {"model": model.name, "weights": self.weights, "version": __version__}
         if model.video.times:  # they are in the prompts
             self._about["times"] = "said"
         self._about |= model.settings
 
-    def with_sampling(self, sampling: Sampler | None) -> ModelUnderTest:
-        """The same model, reading the frames of clips that `sampling` picks; `None` leaves it to the model."""
-        if sampling is None:
-            return self
+    def for_task(self, sampling: Sampler | None = None) -> ModelUnderTest:
+        """The same model with a count of its own, reading the frames of clips that `sampling` picks; `None` leaves it
+        to the model."""
         other = copy.copy(self)
-        other.sampling = self.model.sampling(sampling)
+        other.usage = Usage()
+        if sampling is not None:
+            other.sampling = self.model.sampling(sampling)
         return other
 
     def answers(self, requests: Sequence[Request], progress: Progress = lambda done: None) -> list[str]:
-        """One raw answer each, in order."""
+        """One raw answer each, in order; each is kept as soon as it is there, but for those a server refuses."""
         answers: list[str] = []
         for start in range(0, len(requests), CHUNK):
             chunk = requests[start : start + CHUNK]
-            media = _open_all([request.example for request in chunk], self.sampling)
-            keys = [
-                self._key("answer", m, prompt=request.prompt, max_tokens=request.max_tokens)
-                for m, request in zip(media, chunk, strict=True)
-            ]
-            known = self.cache.get(keys)
-            missing = [i for i, key in enumerate(keys) if key not in known]
-            for length in sorted({chunk[i].max_tokens for i in missing}):
-                rows = [i for i in missing if chunk[i].max_tokens == length]
-                new = self._generate([media[i] for i in rows], [chunk[i].prompt for i in rows], length)
-                known |= {keys[i]: text.encode() for i, text in zip(rows, new, strict=True)}
-            self.cache.put({keys[i]: known[keys[i]] for i in missing})
-            answers += [known[key].decode() for key in keys]
+            opened: dict[object, tuple[Media, ...]] = {}
+            shown = [[_opened(example, self.sampling, opened) for example in request.examples] for request in chunk]
+            keys = [self._asked(request, media) for request, media in zip(chunk, shown, strict=True)]
+            known = {key: Reply(**json.loads(value)) for key, value in self.cache.get(keys).items()}
+            first: dict[str, int] = {}
+            for i, key in enumerate(keys):
+                if key not in known:
+                    first.setdefault(key, i)
+            missing = list(first.values())
+            for rows, replies in self._replies([chunk[i] for i in missing], [shown[i] for i in missing]):
+                new = {keys[missing[row]]: reply for row, reply in zip(rows, replies, strict=True)}
+                self.cache.put(
+                    {key: json.dumps(asdict(reply)).encode() for key, reply in new.items() if not reply.refused}
+                )
+                known |= new
+                if len(new) < len(missing):
+                    progress(len(answers) + len(keys) - sum(key not in known for key in keys))
+            self.usage = self.usage.with_replies([known[key] for key in keys])
+            answers += [known[key].text for key in keys]
             progress(len(answers))
         return answers
 
-    def _generate(self, media: list[Media], prompts: list[str | None], max_tokens: int) -> list[str]:
+    def _replies(
+        self, requests: list[Request], media: list[list[tuple[Media, ...]]]
+    ) -> Iterator[tuple[list[int], list[Reply]]]:
+        """Rows of the requests with their replies, as they come."""
+        model = self.model
+        ask = {"ask": model.writer.processor.user_messages} if model.writer is not None else {}
+        asked = [conversation(request, shown, **ask) for request, shown in zip(requests, media, strict=True)]
+        for length in sorted({request.max_tokens for request in requests}):
+            rows = [row for row, request in enumerate(requests) if request.max_tokens == length]
+            if isinstance(model, EndpointModel):
+                for position, reply in model.converse([asked[row] for row in rows], length):
+                    yield [rows[position]], [reply]
+            else:
+                yield rows, [Reply(text) for text in self._written([asked[row] for row in rows], length)]
+
+    def _written(self, conversations: list[Conversation], max_tokens: int) -> list[str]:
         while True:
             try:
-                if all(prompt is None for prompt in prompts):
-                    return self.model.caption(media, max_tokens=max_tokens, batch=self.batch)
-                questions = [prompt or "" for prompt in prompts]
-                return self.model.answer(media, questions, max_tokens=max_tokens, batch=self.batch)
+                return self.model.replies(conversations, max_tokens=max_tokens, batch=self.batch)
             except torch.OutOfMemoryError:
                 if not self._shrinks or self.batch == 1:
                     raise
                 self.batch = max(1, self.batch // 2)
+
+    def _asked(self, request: Request, shown: Sequence[Sequence[Media]]) -> str:
+        """The key of a request: its words, and what the model sees."""
+        words = [request.system, [[turn.example is not None, turn.prompt, turn.reply] for turn in request.before]]
+        pixels = [[pixels_of(item) for item in media] for media in shown]
+        said = {"kind": "reply", "pixels": pixels, "prompt": request.prompt, "max_tokens": request.max_tokens}
+        return key_of({**self._about, **said, "words": words})
 
     def media_vectors(self, examples: Sequence[Example], progress: Progress = lambda done: None) -> Vectors:
         """Unit vectors `[N, S]` of pictures or clips. Computed one at a time: a batch moves their last bits."""
@@ -151,6 +174,14 @@ class ModelUnderTest:
 
     def _key(self, kind: str, media: Media, **settings: str | int | None) -> str:
         return key_of({**self._about, "kind": kind, "pixels": pixels_of(media), **settings})
+
+
+def _opened(example: Example, sampling: Sampler, opened: dict[object, tuple[Media, ...]]) -> tuple[Media, ...]:
+    """An example's pictures or clip, opened once where several ask about the same."""
+    source = (example.image, example.video, example.frames)
+    if source not in opened:
+        opened[source] = open_pictures(example, sampling)
+    return opened[source]
 
 
 def _open_all(examples: Sequence[Example], sampling: Sampler) -> list[Media]:

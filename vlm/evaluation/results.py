@@ -22,6 +22,7 @@ from vlm import config
 from vlm.config import Config
 from vlm.errors import BadInput
 from vlm.evaluation.card import BenchmarkCard
+from vlm.evaluation.usage import Usage
 from vlm.files import atomic_write
 
 
@@ -84,6 +85,8 @@ class TaskResult(Config):
     """Category -> metric -> figure."""
     notes: tuple[str, ...] = ()
     """What a reader must know to trust the figures ("METEOR not available: no Java")."""
+    usage: Usage | None = None
+    """Of a model behind a chat endpoint."""
 
 
 class RunInfo(Config):
@@ -94,6 +97,10 @@ class RunInfo(Config):
     """The data folder on the machine of the run; empty where none was needed."""
     tasks: tuple[str, ...]
     """In order; one without a `results.json` is not finished."""
+    endpoint: str = ""
+    """The address of the chat endpoint that answered."""
+    usage: Usage | None = None
+    """Of all its finished tasks."""
 
 
 def write_task(folder: Path, result: TaskResult, samples: Sequence[Sample]) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlm import __version__
 from vlm.api import Model, load
 from vlm.datasets.examples import DatasetCard, Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
-from vlm.errors import BadInput
+from vlm.errors import BadInput, VlmError
 from vlm.evaluation.cache import RequestCache
-from vlm.evaluation.card import TASK_TYPES, BenchmarkCard
+from vlm.evaluation.card import NEEDS, TASK_TYPES, BenchmarkCard
+from vlm.evaluation.endpoint.client import EndpointGone, EndpointOptions, checked_address
+from vlm.evaluation.endpoint.model import CAN as CHAT_CAN
+from vlm.evaluation.endpoint.model import EndpointModel, is_chat_endpoint
 from vlm.evaluation.folder import RunFolder
 from vlm.evaluation.model_under_test import ModelUnderTest
 from vlm.evaluation.results import Sample, TaskResult
+from vlm.evaluation.served import CAN as SERVER_CAN
 from vlm.evaluation.served import ServedModel
 from vlm.evaluation.task_types.base import Job
 from vlm.evaluation.tasks import Prompts, Task, cards_of, tasks_of
@@ -41,6 +45,9 @@ class Options:
     prompts: Prompts = "first"
     device: str = "auto"
     dtype: str = "auto"
+    model_name: str | None = None
+    """Of a chat endpoint that has several models: the one to ask."""
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
 
 
 def evaluate(
@@ -48,41 +55,93 @@ def evaluate(
 ) -> list[TaskResult]:
     """The results of each benchmark (and of each of its prompts, if all are wanted), in order.
 
-    `model` is a name or a path as `vlm.load` takes, or the URL of a server of the retrieval API; `tasks` are cards,
+    `model` is a name or a path as `vlm.load` takes, the URL of a server of the retrieval API, or that of an
+    OpenAI-compatible chat endpoint (it ends in `/v1`, or `options.model_name` is given); `tasks` are cards,
     paths of cards, or groups. With `options.output` the folder gets what `vlm.evaluation.results` describes, and
     every answer is kept there as soon as it is given: a run that was cut off goes on with
-    `resume=True` and leaves the same bytes. All cards and data are checked before the model is loaded. Raises
-    `BadInput`.
+    `resume=True` and leaves the same bytes. All cards and data are checked, and whether the model can do what they ask,
+    before anything runs. A task that fails does not stop those after it, unless the model has stopped answering; its
+    error is raised in the end. Raises `BadInput`.
     """
     options = options or Options()
     # A data set that comes in a wheel needs no folder; one that needs a folder says so.
     data = data_folder(options.data) if options.data or os.environ.get("VLM_DATA") else None
-    work = [_prepare(card, data, options.limit) for card in cards_of(tasks)]
+    cards = cards_of(tasks)
+    check_kinds(cards, str(model), _known(model, options))
+    work = [_prepare(card, data, options.limit) for card in cards]
     folder = _folder(options, [task.name for item in work for task in tasks_of(item.card, options.prompts)])
     loaded = _loaded(model, options)
-    results = []
+    check_kinds(cards, loaded.name, loaded.can or None)  # one of the user's own class may say nothing
+    results: list[TaskResult] = []
+    failed: dict[str, VlmError] = {}
     with tempfile.TemporaryDirectory() as scratch:
         cache = RequestCache((options.output or Path(scratch)) / "requests.sqlite")
         try:
             tested = ModelUnderTest(loaded, cache, options.batch_size)
             if folder is not None:
-                folder.begin(loaded.name, tested.weights, __version__, data)
-            for item in work:
-                for task in tasks_of(item.card, options.prompts):
-                    result, samples = _run(item, task, tested, data, options.limit, report)
-                    if folder is not None:
-                        folder.keep(result, samples)
-                    results.append(result)
+                address = loaded.endpoint.url if isinstance(loaded, EndpointModel) else ""
+                folder.begin(loaded.name, tested.weights, __version__, data, address)
+            for item, task in [(one, task) for one in work for task in tasks_of(one.card, options.prompts)]:
+                try:
+                    result, samples = _run(item, task, tested, data, options, report)
+                except VlmError as error:
+                    failed[task.name] = error
+                    if isinstance(error, EndpointGone):
+                        break
+                    continue
+                if folder is not None:
+                    folder.keep(result, samples)
+                results.append(result)
         finally:
             cache.close()
+            if isinstance(loaded, EndpointModel):
+                loaded.endpoint.close()
+    if failed:
+        raise _failure(failed)
     return results
+
+
+def check_kinds(cards: Sequence[BenchmarkCard], model: str, can: frozenset[str] | None) -> None:
+    """Raise `BadInput` naming every benchmark that a model which `can` do this cannot be asked; `None` is unknown."""
+    wrong = [card for card in cards if can is not None and NEEDS.get(card.kind, frozenset()) - can]
+    if wrong:
+        kinds = ", ".join(dict.fromkeys(card.kind for card in wrong))
+        able = sorted(kind for kind, needs in NEEDS.items() if can is not None and needs <= can)
+        lacks = ", ".join(sorted(set().union(*(NEEDS[card.kind] for card in wrong)) - (can or frozenset())))
+        raise BadInput(
+            f"model {model}: cannot be measured on {', '.join(card.name for card in wrong)} (kind {kinds}), "
+            f"which wants one that {lacks}; expected benchmarks of kind {', '.join(able) or 'none'}"
+        )
+
+
+def _known(model: str | Model, options: Options) -> frozenset[str] | None:
+    """What a model can do, where that is known before it is loaded."""
+    if not isinstance(model, str) or not is_url(model):
+        return None
+    checked_address(model, options.endpoint.key_variable)
+    return CHAT_CAN if is_chat_endpoint(model, options.model_name) else SERVER_CAN
 
 
 def _loaded(model: str | Model, options: Options) -> Model:
     if not isinstance(model, str):
         return model
+    if is_url(model):
+        if is_chat_endpoint(model, options.model_name):
+            return EndpointModel.at(model, options.model_name, options.endpoint)
+        return ServedModel(model)
+    if options.model_name is not None:
+        raise BadInput(f"--model-name {options.model_name}: expected an endpoint's address as --model, got {model}")
     placed = {key: value for key in ("device", "dtype") if (value := getattr(options, key)) != "auto"}
-    return ServedModel(model) if is_url(model) else load(model, **placed)
+    return load(model, **placed)
+
+
+def _failure(failed: Mapping[str, VlmError]) -> VlmError:
+    """The one error, or one that says them all."""
+    (_, first), *more = failed.items()
+    if not more:
+        return first
+    said = "; ".join(f"{name}: {error}" for name, error in failed.items())
+    return (BadInput if isinstance(first, BadInput) else VlmError)(f"{len(failed)} tasks failed: {said}")
 
 
 def _folder(options: Options, names: list[str]) -> RunFolder | None:
@@ -115,18 +174,18 @@ def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None) -> _Work
 
 
 def _run(
-    work: _Work, task: Task, tested: ModelUnderTest, data: Path | None, limit: int | None, report: Report | None
+    work: _Work, task: Task, tested: ModelUnderTest, data: Path | None, options: Options, report: Report | None
 ) -> tuple[TaskResult, list[Sample]]:
     def progress(done: int) -> None:
         if report is not None:
             report(task.name, done, len(work.examples))
 
     card = work.card
-    job = Job(
-        tested.with_sampling(card.sampling), card, work.examples, data, progress, task.prompt, work.dataset.classes
-    )
+    asked = tested.for_task(card.sampling)
+    job = Job(asked, card, work.examples, data, progress, task.prompt, work.dataset.classes)
     outcome = TASK_TYPES[card.kind](job)
-    notes = outcome.notes
+    usage = asked.usage.priced(options.endpoint.prices) if isinstance(tested.model, EndpointModel) else None
+    notes = (*outcome.notes, *(usage.notes() if usage is not None else ()))
     if card.category is not None and not outcome.categories:
         notes = (*notes, f"no figures by {card.category}: it is empty in all examples")
     result = TaskResult(
@@ -136,10 +195,11 @@ def _run(
         card=card,
         prompt=task.prompt or "",
         prompt_number=task.number,
-        settings={"limit": limit, "max_tokens": card.max_tokens, "examples": len(work.examples)},
+        settings={"limit": options.limit, "max_tokens": card.max_tokens, "examples": len(work.examples)},
         main=outcome.main,
         figures=outcome.figures,
         categories=outcome.categories,
         notes=notes,
+        usage=usage,
     )
     return result, outcome.samples

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import os
 import time
 import uuid
@@ -20,6 +19,7 @@ from PIL import Image
 
 from vlm.conversation.texts import check_texts
 from vlm.errors import BadInput, VlmError
+from vlm.evaluation.endpoint.wire import png
 from vlm.facade import Model
 from vlm.media.open import Media
 from vlm.vectors import Vectors
@@ -28,6 +28,8 @@ KEY = "VLM_SERVER_KEY"
 """The environment variable with a key that may write, where the server wants one."""
 BATCH, TOP = 64, 1000
 """What a server takes and gives at most in one request: its default limits."""
+CAN = frozenset({"embeds"})
+"""Known before anything is asked of it."""
 PATIENCE = 10
 """Times that a busy server is asked again."""
 
@@ -38,11 +40,15 @@ class ServedModel(Model):
     def __init__(self, url: str, client: httpx.Client | None = None):
         """Raises `BadInput` where nothing answers at `url`, or not as a server of the retrieval API does."""
         self.server = Server(url, client)
-        probe = self.server.embedded([{"image": _png(_pattern())}, {"text": "a dog runs through snow"}])
+        probe = self.server.embedded([{"image": png(_pattern())}, {"text": "a dog runs through snow"}])
         self._seen = np.round(probe, 3) + 0.0  # no two kinds of zero
         super().__init__(
             self.server.model, f"a server of the retrieval API at {url}", embedder=ServedEmbedder(self.server)
         )
+
+    @property
+    def can(self) -> frozenset[str]:
+        return CAN
 
     def weights_hash(self) -> str:
         """sha256 of what the server makes of a fixed picture and text, to three decimals: its weights stay unknown."""
@@ -98,7 +104,7 @@ class ServedEmbedder:
     def embed_media(self, media: Sequence[Media], *, batch: int = 16) -> Vectors:
         rows = []
         for item in media:
-            frames_FD = self.server.embedded([{"image": _png(frame)} for frame in item.frames])
+            frames_FD = self.server.embedded([{"image": png(frame)} for frame in item.frames])
             rows.append(frames_FD[0] if len(frames_FD) == 1 else _mean(frames_FD))
         return np.stack(rows)
 
@@ -151,13 +157,6 @@ class Server:
         except (ValueError, KeyError, TypeError):
             raise BadInput(f"{self.url}: expected the retrieval API, got {answer.status_code} without it") from None
         raise BadInput(f"{self.url}: {method} {path}: {said}")
-
-
-def _png(picture: Image.Image) -> str:
-    """The same pixels as text: nothing is lost on the way."""
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
-    return base64.b64encode(out.getvalue()).decode()
 
 
 def _pattern() -> Image.Image:

@@ -11,6 +11,7 @@ from vlm.errors import BadInput
 from vlm.evaluation.card import BenchmarkCard
 from vlm.evaluation.model_under_test import ModelUnderTest, Progress
 from vlm.evaluation.portable_paths import portable_name
+from vlm.evaluation.requests import Request
 from vlm.evaluation.results import Figure, Sample
 
 
@@ -31,6 +32,10 @@ class Job:
     def subject(self) -> ModelUnderTest:
         """Kept name of `model`."""
         return self.model
+
+    def request(self, example: Example, prompt: str | None) -> Request:
+        """What the model is asked about an example, as the card wants it asked."""
+        return Request(example, prompt, self.card.max_tokens)
 
     def inputs(self, example: Example) -> dict[str, object]:
         """The example's files by name."""

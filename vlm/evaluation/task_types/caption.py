@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from vlm.evaluation.figures import around, clusters_of, figure, mean_figure, resampled_figure
-from vlm.evaluation.model_under_test import Request
 from vlm.evaluation.results import Figure, Sample
 from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.bleu import bleu_counts, bleu_of
@@ -25,7 +24,7 @@ def run(job: Job) -> Outcome:
 
     The interval of CIDEr takes the document frequencies as given.
     """
-    requests = [Request(example, job.prompt, job.card.max_tokens) for example in job.examples]
+    requests = [job.request(example, job.prompt) for example in job.examples]
     captions = job.model.answers(requests, job.progress)
     references = [list(example.captions) for example in job.examples]
     ciders, rouges = cider(references, captions), rouge_l(references, captions)

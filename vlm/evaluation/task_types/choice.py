@@ -7,7 +7,6 @@ from string import ascii_uppercase
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, mean_figure
-from vlm.evaluation.model_under_test import Request
 from vlm.evaluation.results import Sample
 from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.choice import READERS, guess
@@ -27,9 +26,7 @@ def run(job: Job) -> Outcome:
             )
     turns = [_rotations(e) if job.card.circular else [_lettered(e.options, 0)] for e in job.examples]
     prompts = [[_prompt(job, e, options) for options in t] for e, t in zip(job.examples, turns, strict=True)]
-    requests = [
-        Request(e, p, job.card.max_tokens) for e, texts in zip(job.examples, prompts, strict=True) for p in texts
-    ]
+    requests = [job.request(e, p) for e, texts in zip(job.examples, prompts, strict=True) for p in texts]
     read, guessing = READERS[job.card.reader], job.card.unreadable == "guess"
     replies = iter(job.model.answers(requests, job.progress))
     samples = []

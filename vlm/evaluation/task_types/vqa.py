@@ -8,7 +8,6 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, clusters_of, mean_figure, resampled_figure
-from vlm.evaluation.model_under_test import Request
 from vlm.evaluation.results import Figure, Sample
 from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.pope import pope_answer
@@ -19,7 +18,7 @@ def run(job: Job) -> Outcome:
     """Accuracy in percent; for POPE also precision, recall, F1 and the share of "yes"."""
     protocol = job.card.protocol
     prompts = [job.fill(job.prompt or "{question}", question=example.question) for example in job.examples]
-    requests = [Request(e, prompt, job.card.max_tokens) for e, prompt in zip(job.examples, prompts, strict=True)]
+    requests = [job.request(e, prompt) for e, prompt in zip(job.examples, prompts, strict=True)]
     outputs = job.model.answers(requests, job.progress)
     samples = []
     for example, prompt, output in zip(job.examples, prompts, outputs, strict=True):
