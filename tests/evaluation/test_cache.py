@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from squares import FakeModel, write_benchmark
 
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache
+from vlm.evaluation.run import Options, evaluate
 
 
 def test_a_damaged_cache_says_so_when_it_is_read_or_written(tmp_path: Path) -> None:
@@ -49,3 +51,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be used: unable to open"):
         RequestCache(tmp_path)
+
+
+def test_one_cache_for_several_runs(tmp_path: Path) -> None:
+    rows = [{"color": color, "question": "What color?", "answers": [color]} for color in ("red", "blue")]
+    card = write_benchmark(tmp_path / "data", rows, kind="vqa")
+    first, second, other = FakeModel(), FakeModel(), FakeModel(weights="w2")
+    for name, model in (("a", first), ("b", second), ("c", other)):
+        options = Options(str(tmp_path / "data"), output=tmp_path / name, cache=tmp_path / "answers")
+        evaluate(model, [card], options)  # type: ignore[arg-type]
+    assert (first.asked, second.asked, other.asked) == (2, 0, 2)
+    assert not (tmp_path / "a/requests.sqlite").exists()
+    results = [(tmp_path / name / "squares-test/results.json").read_bytes() for name in "ab"]
+    assert results[0] == results[1]

@@ -27,12 +27,18 @@ SHEET_PAIRS, CELL, MARGIN = 24, (320, 240), 16
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A folder of `vlm eval --output`.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another, to be called better or worse than A.")],
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="More of them: every pair is compared.")
+    ] = None,
     flips: Annotated[int, typer.Option("--flips", min=0, metavar="N", help="How many changed samples to show.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether two runs differ, by how much, and why."""
+    """Say whether two runs differ, by how much, and why; of more, each pair, corrected for there being many."""
     from vlm.evaluation.comparing.compare import compare as compare_runs
 
+    if more:
+        _many([run_a, run_b, *more], as_json)
+        return
     with working("comparing"):
         found = compare_runs(run_a, run_b, flips)
     if as_json:
@@ -44,6 +50,39 @@ def compare(
     _print_runs(found, run_a, run_b)
     for task in found.tasks:
         _print_task(task, found.differs)
+
+
+def _many(runs: list[Path], as_json: bool) -> None:
+    from vlm.evaluation.comparing.many import compare_all
+    from vlm.evaluation.comparing.verdict import bare, probability, spoken
+    from vlm.evaluation.report.tables import shown
+
+    with working("comparing"):
+        found = compare_all(runs)
+    if as_json:
+        emit(asdict(found, dict_factory=_plain))
+        return
+    for name, model in found.runs.items():
+        print(f"{_line(name)}: {_line(model)}")
+    for task in found.tasks:
+        print(f"\n{task.task}: {task.metric}")
+        table(["run", "value [95 %]", "n"], [[name, shown(f), f"{f.n:,}"] for name, f in task.figures.items()])
+        rows = []
+        for pair in task.pairs:
+            if pair.difference is None or pair.p is None or pair.p_of_all is None:
+                rows.append([pair.a, pair.b, f"not paired ({pair.note})", "", "", ""])
+                continue
+            told = [spoken(pair.difference, task.scale), bare(probability(pair.p)), bare(probability(pair.p_of_all))]
+            rows.append([pair.a, pair.b, *told, pair.better or "cannot be told"])
+        table(["A", "B", "B - A (95 %)", "p", "p of all", "better"], rows)
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Parts that are configs as JSON has them."""
+    return {
+        key: {name: figure.model_dump(mode="json") for name, figure in value.items()} if key == "figures" else value
+        for key, value in pairs
+    }
 
 
 def overlap(

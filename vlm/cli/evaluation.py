@@ -37,8 +37,15 @@ def evaluate(
             help="A model as elsewhere, a server of `vlm serve retrieval`, or an OpenAI-compatible http://HOST/v1.",
         ),
     ] = "nano",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions", metavar="FILE|DIR", help="What a system said: lines of id and answer, caption or ranking."
+        ),
+    ] = None,
     model_name: Annotated[
-        str | None, typer.Option("--model-name", metavar="NAME", help="The endpoint's model, where it has several.")
+        str | None,
+        typer.Option("--model-name", metavar="NAME", help="The endpoint's model, or what the predictions are by."),
     ] = None,
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, max=256, metavar="N", help="Requests to an endpoint at once.")
@@ -66,6 +73,9 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Keep results, samples and a report there.")
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Keep answers there, for all runs that name it.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     prompts: Annotated[Prompts, typer.Option(help="A benchmark's first wording, or all it has.")] = Prompts.first,
     as_json: AsJson = False,
@@ -82,13 +92,14 @@ def evaluate(
         raise typer.BadParameter("expected at least one benchmark; --list names them", param_hint="--tasks")
     from vlm.media.urls import is_url
 
-    if not is_url(model):
+    if predictions is None and not is_url(model):
         check_model(model)
     batch = _batch(batch_size)
     if offline:
         os.environ["VLM_OFFLINE"] = "1"
     with working("evaluation", 100) as advance:
         from vlm.evaluation.endpoint.client import EndpointOptions
+        from vlm.evaluation.predictions import Predictions
         from vlm.evaluation.report.tables import sensitivities, terminal_rows
         from vlm.evaluation.run import Options
         from vlm.evaluation.run import evaluate as run
@@ -103,11 +114,12 @@ def evaluate(
 
         asked = EndpointOptions(concurrency, retries, timeout, _prices(prices), key_from)
         options = Options(
-            None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype,
-            model_name, asked,
+            None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype, model_name,
+            asked, cache,
         )  # fmt: skip
         try:
-            results = run(model, names, options, report)
+            source = model if predictions is None else Predictions(predictions, model_name)
+            results = run(source, names, options, report)
         except (KeyboardInterrupt, VlmError):
             if output is not None and (output / "run.json").is_file():
                 _reported_so_far(output, data)
@@ -118,6 +130,9 @@ def evaluate(
 
             advance(-1, "report")
             written = write_reports(output, data)
+    for result in results:
+        for warning in result.warnings:
+            say(f"{result.task}: {warning}")
     if as_json:
         emit({"results": [_plain(result) for result in results], "written": [str(path) for path in written]})
         return

@@ -14,6 +14,7 @@ from vlm.errors import BadInput
 from vlm.media.open import Media
 
 _DIGEST = 16  # bytes
+_PATIENCE = 60.0  # seconds for other runs that write
 _AT_ONCE = 500  # keys of one query; SQLite allows about a thousand variables
 
 
@@ -31,7 +32,7 @@ class RequestCache:
                 raise BadInput(f"{path.parent}: cannot be made: {error.strerror or error}") from None
         self._path = path
         with self._readable():
-            self._database = sqlite3.connect(path or ":memory:")
+            self._database = sqlite3.connect(path or ":memory:", timeout=_PATIENCE)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
 

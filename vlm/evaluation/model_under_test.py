@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,9 @@ from vlm.conversation.messages import Conversation
 from vlm.datasets.examples import Example
 from vlm.datasets.opening import open_example, open_pictures
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
+from vlm.evaluation.card import BenchmarkCard
 from vlm.evaluation.endpoint.model import EndpointModel
+from vlm.evaluation.predictions import Predicted
 from vlm.evaluation.requests import Request, conversation
 from vlm.evaluation.served import ServedModel
 from vlm.evaluation.usage import Reply, Usage
@@ -36,26 +38,37 @@ AUTO_BATCH = 16
 
 
 class ModelUnderTest:
-    def __init__(self, model: Model, cache: RequestCache, batch: int | None = None):
-        """`batch` answers are written at once; `None` begins with a size that is halved where memory ends."""
+    predicted: Predicted | None = None
+    """What it said, where that is read from a file (`vlm.evaluation.predictions`)."""
+
+    def __init__(self, model: Model, cache: RequestCache, batch: int | None = None, shared: bool = False):
+        """`batch` answers are written at once; `None` begins with a size that is halved where memory ends.
+        `shared`: other runs use the cache too."""
         self.model, self.cache, self.batch = model, cache, batch or AUTO_BATCH
         self._shrinks = batch is None
         self.weights = model.weights_hash()
         self.sampling = model.sampling()
-        self.usage = Usage()
+        self.name = model.name
+        self.address = model.endpoint.url if isinstance(model, EndpointModel) else ""
+        self.usage: Usage | None = Usage() if isinstance(model, EndpointModel) else None
         self._about = {"model": model.name, "weights": self.weights, "version": __version__}
+        if shared and self.address:  # what a name stands for is known for one address only
+            self._about["address"] = self.address
         if model.video.times:  # they are in the prompts
             self._about["times"] = "said"
         self._about |= model.settings
 
-    def for_task(self, sampling: Sampler | None = None) -> ModelUnderTest:
-        """The same model with a count of its own, reading the frames of clips that `sampling` picks; `None` leaves it
-        to the model."""
+    def for_task(self, card: BenchmarkCard) -> ModelUnderTest:
+        """The same model with a count of its own, reading the frames of clips that the card picks, if it does."""
         other = copy.copy(self)
-        other.usage = Usage()
-        if sampling is not None:
-            other.sampling = self.model.sampling(sampling)
+        other.usage = None if self.usage is None else Usage()
+        if card.sampling is not None:
+            other.sampling = self.model.sampling(card.sampling)
         return other
+
+    def notes(self, known: Set[str] = frozenset()) -> tuple[str, ...]:
+        """What a reader of the figures must know of the answers; `known` are the ids of the whole split."""
+        return () if self.usage is None else self.usage.notes()
 
     def answers(self, requests: Sequence[Request], progress: Progress = lambda done: None) -> list[str]:
         """One raw answer each, in order; each is kept as soon as it is there, but for those a server refuses."""
@@ -79,7 +92,8 @@ class ModelUnderTest:
                 known |= new
                 if len(new) < len(missing):
                     progress(len(answers) + len(keys) - sum(key not in known for key in keys))
-            self.usage = self.usage.with_replies([known[key] for key in keys])
+            if self.usage is not None:
+                self.usage = self.usage.with_replies([known[key] for key in keys])
             answers += [known[key].text for key in keys]
             progress(len(answers))
         return answers

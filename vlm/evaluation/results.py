@@ -85,6 +85,8 @@ class TaskResult(Config):
     """Category -> metric -> figure."""
     notes: tuple[str, ...] = ()
     """What a reader must know to trust the figures ("METEOR not available: no Java")."""
+    warnings: tuple[str, ...] = ()
+    """Those of the notes that say what was left out or counted as nothing; they are printed too."""
     usage: Usage | None = None
     """Of a model behind a chat endpoint."""
 

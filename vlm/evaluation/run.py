@@ -20,6 +20,8 @@ from vlm.evaluation.endpoint.model import CAN as CHAT_CAN
 from vlm.evaluation.endpoint.model import EndpointModel, is_chat_endpoint
 from vlm.evaluation.folder import RunFolder
 from vlm.evaluation.model_under_test import ModelUnderTest
+from vlm.evaluation.predicted_model import PredictedModel
+from vlm.evaluation.predictions import Predictions
 from vlm.evaluation.results import Sample, TaskResult
 from vlm.evaluation.served import CAN as SERVER_CAN
 from vlm.evaluation.served import ServedModel
@@ -48,54 +50,69 @@ class Options:
     model_name: str | None = None
     """Of a chat endpoint that has several models: the one to ask."""
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    cache: Path | None = None
+    """A folder of answers that all runs share; by default each keeps its own in `output`."""
 
 
 def evaluate(
-    model: str | Model, tasks: Sequence[str], options: Options | None = None, report: Report | None = None
-) -> list[TaskResult]:
+    model: str | Model | Predictions, tasks: Sequence[str], options: Options | None = None,
+    report: Report | None = None,
+) -> list[TaskResult]:  # fmt: skip
     """The results of each benchmark (and of each of its prompts, if all are wanted), in order.
 
     `model` is a name or a path as `vlm.load` takes, the URL of a server of the retrieval API, or that of an
-    OpenAI-compatible chat endpoint (it ends in `/v1`, or `options.model_name` is given); `tasks` are cards,
-    paths of cards, or groups. With `options.output` the folder gets what `vlm.evaluation.results` describes, and
-    every answer is kept there as soon as it is given: a run that was cut off goes on with
-    `resume=True` and leaves the same bytes. All cards and data are checked, and whether the model can do what they ask,
-    before anything runs. A task that fails does not stop those after it, unless the model has stopped answering; its
-    error is raised in the end. Raises `BadInput`.
+    OpenAI-compatible chat endpoint (it ends in `/v1`, or `options.model_name` is given), or predictions that are read
+    from a file; `tasks` are cards, paths of cards, or groups. With `options.output` the folder gets what
+    `vlm.evaluation.results` describes, and every answer is kept there as soon as it is given: a run that was cut off
+    goes on with `resume=True` and leaves the same bytes. All cards and data are checked, and whether the model can do
+    what they ask, before anything runs. A task that fails does not stop those after it, unless the model has stopped
+    answering; its error is raised in the end. Raises `BadInput`.
     """
     options = options or Options()
     # A data set that comes in a wheel needs no folder; one that needs a folder says so.
     data = data_folder(options.data) if options.data or os.environ.get("VLM_DATA") else None
     cards = cards_of(tasks)
+    if isinstance(model, Predictions):
+        model.check(cards)
     check_kinds(cards, str(model), _known(model, options))
-    work = [_prepare(card, data, options.limit) for card in cards]
+    work = [_prepare(card, data, options.limit, isinstance(model, Predictions)) for card in cards]
     folder = _folder(options, [task.name for item in work for task in tasks_of(item.card, options.prompts)])
+    if isinstance(model, Predictions):
+        return _run_all(work, PredictedModel(model), folder, data, options, report)
     loaded = _loaded(model, options)
     check_kinds(cards, loaded.name, loaded.can or None)  # one of the user's own class may say nothing
-    results: list[TaskResult] = []
-    failed: dict[str, VlmError] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        cache = RequestCache((options.output or Path(scratch)) / "requests.sqlite")
+        shared = options.cache is not None
+        cache = RequestCache((options.cache or options.output or Path(scratch)) / "requests.sqlite")
         try:
-            tested = ModelUnderTest(loaded, cache, options.batch_size)
-            if folder is not None:
-                address = loaded.endpoint.url if isinstance(loaded, EndpointModel) else ""
-                folder.begin(loaded.name, tested.weights, __version__, data, address)
-            for item, task in [(one, task) for one in work for task in tasks_of(one.card, options.prompts)]:
-                try:
-                    result, samples = _run(item, task, tested, data, options, report)
-                except VlmError as error:
-                    failed[task.name] = error
-                    if isinstance(error, EndpointGone):
-                        break
-                    continue
-                if folder is not None:
-                    folder.keep(result, samples)
-                results.append(result)
+            return _run_all(
+                work, ModelUnderTest(loaded, cache, options.batch_size, shared), folder, data, options, report
+            )
         finally:
             cache.close()
             if isinstance(loaded, EndpointModel):
                 loaded.endpoint.close()
+
+
+def _run_all(
+    work: Sequence[_Work], tested: ModelUnderTest, folder: RunFolder | None, data: Path | None, options: Options,
+    report: Report | None,
+) -> list[TaskResult]:  # fmt: skip
+    results: list[TaskResult] = []
+    failed: dict[str, VlmError] = {}
+    if folder is not None:
+        folder.begin(tested.name, tested.weights, __version__, data, tested.address)
+    for item, task in [(one, task) for one in work for task in tasks_of(one.card, options.prompts)]:
+        try:
+            result, samples = _run(item, task, tested, data, options, report)
+        except VlmError as error:
+            failed[task.name] = error
+            if isinstance(error, EndpointGone):
+                break
+            continue
+        if folder is not None:
+            folder.keep(result, samples)
+        results.append(result)
     if failed:
         raise _failure(failed)
     return results
@@ -114,7 +131,7 @@ def check_kinds(cards: Sequence[BenchmarkCard], model: str, can: frozenset[str] 
         )
 
 
-def _known(model: str | Model, options: Options) -> frozenset[str] | None:
+def _known(model: str | Model | Predictions, options: Options) -> frozenset[str] | None:
     """What a model can do, where that is known before it is loaded."""
     if not isinstance(model, str) or not is_url(model):
         return None
@@ -157,11 +174,16 @@ class _Work:
     card: BenchmarkCard
     dataset: DatasetCard
     examples: list[Example]
+    ids: frozenset[str]
+    """Of the whole split, where they are known."""
 
 
-def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None) -> _Work:
+def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None, whole: bool = False) -> _Work:
+    """`whole` reads all ids of the split, though the examples be fewer."""
     dataset = load_dataset(card.dataset)
-    examples = dataset.read(data, card.split, limit)
+    examples = dataset.read(data, card.split, None if whole else limit)
+    ids = frozenset(example.id for example in examples)
+    examples = examples[:limit]
     if not examples:
         raise BadInput(f"benchmark {card.name}: no examples in split {card.split!r}, limit {limit}")
     if card.category is not None and not any(card.category in example.meta for example in examples):
@@ -170,7 +192,7 @@ def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None) -> _Work
             f"benchmark {card.name}: category: no example has the key {card.category!r}; "
             f"expected one of {', '.join(keys) or 'none, as they have no meta'}"
         )
-    return _Work(card, dataset, examples)
+    return _Work(card, dataset, examples, ids)
 
 
 def _run(
@@ -181,16 +203,17 @@ def _run(
             report(task.name, done, len(work.examples))
 
     card = work.card
-    asked = tested.for_task(card.sampling)
+    asked = tested.for_task(card)
     job = Job(asked, card, work.examples, data, progress, task.prompt, work.dataset.classes)
     outcome = TASK_TYPES[card.kind](job)
-    usage = asked.usage.priced(options.endpoint.prices) if isinstance(tested.model, EndpointModel) else None
-    notes = (*outcome.notes, *(usage.notes() if usage is not None else ()))
+    usage = None if asked.usage is None else asked.usage.priced(options.endpoint.prices)
+    warnings = asked.notes(work.ids)
+    notes = (*outcome.notes, *warnings)
     if card.category is not None and not outcome.categories:
         notes = (*notes, f"no figures by {card.category}: it is empty in all examples")
     result = TaskResult(
         task=task.name,
-        model=tested.model.name,
+        model=tested.name,
         weights=tested.weights,
         card=card,
         prompt=task.prompt or "",
@@ -200,6 +223,7 @@ def _run(
         figures=outcome.figures,
         categories=outcome.categories,
         notes=notes,
+        warnings=warnings,
         usage=usage,
     )
     return result, outcome.samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,14 +138,14 @@ def markdown(info: RunInfo, results: Sequence[TaskResult]) -> str:
     overview = [
         [r.task, r.main, shown(r.figures[r.main]), f"{r.figures[r.main].n:,}"] for r in results
     ]  # fmt: skip
-    lines += _table(["Task", "Main figure", "Value [95 %]", "n"], overview)
+    lines += markdown_table(["Task", "Main figure", "Value [95 %]", "n"], overview)
     for result in results:
         lines += _task(result)
     for s in sensitivities(results):
         rows = [[str(n), text or "(none)", shown(figure)] for n, text, figure in s.prompts]
         lines += [f"## {_cell(s.benchmark)}: the prompt's wording", ""]
         lines += [f"{_cell(s.metric)} moves by {s.spread_text} over {len(rows)} prompts.", ""]
-        lines += _table(["Prompt", "Wording", f"{s.metric} [95 %]"], rows)
+        lines += markdown_table(["Prompt", "Wording", f"{s.metric} [95 %]"], rows)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -153,11 +153,11 @@ def _task(result: TaskResult) -> list[str]:
     card = result.card
     lines = [f"## {_cell(result.task)}", "", _cell(card.about), ""]
     rows = [[name, shown(figure), f"{figure.n:,}", figure.note] for name, figure in in_order(result)]
-    lines += _table(["Metric", "Value [95 %]", "n", "Note"], rows)
+    lines += markdown_table(["Metric", "Value [95 %]", "n", "Note"], rows)
     if card.published:
         lines += ["Published:", ""]
         rows = [[p.model, p.metric, f"{p.value:g}", p.source, p.note] for p in card.published]
-        lines += _table(["Model", "Metric", "Value", "Source", "Note"], rows)
+        lines += markdown_table(["Model", "Metric", "Value", "Source", "Note"], rows)
     if result.categories:
         names = list(dict.fromkeys(name for figures in result.categories.values() for name in figures))
         rows = [
@@ -165,7 +165,7 @@ def _task(result: TaskResult) -> list[str]:
             for category, figures in result.categories.items()
         ]
         lines += [f"By {_cell(card.category or 'category')}:", ""]
-        lines += _table(["Category", *names], rows)
+        lines += markdown_table(["Category", *names], rows)
     lines += [f"- Data: {_cell(card.dataset)}, split {_cell(card.split)}"]
     if result.prompt:
         lines += [f"- Prompt {result.prompt_number}: {_cell(result.prompt)}"]
@@ -175,11 +175,13 @@ def _task(result: TaskResult) -> list[str]:
     return [*lines, ""]
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table and an empty line; columns that are empty in every row are left out."""
+def markdown_table(columns: list[str], rows: list[list[str]], bold: Container[tuple[int, int]] = ()) -> list[str]:
+    """A Markdown table and an empty line; columns that are empty in every row are left out. `bold` are the places
+    (row, column) of cells that stand out."""
     kept = [i for i in range(len(columns)) if any(row[i] for row in rows)] or list(range(len(columns)))
-    lines = [[columns[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
-    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines] + [""]
+    body = [[f"**{_cell(row[i])}**" if (n, i) in bold else _cell(row[i]) for i in kept] for n, row in enumerate(rows)]
+    lines = [[_cell(columns[i]) for i in kept], ["---"] * len(kept), *body]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
 
 
 def _cell(text: str) -> str:
