@@ -72,7 +72,7 @@ class Predictions:
         """The predictions for a task. Raises `BadInput` for a line that is none and an id that is there twice."""
         path = self.file(task)
         found: dict[str, Any] = {}
-        rows = (Json() if path.suffix == ".json" else Jsonl()).file_rows(path, "")
+        rows = (Json() if path.suffix == ".json" else Jsonl()).whole_rows(path)
         for row in rows:
             name = row.values.get("id")
             keys = [key for key in ANSWERS if row.values.get(key) is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,11 +93,7 @@ def is_media(path: Path) -> bool:
     named = kind_of_name(path)
     if named is not None and named.medium is not None:
         return True
-    try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)  # a pipe would be waited for
-    except OSError:
-        return False
-    kind = kind_of_file(path) if regular else None
+    kind = kind_of_file(path)
     return kind is not None and kind.medium is not None
 
 

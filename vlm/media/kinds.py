@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -145,8 +147,10 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
 
 
 def kind_of_file(path: str | Path) -> Kind | None:
-    """`kind_of` a file that is there; nothing where it cannot be read or is none."""
+    """`kind_of` a file that is there; nothing where it cannot be read or is none: a pipe would be waited for."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
         with open(path, "rb") as file:
             return kind_of(file.read(HEAD_BYTES), str(path))
     except (OSError, ValueError):

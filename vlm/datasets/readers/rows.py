@@ -56,11 +56,16 @@ class Format(Config):
     def rows(self, home: Path, annotations: str, split: str) -> Iterator[Row]:
         """The records of the files that `annotations` names below `home`, `{split}` filled in. Raises `BadInput`."""
         for path, part in matches(home, annotations, split):
-            for row in self.file_rows(path, split):
-                if not self.lenient and (wrong := (row.problem, *row.lost, *row.doubts)) != ("",):
-                    raise BadInput(f"{row.where}: {next(filter(None, wrong))}")
+            for row in self.file_rows(path, split) if self.lenient else self.whole_rows(path, split):
                 # Record 7 of two files is two records.
                 yield replace(row, id=f"{part}/{row.id}" if part else row.id, part=part, split=split)
+
+    def whole_rows(self, path: Path, split: str = "") -> Iterator[Row]:
+        """The records of a file, none of which may be unfit. Raises `BadInput`."""
+        for row in self.file_rows(path, split):
+            if wrong := [line for line in (row.problem, *row.lost, *row.doubts) if line]:
+                raise BadInput(f"{row.where}: {wrong[0]}")
+            yield row
 
     def file_rows(self, path: Path, split: str) -> Iterator[Row]:
         raise NotImplementedError
