@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import vlm
 from vlm.cli import main
 from vlm.errors import BadInput
-from vlm.families.deepseek_vl2.config import ModelFields
+from vlm.families.deepseek_vl2.config import ModelFields, read_configs
 from vlm.language.checkpoints.families import original_v2
 from vlm.language.checkpoints.folder import read_model
 from vlm.weights.tensors import open_tensors
@@ -157,6 +157,17 @@ def test_without_a_processor_config_the_models_own_sizes_are_used(folder: Path) 
     assert torch.equal(ids, expected.input_ids)
     assert torch.equal(pixels, expected.pixels)
     assert torch.equal(grids, expected.grids)
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "preprocessor_config.json"])
+def test_the_processors_keys_may_stand_deeper_or_in_the_other_file(folder: Path, name: str) -> None:
+    whole = json.loads((folder / "processor_config.json").read_text())
+    sizes = whole["candidate_resolutions"]
+    whole["image_mean"] = [0.1, 0.2, 0.3]
+    (folder / "processor_config.json").unlink()
+    nested = {"image_processor": whole, "candidate_resolutions": sizes}
+    (folder / name).write_text(json.dumps(nested if name == "processor_config.json" else whole))
+    assert read_configs(folder)[1].image_mean == (0.1, 0.2, 0.3)
 
 
 def test_half_precision(folder: Path) -> None:

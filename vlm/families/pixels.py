@@ -1,12 +1,11 @@
-"""Pictures and the frames of clips as transformers' processors make pixels of them: their files and their arithmetic.
+"""Pictures and the frames of clips as transformers' processors make pixels of them: their keys and their arithmetic.
 
 N tiles, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat
@@ -15,7 +14,6 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from vlm.families.published import PublishedConfig
-from vlm.files import read_json
 from vlm.vision.tiling import Size
 
 MODES = {
@@ -35,21 +33,6 @@ class PixelFields(PublishedConfig):
     rescale_factor: PositiveFloat = 1 / 255
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-
-def read_processor(folder: Path) -> tuple[dict[str, Any], Path]:
-    """The processor's keys, `image_processor` and `video_processor` among them, and the file to name in errors.
-
-    One file has everything (transformers 5), or there is one for pictures, maybe one for clips and one for the rest.
-    Clips are as pictures where nothing is said of them.
-    """
-    where = folder / "processor_config.json"
-    whole = read_json(where) if where.is_file() else {}
-    if whole.get("image_processor"):
-        return {"video_processor": dict(whole["image_processor"]), **whole}, where
-    old, clips = folder / "preprocessor_config.json", folder / "video_preprocessor_config.json"
-    images = read_json(old if old.is_file() else where)
-    return {**whole, "image_processor": images, "video_processor": read_json(clips) if clips.is_file() else images}, old
 
 
 def resized(pixels_CHW: Tensor, size: Size, fields: PixelFields) -> Tensor:

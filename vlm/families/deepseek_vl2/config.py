@@ -1,4 +1,4 @@
-"""`config.json` and `processor_config.json` of DeepSeek-VL2.
+"""`config.json` and the processor's file of DeepSeek-VL2.
 
 They leave out what equals the defaults of the authors' classes, so those defaults are here (the language model's:
 `vlm.language.checkpoints.families.original_v2`).
@@ -17,6 +17,7 @@ from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.projector import DownsampleConfig, MLPConfig
 from vlm.vision.content_tiling import TilingConfig
+from vlm.vision.processor_files import ONE, has_processor, read_processor
 from vlm.vision.siglip import SigLIPConfig
 from vlm.vision.tiling import Size
 
@@ -75,7 +76,7 @@ class ModelFields(PublishedConfig):
 
 
 class ProcessorFields(PublishedConfig):
-    """`processor_config.json`."""
+    """The processor's file."""
 
     candidate_resolutions: tuple[Size, ...]
     patch_size: PositiveInt
@@ -117,8 +118,8 @@ def read_configs(folder: Path) -> tuple[ModelFields, ProcessorFields]:
         "candidate_resolutions": fields.candidate_resolutions, "patch_size": vision.patch_size,
         "downsample_ratio": projector.downsample_ratio,
     }  # fmt: skip
-    there = folder / "processor_config.json"
-    processor = config.parse(ProcessorFields, own | (read_json(there) if there.is_file() else {}), str(there))
+    keys, there = read_processor(folder) if has_processor(folder) else ({}, folder / ONE)
+    processor = config.parse(ProcessorFields, own | keys | keys.get("image_processor", {}), str(there))
     if projector.input_dim != vision.width:
         raise BadInput(f"{where}: key projector_config.input_dim: expected {vision.width}, got {projector.input_dim}")
     if processor.tile != vision.image_size:

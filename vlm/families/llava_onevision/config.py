@@ -12,9 +12,10 @@ from vlm import config
 from vlm.errors import BadInput
 from vlm.families import siglip
 from vlm.families.llava_onevision.layout import Layout
-from vlm.families.pixels import PixelFields, read_processor
+from vlm.families.pixels import PixelFields
 from vlm.families.published import PublishedConfig
 from vlm.files import read_json
+from vlm.vision.processor_files import read_processor
 from vlm.vision.siglip import SigLIPConfig
 
 Candidates = tuple[tuple[PositiveInt, PositiveInt], ...]

@@ -10,11 +10,12 @@ from pydantic import PositiveInt
 from vlm import config
 from vlm.errors import BadInput
 from vlm.families import siglip
-from vlm.families.pixels import PixelFields, read_processor
+from vlm.families.pixels import PixelFields
 from vlm.families.published import PublishedConfig
 from vlm.files import read_json
 from vlm.projector import PixelShuffleLinearConfig
 from vlm.vision.content_tiling import TilingConfig
+from vlm.vision.processor_files import read_processor
 
 
 class VisionFields(siglip.VisionFields):

@@ -17,8 +17,8 @@ from transformers.utils import logging
 
 from vlm import config
 from vlm.errors import BadInput, unknown
-from vlm.files import read_json
 from vlm.vision.native_resolution import Patches
+from vlm.vision.processor_files import read_processor
 from vlm.vision.tower import TowerConfig, TowerInput, TowerOutput, VisionTower, unfit
 from vlm.weights.exact import refuse
 
@@ -122,7 +122,7 @@ def loaded(model: Any, state: Mapping[str, Tensor], name: str) -> Any:
 
 def read(folder: Path) -> TowerConfig:
     """The config of a folder as `save_pretrained` writes it, with its processor; the vision side where it has two."""
-    read_json(folder / "preprocessor_config.json")
+    _, where = read_processor(folder)
     try:
         cfg = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -134,7 +134,7 @@ def read(folder: Path) -> TowerConfig:
     activation = "silu" if getattr(vision, "use_swiglu_ffn", False) else vision.hidden_act
     budget = getattr(processor, "max_num_patches", None)
     size = vision.image_size if budget is None else int(vision.num_patches**0.5) * vision.patch_size
-    framing = {} if budget is not None else _framing(processor, folder)
+    framing = {} if budget is not None else _framing(processor, where)
     image_size = framing.pop("image_size", size)
     return config.parse(
         TowerConfig,
@@ -162,9 +162,8 @@ def _kernel(processor: Any) -> str:
     return "torchvision" if processor.backend == "torchvision" else "pillow"
 
 
-def _framing(processor: Any, folder: Path) -> dict[str, Any]:
-    """The keys of `Framing`, and `image_size`."""
-    where = folder / "preprocessor_config.json"
+def _framing(processor: Any, where: Path) -> dict[str, Any]:
+    """The keys of `Framing`, and `image_size`; `where` is the file to name."""
     expected = {"do_resize": True, "do_rescale": True, "do_normalize": True}
     for key, value in expected.items():
         if getattr(processor, key) is not value:
