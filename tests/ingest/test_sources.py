@@ -95,6 +95,29 @@ def test_shards_are_read_without_unpacking(tmp_path: Path) -> None:
     assert media.frames[0].getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_a_broken_shard_is_its_own(tmp_path: Path) -> None:
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            for name in ("a.png", "b.png"):
+                member = tarfile.TarInfo(name)
+                member.size = len(png())
+                archive.addfile(member, io.BytesIO(png()))
+    content = (tmp_path / "1.tar").read_bytes()
+    (tmp_path / "1.tar").write_bytes(content[:1560])  # within the second picture
+    found = items(tmp_path / "*.tar")
+    names = [item.id.rpartition("/")[2] for item in found if not item.problem]
+    assert names == ["0.tar#a", "0.tar#b", "1.tar#a", "2.tar#a", "2.tar#b"]
+    (broken,) = [item for item in found if item.problem]
+    assert broken.problem.startswith(f"{tmp_path / '1.tar'}: not a whole tar file")
+    with pytest.raises(BadInput, match="not a whole tar file"):
+        items(tmp_path / "1.tar")
+    for size, samples, count in [(1024, 1, 1), (1100, 1, 1), (2048, 2, 1), (2560, 2, 0), (len(content), 2, 0)]:
+        (tmp_path / "1.tar").write_bytes(content[:size])  # the library takes this for a whole one
+        source = open_source(str(tmp_path / "1.tar"))
+        assert [item.problem for item in source.items] == [""] * samples
+        assert len(source.notes) == count
+
+
 def test_what_is_no_collection_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "x.docx").touch()
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")

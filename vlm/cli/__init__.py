@@ -40,10 +40,13 @@ def _run(arguments: Sequence[str] | None, debugging: bool, interrupts: Sequence[
 
     from vlm.cli.app import app
     from vlm.cli.output import say
-    from vlm.errors import VlmError
+    from vlm.errors import BadInput, VlmError
 
     usage_error: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries inside itself from 0.26 on
     try:
+        given = sys.argv[1:] if arguments is None else arguments
+        if "" in given:  # as a path it would be the working folder
+            raise BadInput(f"argument {list(given).index('') + 1} is empty; is a variable of the shell not set?")
         command = typer.main.get_command(app)
         code = command.main(None if arguments is None else list(arguments), prog_name="vlm", standalone_mode=False)
         sys.stdout.flush()

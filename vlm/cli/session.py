@@ -89,7 +89,7 @@ def expand(inputs: Iterable[str], told: Told) -> list[str]:
     found: list[str] = []
     for item in inputs:
         try:
-            path = item if is_url(item) else _named(item)
+            path = item if is_url(item) else path_meant(item)
             if not is_url(item) and os.path.isdir(path):
                 folder = some_media(path)
                 told.notes.add_all(folder.notes)
@@ -99,13 +99,6 @@ def expand(inputs: Iterable[str], told: Told) -> list[str]:
         except BadInput as error:
             told.skip(item, error)
     return found
-
-
-def _named(item: str) -> str:
-    """The path a user means. Raises `BadInput` for none at all, which would be the working folder."""
-    if not item:
-        raise BadInput("an input is an empty text; expected a path (a variable of the shell that is not set?)")
-    return path_meant(item)
 
 
 def sampling_of(model: str, frames: int | None = None, named: str | None = None) -> Callable[[], Sampler]:
@@ -143,7 +136,7 @@ def open_input(item: str, told: Told, offline: bool = False, sampling: Callable[
         if offline or network_is_off():
             raise BadInput(f"{item}: expected a file, got a URL while the network is off")
         return told.opened(open_media(item))
-    path = _named(item)
+    path = path_meant(item)
     return told.opened(open_media(path, sampling() if sampling is not None and is_video(path) else None))
 
 

@@ -105,10 +105,17 @@ def _list(path: Path, home: Path, notes: Notes) -> Iterator[Item]:
 
 
 def _shards(path: Path, format: WebDataset, notes: Notes) -> Iterator[Item]:
-    """`*` in the name stands for anything: `shard-*.tar`."""
-    for shard, _ in matches(path.parent, path.name, ""):
-        for row in format.file_rows(shard, ""):
-            yield from _sample(row, name_text(shard), notes)
+    """`*` in the name stands for anything: `shard-*.tar`. Of many shards a broken one is its own: its samples up to the
+    damage are used."""
+    shards = matches(path.parent, path.name, "")
+    for shard, _ in shards:
+        try:
+            for row in format.file_rows(shard, ""):
+                yield from _sample(row, name_text(shard), notes)
+        except BadInput as error:
+            if len(shards) == 1:
+                raise
+            yield Item(name_text(shard), "", problem=str(error))
 
 
 def _sample(row: Row, shard: str, notes: Notes) -> Iterator[Item]:

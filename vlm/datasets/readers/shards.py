@@ -62,10 +62,24 @@ class WebDataset(Format):
                     sample = sample or _Sample(stem)
                     if (kind := self._add(sample, suffix, archive, member)) is not None:
                         passed[kind] += 1
+                if not self._ended(path, archive.offset):
+                    passed["archive without the mark at its end, which may be cut short"] += 1
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            if sample is not None and sample.media:  # what came before the damage is whole, but may miss a member
+                yield from sample.rows(path, passed)
             raise BadInput(f"{path}: not a whole tar file: {error}") from None
         if sample is not None:
             yield from sample.rows(path, passed)
+
+    @staticmethod
+    def _ended(path: Path, end: int) -> bool:
+        """Whether a block of zeros follows the last member: the library takes half a header for the end. Inside a
+        compressed file this is not known, which has an end of its own."""
+        with path.open("rb") as file:
+            if kind_of(file.read(HEAD_BYTES)) is not None or file.seek(0, 2) == 0:
+                return True
+            file.seek(end)
+            return file.read(512) == bytes(512)
 
     def _add(self, sample: _Sample, suffix: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
         """Take a member into its sample; what kind of member it is where it is passed over."""
@@ -76,7 +90,7 @@ class WebDataset(Format):
         found = None if readable else kind_of(head, member.name) or kind_of_name(member.name)
         medium = found.medium if found is not None else None
         if medium is None and not readable:
-            return f"of .{name_text(kind)}" if kind else "without a suffix"
+            return f"members {f'of .{name_text(kind)}' if kind else 'without a suffix'}, which are not read"
         if member.size > MAX_MEDIA_BYTES:
             where = f"member {name_text(member.name)}"
             sample.problem = f"{where}: {member.size} bytes; expected at most {MAX_MEDIA_BYTES}"
@@ -129,7 +143,7 @@ class _Sample:
                 doubts.append(second)
             rows.setdefault(name, self._texts(part))[medium] = content
         for name, values in (rows or {self.stem: dict(self.texts)}).items():
-            notes = tuple(f"{count} members {kind}, which are not read" for kind, count in sorted(passed.items()))
+            notes = tuple(f"{count} {what}" for what, count in sorted(passed.items()))
             where = f"{path}: sample {name_text(name)}"
             yield Row(
                 {"@stem": name, **values},
@@ -162,8 +176,8 @@ def _passed_over(member: tarfile.TarInfo) -> str | None:
     """Links and devices, and what macOS puts beside each file (`._7.jpg`)."""
     parts = PurePosixPath(member.name).parts
     if "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts):
-        return "that are hidden"
-    return None if member.isfile() else "that are links or devices"
+        return "hidden members, which are not read"
+    return None if member.isfile() else "links and devices, which are not read"
 
 
 def _split(name: str) -> tuple[str, str]:
