@@ -55,6 +55,16 @@ def test_avi(tmp_path: Path, codec: str, options: dict[str, str], time_base: Fra
     check(path, list(range(50)))
 
 
+@pytest.mark.parametrize(("codec", "options"), [("libx264", X264), ("mpeg4", {"bf": "2"}), ("ffv1", {})])
+def test_pauses_in_avi(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    """A frame that stays for longer is followed by empty packets."""
+    pts = [0, 1, 2, 6, 7, 8, 9, 10, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24]
+    path = write_video(tmp_path / "a.avi", pts, codec=codec, options=options, gop=12, time_base=QUARTER)
+    reader = open_video(path)
+    assert [number_seen(frame) for frame in reader.frames(range(len(pts)))] == list(range(len(pts)))
+    np.testing.assert_allclose(reader.times_N - reader.times_N[0], np.array(pts) / 25, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     "encoder",
     ["libx264 -bf 3 -x264-params b-adapt=0", "libxvid -bf 2", "mpeg4 -bf 2 -vtag DIVX", "mpeg2video -bf 2", "ffv1"],

@@ -52,15 +52,16 @@ class Clock:
         return (said,) if self._parts > 1 else ()
 
 
-def avi_order(dts: Sequence[int], reordered: bool) -> list[int]:
+def avi_order(dts: Sequence[int], delay: int) -> list[int]:
     """When the frames of an AVI file are shown, by the places of its packets: the k-th one at the k-th place.
 
-    Where frames are shown in another order than they are decoded in, a decoder gives one when the next one comes, so
-    that pauses between packets come a frame later.
+    Where frames are shown in another order than they are decoded in, packets are written `delay` frames ahead, so that
+    a pause between packets is one between frames that are shown so much later.
     """
     order = sorted(dts)
-    if not reordered or len(order) < 2:
+    delay = min(delay, len(order) - 1)
+    if delay <= 0:
         return order
     step = round(median(after - before for before, after in pairwise(order)))
-    late = [*order[1:], order[-1] + step]
+    late = [*order[delay:], *(order[-1] + step * place for place in range(1, delay + 1))]
     return [place - late[0] + order[0] for place in late]

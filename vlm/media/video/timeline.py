@@ -69,9 +69,9 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
     packets = Packets([], [], [])
     shown: list[tuple[int, bool, int]] = []  # its stamp, whether it was coded alone, how long it is said to be shown
     codec, avi = stream.codec.canonical_name, container.format.name == "avi"
-    reordered, clock = bool(stream.codec_context.has_b_frames), Clock(container, stream)
+    delay, clock = int(getattr(stream.codec_context, "reorder_depth", 1)), Clock(container, stream)
     # In AVI the stamps of frames are guessed: for H.264 before it is known which one comes when.
-    listed = codec in _FRAME_A_PACKET and not (avi and reordered and codec == "h264")
+    listed = codec in _FRAME_A_PACKET and not (avi and delay and codec == "h264")
     first_tells, corrupt, hidden, open_groups, last_key = False, False, False, False, -(1 << 63)
     try:
         for packet in container.demux(stream):
@@ -99,7 +99,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
         raise BadInput(f"{path}: expected a whole video, got one that is cut short or damaged")
     check_whole(stream, path, len(packets.pts))
     listed &= bool(shown) and packets.key[0] and len(set(packets.pts)) == len(packets.pts)
-    order = avi_order([dts for dts in packets.dts if dts is not None], reordered) if avi else []
+    order = avi_order([dts for dts in packets.dts if dts is not None], delay) if avi else []
     if not listed:
         return _decoded_timeline(path, stream.index, order, alive)
     tick = float(stream.time_base or 0)
