@@ -112,6 +112,12 @@ def test_audio_only(tmp_path: Path) -> None:
     assert "expected a video stream, got streams of type: audio" in refusal(tmp_path / "a.mp4")
 
 
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", range(3))
+    path.write_bytes(path.read_bytes().replace(b"avc1\0", b"zzz1\0"))
+    assert "got streams of type: video (of a codec that is not known)" in refusal(path)
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_no_frames(tmp_path: Path, suffix: str) -> None:
     assert "expected a video" in refusal(write_video(tmp_path / f"a.{suffix}", []))

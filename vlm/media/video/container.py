@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vlm.errors import BadInput
@@ -28,11 +29,19 @@ def open_container(path: Path) -> InputContainer:
         raise BadInput(f"{path}: expected a video, got a file that does not open as one ({line(error)})") from None
 
 
+def packets_of(container: InputContainer, stream: VideoStream, alive: Alive) -> Iterator[Packet]:
+    """Those of one stream, and an empty one at the end, which makes a decoder give what is still inside it."""
+    for packet in container.demux(stream):
+        alive()
+        yield packet
+        if not packet.size and packet.pts is None and packet.dts is None:
+            return  # PyAV would go on with streams that were found on the way, and fail
+
+
 def decode(container: InputContainer, stream: VideoStream, path: Path, alive: Alive) -> Iterator[av.VideoFrame]:
     """Every frame of the file, in order. Raises `BadInput` where it does not decode."""
     try:
-        for packet in container.demux(stream):
-            alive()
+        for packet in packets_of(container, stream, alive):
             yield from packet.decode()
     except av.FFmpegError as error:
         raise BadInput(f"{path}: expected a whole video, got a damaged one ({line(error)})") from None

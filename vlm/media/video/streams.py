@@ -28,8 +28,10 @@ def chosen_stream(container: InputContainer, path: Path, alive: Alive, index: in
     """
     streams = films(container)
     if not streams:
+        strange = any(stream.codec_context is None for stream in container.streams.video)
+        unknown = " (of a codec that is not known)" if strange else ""
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
-        raise BadInput(f"{path}: expected a video stream, got streams of type: {kinds}")
+        raise BadInput(f"{path}: expected a video stream, got streams of type: {kinds}{unknown}")
     if index is None and len(streams) > 1:
         frames = _frames(path, [stream.index for stream in streams], alive)
         index = max(streams, key=lambda stream: (min(frames[stream.index], 2), _score(stream))).index
@@ -41,8 +43,9 @@ def chosen_stream(container: InputContainer, path: Path, alive: Alive, index: in
 
 
 def films(container: InputContainer) -> list[VideoStream]:
-    """The streams of moving pictures."""
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    """The streams of moving pictures that a decoder is there for."""
+    streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+    return [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
 
 
 def left_out(container: InputContainer, chosen: VideoStream) -> list[str]:

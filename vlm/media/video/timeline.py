@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from vlm.errors import BadInput
 from vlm.media.video.clock import Clock, avi_order
-from vlm.media.video.container import Alive, decode, line, open_container
+from vlm.media.video.container import Alive, decode, line, open_container, packets_of
 from vlm.media.video.sei import tells_orientation
 from vlm.media.video.streams import chosen_stream
 from vlm.media.video.transport import only_joined
@@ -74,8 +74,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
     listed = codec in _FRAME_A_PACKET and not (avi and delay and codec == "h264")
     first_tells, corrupt, hidden, open_groups, last_key = False, False, False, False, -(1 << 63)
     try:
-        for packet in container.demux(stream):
-            alive()
+        for packet in packets_of(container, stream, alive):
             pts = packet.pts
             if pts is None:
                 listed &= packet.size == 0  # the flush at the end

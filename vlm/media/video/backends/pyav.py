@@ -22,7 +22,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from vlm.errors import BadInput
-from vlm.media.video.container import Alive, decode, open_container
+from vlm.media.video.container import Alive, decode, open_container, packets_of
 from vlm.media.video.conversion import Conversion
 from vlm.media.video.streams import chosen_stream, left_out
 from vlm.media.video.timeline import Packets, Timeline, read_timeline
@@ -113,7 +113,6 @@ class PyavDecoder:
             needed = {packets.pts[place] for place in places}
             try:
                 for packet in self._packets_from(packets, start):
-                    self.alive()
                     place = len(packets.pts) if packet is None else self._place[packet.pts or 0]
                     if can_skip and packet is not None:
                         context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
@@ -140,7 +139,7 @@ class PyavDecoder:
                 continue
             self._container.seek(stamp, stream=self._stream)
             landed = False
-            for packet in self._container.demux(self._stream):
+            for packet in packets_of(self._container, self._stream, self.alive):
                 place = self._place.get(packet.pts, -1) if packet.pts is not None else None
                 if not landed and (place is None or place > start):
                     break
