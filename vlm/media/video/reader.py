@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.errors import BadInput
+from vlm.files import name_text
 from vlm.media.images import check_file
 from vlm.media.video.backends import chosen, decoder_class
 from vlm.media.video.backends.pyav import PyavDecoder
@@ -43,7 +44,7 @@ class VideoReader:
 
     @property
     def notes(self) -> list[str]:
-        return [f"{self.path}: {note}" for note in self._decoder.notes()]
+        return [f"{name_text(self.path)}: {note}" for note in self._decoder.notes()]
 
     def frames(self, indices: Sequence[int]) -> list[Image.Image]:
         """The frames at `indices` (any order, repeats allowed), each an RGB image of `size`.
