@@ -19,17 +19,38 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+MOST_FAULTS = 12
+"""That one line names."""
+
+
 def parse(cls: type[C], data: Any, where: str) -> C:
-    """`data` as a `cls`. Raises `BadInput` naming `where`, the key and what was expected."""
+    """`data` as a `cls`. Raises `BadInput` naming `where`, and of every fault the key and what was expected."""
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        raise BadInput(f"{where}: {'; '.join(_faults(error))}") from None
+
+
+def faults(cls: type[Config], data: Any) -> list[str]:
+    """What keeps `data` from being a `cls`, a line each; none where it is one."""
+    try:
+        cls.model_validate(data)
+    except ValidationError as error:
+        return _faults(error)
+    return []
+
+
+def _faults(error: ValidationError) -> list[str]:
+    found: dict[str, str] = {}
+    for one in error.errors():
+        key = ".".join(str(part) for part in one["loc"]) or "(top level)"
         # A check of our own (value_error) already says what it found.
-        got = f", got {str(first['input'])[:80]!r}"
-        got = "" if first["type"] in ("missing", "extra_forbidden", "value_error") else got
-        raise BadInput(f"{where}: key {key}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+        got = f", got {str(one['input'])[:80]!r}"
+        got = "" if one["type"] in ("missing", "extra_forbidden", "value_error") else got
+        found.setdefault(key, f"key {key}: {one['msg'].removeprefix('Value error, ')}{got}")
+    told = list(found.values())
+    more = len(told) - MOST_FAULTS
+    return [*told[:MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def parse_pairs(cls: type[C], text: str, where: str) -> C:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import subprocess
+import sys
 from pathlib import Path
 
 import originals
@@ -14,6 +16,7 @@ from vlm.datasets.examples import Example
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
 from vlm.evaluation.card import BenchmarkCard, load_card
+from vlm.evaluation.tasks import cards_of
 
 FIELDS = {
     "retrieval": set(),
@@ -21,6 +24,9 @@ FIELDS = {
     "vqa": {"question"},
     "choice": {"question", "options", "hint"},
     "classification": {"label"},
+    "multilabel": {"label"},
+    "probe": set(),
+    "few_shot": set(),
     "moments": set(),
     "rerank": set(),
 }
@@ -82,7 +88,7 @@ def check(card: BenchmarkCard, example: Example, classes: tuple[str, ...]) -> No
         assert example.answers
     if card.kind == "choice":
         assert all(answer in string.ascii_uppercase[: len(example.options)] for answer in example.answers)
-    if card.kind == "classification":
+    if card.kind in ("classification", "probe", "few_shot"):
         assert example.answers[0] in classes
     if card.kind == "moments":
         assert example.video
@@ -128,6 +134,33 @@ def test_a_card_with_a_fault_names_its_key(tmp_path: Path, change: dict[str, obj
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN | change))
     with pytest.raises(BadInput, match=rf"own\.yaml: {says}"):
         load_card(str(tmp_path / "own.yaml"))
+
+
+def test_all_faults_of_all_cards_are_told_at_once(tmp_path: Path) -> None:
+    first = OWN | {"dataset": "daquarr", "kind": "vqaa", "max_token": 3}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(first))
+    second = OWN | {"name": "two", "dataset": "daquar", "split": "tset", "kind": "probe", "train_split": "no"}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(second))
+    with pytest.raises(BadInput) as raised:
+        cards_of(["daquar", str(tmp_path / "own.yaml"), str(tmp_path / "two.yaml"), str(tmp_path / "none.yaml")])
+    line = str(raised.value)
+    assert "\n" not in line
+    assert f"{tmp_path / 'own.yaml'}: key kind: unknown kind of benchmark 'vqaa'; did you mean 'vqa'" in line
+    assert "key max_token: Extra inputs are not permitted" in line
+    assert "key dataset: unknown dataset 'daquarr'; did you mean 'daquar'" in line
+    assert f"{tmp_path / 'two.yaml'}: key split: dataset daquar has no split 'tset'; it has " in line
+    assert "key train_split: dataset daquar has no split 'no'" in line
+    assert "none.yaml: no such file" in line
+
+
+@pytest.mark.process
+def test_the_faults_of_a_card_are_told_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN | {"dataset": "daquar", "kind": "vqaa"}))
+    code = "import sys; from vlm.cli import main; code = main(sys.argv[1:])\n"
+    code += "sys.exit(9 if 'torch' in sys.modules else code)"
+    command = [sys.executable, "-c", code, "eval", "--tasks", str(tmp_path / "own.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 
 def test_a_card_elsewhere_finds_the_data_set_card_beside_it(tmp_path: Path) -> None:

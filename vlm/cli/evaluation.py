@@ -90,8 +90,11 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("expected at least one benchmark; --list names them", param_hint="--tasks")
+    from vlm.evaluation.tasks import cards_of, tasks_of
     from vlm.media.urls import is_url
 
+    # A card's faults are told before anything slow is imported.
+    wanted = [task.name for card in cards_of(names) for task in tasks_of(card, prompts.value)]
     if predictions is None and not is_url(model):
         check_model(model)
     batch = _batch(batch_size)
@@ -103,9 +106,6 @@ def evaluate(
         from vlm.evaluation.report.tables import sensitivities, terminal_rows
         from vlm.evaluation.run import Options
         from vlm.evaluation.run import evaluate as run
-        from vlm.evaluation.tasks import cards_of, tasks_of
-
-        wanted = [task.name for card in cards_of(names) for task in tasks_of(card, prompts.value)]
 
         def report(task: str, done: int, total: int) -> None:
             """Every task counts alike in the estimate."""

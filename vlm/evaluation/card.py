@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_v
 
 from vlm import assets, config
 from vlm.config import Config
+from vlm.datasets.examples import load_card as load_dataset
 from vlm.datasets.zero_shot_metadata import named_list
 from vlm.errors import BadInput
 from vlm.media.video.sampling import Sampling
@@ -20,16 +22,33 @@ TASK_TYPES: Registry[Callable[[Any], Any]] = Registry(
     "kind of benchmark",
     {
         name: f"vlm.evaluation.task_types.{name}:run"
-        for name in ("retrieval", "caption", "vqa", "choice", "classification", "moments", "rerank")
-    },
+        for name in (
+            "retrieval",
+            "caption",
+            "vqa",
+            "choice",
+            "classification",
+            "multilabel",
+            "probe",
+            "moments",
+            "rerank",
+        )
+    }
+    | {"few_shot": "vlm.evaluation.task_types.probe:few_shot"},
 )
 """What runs a benchmark of each type, which is the `kind` of its card: functions `Job -> Outcome` of
 `vlm.evaluation.task_types.base`."""
+LEARNS = ("probe", "few_shot")
+"""Types that learn from another split."""
+OWN_CATEGORIES = ("retrieval", "classification", "multilabel", "probe", "few_shot", "rerank")
+"""Types whose categories are their directions or their classes."""
 KINDS = TASK_TYPES
 """Kept name."""
 NEEDS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("caption", "vqa", "choice"), frozenset({"writes"})),
-    **dict.fromkeys(("retrieval", "classification", "moments"), frozenset({"embeds"})),
+    **dict.fromkeys(
+        ("retrieval", "classification", "multilabel", "probe", "few_shot", "moments"), frozenset({"embeds"})
+    ),
     "rerank": frozenset({"embeds", "matches"}),
 }
 """What a model must be able to do (`vlm.facade.Model.can`) for a benchmark of each type; of others it is not known."""
@@ -91,8 +110,13 @@ class BenchmarkCard(Config):
     top: PositiveInt = 10
     """The best of a search that are looked at again (kind `rerank`)."""
     category: str | None = None
-    """The key of an example's `meta` by which figures are also given apart (not of kinds `retrieval`, whose categories
-    are its two directions, `classification`, whose are its classes, and `rerank`)."""
+    """The key of an example's `meta` by which figures are also given apart (not of `OWN_CATEGORIES`)."""
+    train_split: str = "train"
+    """What is learned from (kinds `probe` and `few_shot`)."""
+    shots: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4, 16)
+    """Pictures of each class (kind `few_shot`)."""
+    draws: PositiveInt = 5
+    """How many random choices of them the figures are the mean of (kind `few_shot`)."""
     groups: tuple[str, ...] = ()
     """Names under which `--tasks` takes several benchmarks at once."""
     published: tuple[Published, ...] = Field(default=())
@@ -100,7 +124,7 @@ class BenchmarkCard(Config):
     @field_validator("category")
     @classmethod
     def _is_given_apart(cls, category: str | None, info: ValidationInfo) -> str | None:
-        if category is not None and (kind := info.data.get("kind")) in ("retrieval", "classification", "rerank"):
+        if category is not None and (kind := info.data.get("kind")) in OWN_CATEGORIES:
             raise ValueError(f"kind {kind} has categories of its own")
         return category
 
@@ -113,10 +137,51 @@ class BenchmarkCard(Config):
 def load_card(name_or_path: str) -> BenchmarkCard:
     """A card by its name, which is its file's too, or by a path."""
     path = assets.find_card("eval", name_or_path, "benchmark")
-    card = config.load(BenchmarkCard, path)
-    if not assets.is_path(name_or_path) and card.name != path.stem:
-        raise BadInput(f"{path}: key name: expected {path.stem}, as the file is called, got {card.name}")
-    beside = path.parent / card.dataset
-    if beside.suffix in (".yaml", ".yml") and beside.is_file():
-        return card.model_copy(update={"dataset": str(beside)})
-    return card
+    card = config.parse(BenchmarkCard, config.read_yaml(path), str(path))
+    if wrong := _name_fault(card.name, path, name_or_path):
+        raise BadInput(f"{path}: {wrong}")
+    return card.model_copy(update={"dataset": _beside(card.dataset, path)})
+
+
+def card_faults(name_or_path: str) -> list[str]:
+    """All that is wrong with a card, and with what it says of its data set; a line each, each with the file's name."""
+    try:
+        path = assets.find_card("eval", name_or_path, "benchmark")
+        data = config.read_yaml(path)
+    except BadInput as error:
+        return [str(error)]
+    found = config.faults(BenchmarkCard, data)
+    if isinstance(data, dict):
+        found += [wrong] if (wrong := _name_fault(data.get("name"), path, name_or_path)) else []
+        found += _dataset_faults(data, path)
+    return [f"{path}: {'; '.join(found)}"] if found else []
+
+
+def _name_fault(name: Any, path: Path, asked: str) -> str:
+    if assets.is_path(asked) or name == path.stem or not isinstance(name, str):
+        return ""
+    return f"key name: expected {path.stem}, as the file is called, got {name}"
+
+
+def _dataset_faults(data: dict[str, Any], path: Path) -> list[str]:
+    """Whether there is such a data set, with such splits."""
+    if not isinstance(name := data.get("dataset"), str):
+        return []
+    try:
+        dataset = load_dataset(_beside(name, path))
+    except BadInput as error:
+        return [f"key dataset: {error}"]
+    wanted = {"split": data.get("split")}
+    if data.get("kind") in LEARNS:
+        wanted["train_split"] = data.get("train_split", "train")
+    return [
+        f"key {key}: dataset {dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
+        for key, split in wanted.items()
+        if isinstance(split, str) and split not in dataset.splits
+    ]
+
+
+def _beside(dataset: str, path: Path) -> str:
+    """A data set's name, or the path of its card, which may lie beside the benchmark's."""
+    beside = path.parent / dataset
+    return str(beside) if beside.suffix in (".yaml", ".yml") and beside.is_file() else dataset

@@ -14,7 +14,7 @@ from vlm.datasets.examples import DatasetCard, Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput, VlmError
 from vlm.evaluation.cache import RequestCache
-from vlm.evaluation.card import NEEDS, TASK_TYPES, BenchmarkCard
+from vlm.evaluation.card import LEARNS, NEEDS, TASK_TYPES, BenchmarkCard
 from vlm.evaluation.endpoint.client import EndpointGone, EndpointOptions, checked_address
 from vlm.evaluation.endpoint.model import CAN as CHAT_CAN
 from vlm.evaluation.endpoint.model import EndpointModel, is_chat_endpoint
@@ -176,6 +176,7 @@ class _Work:
     examples: list[Example]
     ids: frozenset[str]
     """Of the whole split, where they are known."""
+    train: list[Example] = field(default_factory=list)
 
 
 def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None, whole: bool = False) -> _Work:
@@ -192,7 +193,8 @@ def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None, whole: b
             f"benchmark {card.name}: category: no example has the key {card.category!r}; "
             f"expected one of {', '.join(keys) or 'none, as they have no meta'}"
         )
-    return _Work(card, dataset, examples, ids)
+    train = dataset.read(data, card.train_split) if card.kind in LEARNS else []
+    return _Work(card, dataset, examples, ids, train)
 
 
 def _run(
@@ -204,7 +206,7 @@ def _run(
 
     card = work.card
     asked = tested.for_task(card)
-    job = Job(asked, card, work.examples, data, progress, task.prompt, work.dataset.classes)
+    job = Job(asked, card, work.examples, data, progress, task.prompt, work.dataset.classes, work.train)
     outcome = TASK_TYPES[card.kind](job)
     usage = None if asked.usage is None else asked.usage.priced(options.endpoint.prices)
     warnings = asked.notes(work.ids)

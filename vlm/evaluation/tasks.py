@@ -8,7 +8,7 @@ from typing import Literal
 
 from vlm import assets
 from vlm.errors import BadInput, unknown
-from vlm.evaluation.card import EMBEDDING_TASKS, BenchmarkCard, load_card
+from vlm.evaluation.card import EMBEDDING_TASKS, BenchmarkCard, card_faults, load_card
 
 Prompts = Literal["first", "all"]
 
@@ -25,22 +25,30 @@ class Task:
 
 
 def cards_of(tasks: Sequence[str]) -> list[BenchmarkCard]:
-    """The cards of names, paths and groups, each once. Raises `BadInput` with the nearest names for an unknown one."""
+    """The cards of names, paths and groups, each once.
+
+    Raises `BadInput` with the nearest names for an unknown one, and with all faults of all cards that were chosen.
+    """
     known = {name: load_card(name) for name in assets.cards("eval")}
     groups = groups_of(known.values())
     chosen: dict[str, BenchmarkCard] = {}
+    own = [task for task in tasks if task not in known and task not in groups and assets.is_path(task)]
+    faults = [fault for task in dict.fromkeys(own) for fault in card_faults(task)]
     for task in tasks:
         if task in known:
             found = [known[task]]
         elif task in groups:
             found = [known[name] for name in groups[task]]
         elif assets.is_path(task):
-            found = [load_card(task)]
+            found = [] if faults else [load_card(task)]
         else:
             raise unknown("benchmark", task, [*known, *groups], assets.LISTING["eval"])
         for card in found:
             if chosen.setdefault(card.name, card) != card:
                 raise BadInput(f"two different benchmarks are called {card.name!r}; expected a name for each")
+    faults += [fault for name in chosen if name in known for fault in card_faults(name)]
+    if faults:
+        raise BadInput("; ".join(faults))
     return list(chosen.values())
 
 

@@ -27,6 +27,8 @@ class Job:
     prompt: str | None = None
     """The template to use, of the card's; None where the card has none."""
     classes: tuple[str, ...] = ()
+    train: Sequence[Example] = ()
+    """The examples of `card.train_split`, for types that learn."""
 
     @property
     def subject(self) -> ModelUnderTest:
