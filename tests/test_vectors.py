@@ -88,7 +88,7 @@ def test_classes_are_means_of_their_sentences() -> None:
     [
         (["dog"], ["a {label}"], "at least two different names"),
         (["dog", "dog"], ["a {label}"], "at least two different names"),
-        (["dog", " "], ["a {label}"], "at least two different names"),
+        (["dog", " "], ["a {label}"], "name 2 is empty"),
         (["dog", "cat"], ["a photo"], "expected {label}"),
         (["dog", "cat"], [], "expected {label}"),
     ],

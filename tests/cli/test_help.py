@@ -138,6 +138,7 @@ OPTIONS = {
     "serve retrieval": [
         *ALL,
         "--body-mb",
+        "--cors",
         "--device",
         "--dtype",
         "--engine",

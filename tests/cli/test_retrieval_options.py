@@ -69,7 +69,8 @@ def test_the_best_few_are_looked_at_again(vlm_command: Any, index: Path, photos:
     assert "match" in vlm_command("search", index, "red", "--rerank", "2").out
     (photos / "ruby.png").unlink()
     done = vlm_command("search", index, "red", "--json", "--top", "3", "--rerank", "3")
-    assert names(done)[2] == "ruby.png"
+    assert done.code == 2
+    assert [Path(row["path"]).name for row in done.json["results"]][2] == "ruby.png"
     assert "no such file" in done.err
 
 

@@ -214,7 +214,7 @@ def test_captions_of_pictures_and_clips(folder: Path) -> None:
     assert len(model.caption([picture(50, 50), clip], max_tokens=3)) == 2
     with pytest.raises(BadInput, match="model vl2 is a deepseek_vl_v2 model: it has no space"):
         model.embed_texts(["a"])
-    with pytest.raises(BadInput, match="the question is empty"):
+    with pytest.raises(BadInput, match="question 1 is empty"):
         model.answer([picture(9, 9)], [" "])
 
 

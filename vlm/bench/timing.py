@@ -86,17 +86,14 @@ def peak_megabytes(function: Callable[[], object]) -> float | None:
     mine, other = context.Pipe(duplex=False)
 
     def measure() -> None:
-        before = _resident()
-        function()
-        # The kernel keeps the peak of a process in kB; a forked one begins with its parent's pages.
-        other.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+        other.send(peak_here(function))
 
     process = context.Process(target=measure)
     process.start()
     process.join(MEMORY_SECONDS)
     if process.is_alive():
         process.kill()
-    return float(mine.recv()) if mine.poll() else None
+    return mine.recv() if mine.poll() else None
 
 
 def peak_here(function: Callable[[], object]) -> float | None:
