@@ -56,6 +56,9 @@ CLIPS: dict[str, dict[str, Any]] = {
         "options": {"x265-params": "temporal-layers=3:b-adapt=0:bframes=3:log-level=none"},
     },
     "mpeg2.ts": {"codec": "mpeg2video", "b_frames": 2, "gop": 12, "time_base": QUARTER},
+    "program.mpg": {"codec": "mpeg2video", "b_frames": 2, "gop": 12, "time_base": QUARTER},
+    "disc.vob": {"codec": "mpeg2video", "b_frames": 2, "gop": 5, "time_base": QUARTER},
+    "h264_in_a_program.mpg": {"b_frames": 3, "gop": 12, "time_base": QUARTER},
     "hidden_frames.webm": {
         "codec": "libvpx",
         "gop": 30,

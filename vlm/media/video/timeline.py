@@ -50,14 +50,16 @@ class Timeline:
     `times_N` is float64 [N], seconds, ascending; `duration` goes from the first frame's start to the last one's end;
     `keyframes` are the frames that were coded alone; `notes` say what was changed. `steady` files have a constant rate,
     no edit list, as many frames as they promise, no frame shown before the keyframe that it follows, and a codec every
-    decoder knows. `first_tells` where frame 0 has to be seen to know how all are turned. `pts_N` are the frames' own
-    stamps, and `packets` are there where packets tell it all.
+    decoder knows. In `seekable` ones stamps are the same wherever reading begins. `first_tells` where frame 0 has to be
+    seen to know how all are turned. `pts_N` are the frames' own stamps, and `packets` are there where packets tell it
+    all.
     """
 
     times_N: np.ndarray
     duration: float
     keyframes: list[int]
     steady: bool = False
+    seekable: bool = True
     first_tells: bool = False
     pts_N: list[int | None] = field(default_factory=list)
     packets: Packets | None = None
@@ -114,6 +116,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
         duration=_duration(times_N, last, float(stream.average_rate or 0)),
         keyframes=[index for index, (_, key, _) in enumerate(shown) if key],
         steady=constant and not hidden and not open_groups and stream.frames == len(times_N) and known,
+        seekable=container.format.name != "mpeg",  # a program stream says the time of some frames; others are guessed
         first_tells=first_tells,
         pts_N=[pts for pts, _, _ in shown],
         packets=packets,
@@ -132,14 +135,15 @@ def _decoded_timeline(path: Path, index: int, order: list[int], alive: Alive) ->
         stream = chosen_stream(container, path, alive, index)
         rate, tick = float(stream.average_rate or 0), float(stream.time_base or 0)
         clock = Clock(container, stream)
-        times, stamps, keyframes, first_tells = [], [], [], False
+        times, stamps, keyframes, first_tells, since = [], [], [], False, 0
         for count, frame in enumerate(decode(container, stream, path, alive)):
             if count < len(order):
                 times.append(order[count] * tick)
-            elif frame.pts is None:
-                times.append(count / (rate or 25.0))
-            else:
+            elif frame.pts is not None:
                 times.append(clock(frame.pts) * tick)
+                since = count
+            else:  # it comes as many frames after the last one whose time is known
+                times.append((times[since] if times else 0.0) + (count - since) / (rate or 25.0))
             stamps.append(frame.pts)
             first_tells |= count == 0 and Type.DISPLAYMATRIX in frame.side_data
             if frame.key_frame:

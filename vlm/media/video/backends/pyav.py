@@ -104,7 +104,7 @@ class PyavDecoder:
     def _seeking(self, left: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Those of `left` that can be had from the keyframe before them."""
         packets, pts_N = self.timeline.packets, self.timeline.pts_N
-        if packets is None:
+        if packets is None or not self.timeline.seekable:
             return
         index_of: dict[int | None, int] = {pts_N[index]: index for index in left}
         context = self._stream.codec_context
