@@ -79,6 +79,21 @@ def test_avi_as_ffmpeg_shows_it(tmp_path: Path, encoder: str) -> None:
     assert reader.duration == pytest.approx(len(expected) / 25, abs=5e-3)
 
 
+@pytest.mark.parametrize(("codec", "options"), [("libx264", X264), ("mpeg4", {"bf": "2"})])
+def test_a_file_that_lost_the_times_of_showing(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    """Without their table (ISO 14496-12, 8.6.1.3) the times of decoding stand for them."""
+    path = write_video(tmp_path / "a.mp4", range(50), codec=codec, options=options, gop=12, time_base=QUARTER)
+    content = path.read_bytes()
+    assert content.count(b"ctts") == 1
+    path.write_bytes(content.replace(b"ctts", b"free").replace(b"edts", b"free"))
+    check(path, list(range(50)))
+
+
+def test_h264_in_asf(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.asf", range(50), options=X264, gop=12, time_base=QUARTER)
+    check(path, list(range(50)))
+
+
 def joined(folder: Path, *parts: Path) -> Path:
     (folder / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     return folder / "joined.ts"

@@ -1,4 +1,4 @@
-"""Times that go on where a file's own clock starts again, and those of AVI, which has none."""
+"""Times that go on where a file's own clock starts again, and those of files that have but an order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ GAP_SECONDS = 10.0
 """A pause after which a clock counts as another one, as FFmpeg has it (`dts_delta_threshold`)."""
 _JOINED = frozenset(("mpegts", "mpeg"))
 """Formats of which several files joined end to end are one."""
+ORDER_ALONE = frozenset(("avi", "asf"))
+"""Formats that say one time of a packet, by which it is decoded."""
 
 
 class Clock:
@@ -52,8 +54,8 @@ class Clock:
         return (said,) if self._parts > 1 else ()
 
 
-def avi_order(dts: Sequence[int], delay: int) -> list[int]:
-    """When the frames of an AVI file are shown, by the places of its packets: the k-th one at the k-th place.
+def in_order(dts: Sequence[int], delay: int) -> list[int]:
+    """When frames are shown of which only the places of their packets are known: the k-th one at the k-th place.
 
     Where frames are shown in another order than they are decoded in, packets are written `delay` frames ahead, so that
     a pause between packets is one between frames that are shown so much later.

@@ -19,7 +19,7 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from vlm.errors import BadInput
-from vlm.media.video.clock import Clock, avi_order
+from vlm.media.video.clock import ORDER_ALONE, Clock, in_order
 from vlm.media.video.container import Alive, decode, line, open_container, packets_of
 from vlm.media.video.sei import tells_orientation
 from vlm.media.video.streams import chosen_stream
@@ -70,11 +70,11 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
     """The timeline of a container just opened; it is read to its end. Raises `BadInput` for a damaged file."""
     packets = Packets([], [], [])
     shown: list[tuple[int, bool, int]] = []  # its stamp, whether it was coded alone, how long it is said to be shown
-    codec, avi = stream.codec.canonical_name, container.format.name == "avi"
+    codec, ordered = stream.codec.canonical_name, container.format.name in ORDER_ALONE
     delay, clock = int(getattr(stream.codec_context, "reorder_depth", 1)), Clock(container, stream)
-    # In AVI the stamps of frames are guessed: for H.264 before it is known which one comes when.
-    listed = codec in _FRAME_A_PACKET and not (avi and delay and codec == "h264")
-    first_tells, corrupt, hidden, open_groups, last_key = False, False, False, False, -(1 << 63)
+    # Where stamps are guessed, those of H.264 are before it is known which frame comes when.
+    listed = codec in _FRAME_A_PACKET and not (ordered and delay and codec == "h264")
+    same, first_tells, corrupt, hidden, open_groups, last_key = delay > 0, False, False, False, False, -(1 << 63)
     try:
         for packet in packets_of(container, stream, alive):
             pts = packet.pts
@@ -82,8 +82,9 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
                 listed &= packet.size == 0  # the flush at the end
                 continue
             first_tells |= not packets.pts and tells_orientation(bytes(packet), codec)
+            same &= pts == packet.dts
             corrupt |= packet.is_corrupt
-            listed &= not (avi and codec == "mpeg4" and packet.size < _EMPTY_MPEG4)
+            listed &= not (ordered and codec == "mpeg4" and packet.size < _EMPTY_MPEG4)
             listed &= not clock.began_again(packets.dts[-1] if packets.dts else None, packet.dts, pts)
             packets.pts.append(pts)
             packets.dts.append(packet.dts)
@@ -99,8 +100,10 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
     if corrupt and not (container.format.name == "mpegts" and only_joined(path, stream.id, alive)):
         raise BadInput(f"{path}: expected a whole video, got one that is cut short or damaged")
     check_whole(stream, path, len(packets.pts))
+    if same and not all(packets.key):  # the times that frames are decoded at stand for those they are shown at
+        listed, ordered = False, True
     listed &= bool(shown) and packets.key[0] and len(set(packets.pts)) == len(packets.pts)
-    order = avi_order([dts for dts in packets.dts if dts is not None], delay) if avi else []
+    order = in_order([dts for dts in packets.dts if dts is not None], delay) if ordered else []
     if not listed:
         return _decoded_timeline(path, stream.index, order, alive)
     tick = float(stream.time_base or 0)
@@ -110,7 +113,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
     steps = np.diff(times_N)
     constant = len(times_N) < 3 or float(np.ptp(steps)) <= 2.5 * tick
     known = codec in ("h264", "mpeg4")
-    last = 0.0 if avi else shown[-1][2] * tick
+    last = 0.0 if ordered else shown[-1][2] * tick
     return Timeline(
         times_N=times_N,
         duration=_duration(times_N, last, float(stream.average_rate or 0)),
