@@ -53,6 +53,12 @@ def retrieval(
         typer.Option("--cors", metavar="ORIGIN", help="https://app.example: a web page whose scripts may use the API."),
     ] = None,
     body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest upload.")] = 256,
+    deadline: Annotated[
+        float, typer.Option("--deadline", min=0.1, metavar="SECONDS", help="For a batch that the model has begun.")
+    ] = 60.0,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0.1, metavar="SECONDS", help="What an upload may wait for before that.")
+    ] = 120.0,
     offline: Offline = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -94,7 +100,7 @@ def retrieval(
         store=store,
         page=page,
         origins=tuple(map(_origin, cors or ())),
-        limits=Limits(body_bytes=body_mb * MB),
+        limits=Limits(body_bytes=body_mb * MB, answer_seconds=deadline, wait_seconds=wait),
     )
     run(settings, load, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
 

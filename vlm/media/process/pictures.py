@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vlm.errors import BadInput
+from vlm.media.process.messages import Message
 from vlm.media.process.supervisor import Ended, Pool
 
 Picture = NDArray[np.uint8]
 """[H, W, 3]."""
+COPIES = 16
+"""Bytes a pixel that decoding holds at its most: rows as they are decoded, RGB of them, and the array that is sent."""
+
+
+class Resize(NamedTuple):
+    """Columns, rows, and one of Pillow's filters by its name (`bicubic`)."""
+
+    width: int
+    height: int
+    filter: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    pixels: Picture
+    thumbnail: bytes | None
+    """A small JPEG of the picture as it was before it was resized."""
 
 
 class PictureDecoder:
-    """For any number of threads, a process each. Pictures of at most `pixels`, within `seconds` each."""
+    """For any number of threads, a process each. Pictures of at most `pixels`, within `seconds` each.
+
+    Raises `BadInput` for what is no picture, or none within the limits.
+    """
 
     def __init__(self, pixels: int, seconds: float) -> None:
         self._pixels, self._seconds = pixels, seconds
@@ -24,18 +48,30 @@ class PictureDecoder:
         """Processes that a picture ended."""
         return self._pool.deaths
 
+    def count(self, content: bytes) -> int:
+        """Pixels that decoding would make, by the picture's header: nothing is decoded."""
+        ((about, _),) = self._ask(content, {"count": True})
+        return int(about["count"])
+
     def decode(self, content: bytes) -> Picture:
-        """The picture upright in RGB `[H, W, 3]`. Raises `BadInput` for what is none, or none within the limits."""
-        encoded = np.frombuffer(content, np.uint8)
-        try:
-            (picture,) = [
-                np.array(pixels)  # the memory is the next picture's too
-                for _, pixels in self._pool.ask({"pixels": self._pixels}, self._seconds, encoded)
-            ]
-        except Ended as end:
-            how = f"took longer than {end.silence:g} s" if end.silence else "ended its decoder"
-            raise BadInput(f"expected an image that decodes, got one that {how}") from None
-        return picture
+        """The picture upright in RGB `[H, W, 3]`."""
+        return self.decoded(content).pixels
+
+    def decoded(self, content: bytes, resize: Resize | None = None, *, thumbnail: bool = False) -> Decoded:
+        """As `decode`, resized there too, which saves the memory and the way of the whole."""
+        (_, pixels), *rest = self._ask(content, {"resize": resize, "thumbnail": thumbnail})
+        assert pixels is not None
+        return Decoded(pixels, rest[0][1].tobytes() if rest and rest[0][1] is not None else None)
 
     def close(self) -> None:
         self._pool.close()
+
+    def _ask(self, content: bytes, request: dict[str, Any]) -> list[Message]:
+        encoded = np.frombuffer(content, np.uint8)
+        try:
+            # Copies: the memory is the next picture's too.
+            answers = self._pool.ask({"pixels": self._pixels, **request}, self._seconds, encoded)
+            return [(about, None if array is None else np.array(array)) for about, array in answers]
+        except Ended as end:
+            how = f"took longer than {end.silence:g} s" if end.silence else "ended its decoder"
+            raise BadInput(f"expected an image that decodes, got one that {how}") from None

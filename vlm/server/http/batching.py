@@ -29,8 +29,8 @@ class Batcher(Generic[T]):
     """A queue of at most `capacity` items before `function`, which takes a list and gives `[N, D]`; `observe` is called
     with the size of each batch.
 
-    While one batch is worked on, the next one gathers; only where nothing is running does the first of a batch wait,
-    `linger` seconds, for company.
+    At most `workers` batches are worked on at a time, in `executor`. While they are, the next one gathers; only where
+    nothing is running does the first of a batch wait, `linger` seconds, for company. The patient go after all others.
     """
 
     def __init__(
@@ -41,30 +41,53 @@ class Batcher(Generic[T]):
         batch: int,
         seconds: float,
         executor: Executor,
+        workers: int = 1,
         linger: float = 0.002,
         observe: Callable[[int], None] = lambda count: None,
     ) -> None:
+        """`seconds` is how long a batch may take once it is begun."""
         self._function, self._capacity, self._batch, self._seconds = function, capacity, batch, seconds
         self._executor, self._linger, self._observe = executor, linger, observe
-        self._waiting: deque[_Job[T]] = deque()
+        self._first: deque[_Job[T]] = deque()
+        self._patient: deque[_Job[T]] = deque()
         self._changed = asyncio.Condition()
+        self._free = asyncio.Semaphore(workers)
+        self._running: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._pace = 0.01
+        self.pace = 0.01
         """Seconds an item, lately."""
         self._task = asyncio.create_task(self._run())
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """Those that wait."""
+        return len(self._first) + len(self._patient)
 
     async def embed(self, items: Sequence[T], *, patient: bool = False) -> Vectors:
         """float32 `[N, D]`. Where the queue is full, `patient` waits for free places; else that is an error of 429.
 
-        Raises `ApiError` 504 after the time limit, 503 while shutting down, and `BadInput` of the function.
+        Raises `ApiError` 504 where the work takes longer than the limit, 503 while shutting down, and `BadInput` of the
+        function.
         """
+        jobs: list[_Job[T]] = []
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(self._embed(items, patient), self._seconds)
-        except asyncio.TimeoutError:
-            raise ApiError(504, "timeout", f"not embedded within {self._seconds:g} s") from None
+            while len(jobs) < len(items):
+                async with self._changed:
+                    if patient:
+                        await self._changed.wait_for(lambda: self._closed or len(self) < self._capacity)
+                    if self._closed:
+                        raise ApiError(503, "unavailable", "the server is shutting down")
+                    free = self._capacity - (len(self) if patient else len(self._first))
+                    if not patient and free < len(items):
+                        raise busy(f"{len(self._first)} wait to be embedded", self.pace * len(self._first))
+                    new = [_Job(item, loop.create_future()) for item in items[len(jobs) : len(jobs) + free]]
+                    (self._patient if patient else self._first).extend(new)
+                    jobs += new
+                    self._changed.notify_all()
+            return np.stack(await asyncio.gather(*(job.vector for job in jobs)))
+        finally:
+            for job in jobs:  # nobody waits for them any more
+                job.vector.cancel()
 
     async def close(self) -> None:
         """Finish what was accepted."""
@@ -73,58 +96,51 @@ class Batcher(Generic[T]):
             self._changed.notify_all()
         await self._task
 
-    async def _embed(self, items: Sequence[T], patient: bool) -> Vectors:
-        jobs: list[_Job[T]] = []
-        try:
-            while len(jobs) < len(items):
-                async with self._changed:
-                    if patient:
-                        await self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._capacity)
-                    if self._closed:
-                        raise ApiError(503, "unavailable", "the server is shutting down")
-                    free = self._capacity - len(self._waiting)
-                    if not patient and free < len(items):
-                        raise busy(f"{len(self._waiting)} wait to be embedded", self._pace * len(self._waiting))
-                    loop = asyncio.get_running_loop()
-                    new = [_Job(item, loop.create_future()) for item in items[len(jobs) : len(jobs) + free]]
-                    self._waiting.extend(new)
-                    jobs += new
-                    self._changed.notify_all()
-            return np.stack(await asyncio.gather(*(job.vector for job in jobs)))
-        finally:
-            for job in jobs:  # nobody waits for them any more
-                job.vector.cancel()
-
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await self._free.acquire()
             async with self._changed:
-                await self._changed.wait_for(lambda: self._closed or self._waiting)
-                if not self._waiting:
-                    return
-            if len(self._waiting) < self._batch and not self._closed:
+                await self._changed.wait_for(lambda: self._closed or len(self))
+            if not len(self):
+                break
+            if len(self) < self._batch and not self._closed and not self._running:
                 await asyncio.sleep(self._linger)
-            jobs: list[_Job[T]] = []
-            async with self._changed:
-                while self._waiting and len(jobs) < self._batch:
-                    job = self._waiting.popleft()
-                    if not job.vector.done():
-                        jobs.append(job)
-                self._changed.notify_all()
+            task = asyncio.create_task(self._begun(await self._taken()))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        await asyncio.gather(*self._running)
+
+    async def _taken(self) -> list[_Job[T]]:
+        """The next batch; what nobody waits for any more is not in it."""
+        jobs: list[_Job[T]] = []
+        async with self._changed:
+            while len(self) and len(jobs) < self._batch:
+                job = (self._first or self._patient).popleft()
+                if not job.vector.done():
+                    jobs.append(job)
+            self._changed.notify_all()
+        return jobs
+
+    async def _begun(self, jobs: list[_Job[T]]) -> None:
+        try:
             if jobs:
                 self._observe(len(jobs))
                 began = time.monotonic()
-                await self._work(loop, jobs)
-                self._pace += 0.2 * ((time.monotonic() - began) / len(jobs) - self._pace)
+                await self._work(jobs)
+                self.pace += 0.2 * ((time.monotonic() - began) / len(jobs) - self.pace)
+        finally:
+            self._free.release()
 
-    async def _work(self, loop: asyncio.AbstractEventLoop, jobs: list[_Job[T]]) -> None:
+    async def _work(self, jobs: list[_Job[T]]) -> None:
         """One batch; where it fails, each by itself, so that one caller's item harms no other's."""
+        running = asyncio.get_running_loop().run_in_executor(self._executor, self._function, [job.item for job in jobs])
+        late = asyncio.get_running_loop().call_later(self._seconds, self._late, jobs)
         try:
-            rows: Any = await loop.run_in_executor(self._executor, self._function, [job.item for job in jobs])
+            rows: Any = await running
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
-                    await self._work(loop, [job])
+                    await self._work([job])
                 return
             if not isinstance(error, BadInput):
                 log.error("an item could not be embedded", exc_info=error)
@@ -132,6 +148,14 @@ class Batcher(Generic[T]):
             if not jobs[0].vector.done():
                 jobs[0].vector.set_exception(error)
             return
+        finally:
+            late.cancel()
         for job, row in zip(jobs, rows, strict=True):
             if not job.vector.done():
                 job.vector.set_result(row)
+
+    def _late(self, jobs: list[_Job[T]]) -> None:
+        """Those who wait are told; a thread cannot be interrupted, and is waited for before the next batch."""
+        for job in jobs:
+            if not job.vector.done():
+                job.vector.set_exception(ApiError(504, "timeout", f"not embedded within {self._seconds:g} s"))

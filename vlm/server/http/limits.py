@@ -20,28 +20,35 @@ class Bounded:
     """Holds each request to `Limits`, and their number."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits, self.running = app, limits, 0
+        self.app, self.limits = app, limits
+        self.running = {False: 0, True: 0}
+        """Requests, uploads."""
+        self.held = 0
+        """Bytes of JSON."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if not scope["path"].startswith("/v1/"):
-            return await _Exchange(self.limits, scope, receive, send).run(self.app)
-        if self.running >= self.limits.requests:
-            error = busy(f"more than {self.limits.requests} requests at the same time")
-            return await _Exchange(self.limits, scope, receive, send).refuse(error)
-        self.running += 1
+        exchange = _Exchange(self, scope, receive, send)
+        upload = scope["method"] == "POST" and scope["path"].endswith("/items")
+        counts = scope["path"].startswith("/v1/")
+        if counts and self.running[upload] >= self.limits.requests:
+            return await exchange.refuse(busy(f"more than {self.limits.requests} requests at the same time"))
+        self.running[upload] += counts
         try:
-            await _Exchange(self.limits, scope, receive, send).run(self.app)
+            await exchange.run(self.app)
         finally:
-            self.running -= 1
+            self.running[upload] -= counts
+            self.held -= exchange.held
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, limits: Limits, scope: Scope, receive: Receive, send: Send) -> None:
-        self.limits, self.scope, self._receive, self._send = limits, scope, receive, send
+    def __init__(self, all: Bounded, scope: Scope, receive: Receive, send: Send) -> None:
+        limits = self.limits = all.limits
+        self.scope, self._receive, self._send = scope, receive, send
+        self._all, self.held = all, 0
         headers = Headers(scope=scope)
         self.files = headers.get("content-type", "").lower().startswith("multipart/form-data")
         self.most = limits.body_bytes if self.files else limits.json_bytes
@@ -75,7 +82,7 @@ class _Exchange:
             if self.got > self.most:
                 raise self._too_large()
             if not self.files:
-                self._count(message.get("body", b""))
+                self._hold(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:
@@ -93,8 +100,13 @@ class _Exchange:
     async def refuse(self, error: ApiError) -> None:
         await answer(error, self.scope, self.receive, self.send)
 
-    def _count(self, body: bytes) -> None:
-        """Values of JSON by what stands before each: before it is parsed, since then it is in memory."""
+    def _hold(self, body: bytes) -> None:
+        """Bytes of JSON for all requests together, and values by what stands before each: before it is parsed, since
+        then it is in memory."""
+        if self._all.held + len(body) > self.limits.bodies_bytes:
+            raise busy("the requests that are being read take all the memory there is for them")
+        self.held += len(body)
+        self._all.held += len(body)
         self.values += sum(body.count(sign) for sign in b",[{")
         if self.values > self.limits.json_values:
             raise ApiError(413, "too_large", f"expected JSON of at most {self.limits.json_values} values")

@@ -36,12 +36,14 @@ class Limits(Config):
     collections: PositiveInt = 1000
 
     requests: PositiveInt = 64
-    """At the same time."""
+    """At the same time; as many uploads beside them."""
+    bodies_bytes: PositiveInt = 128 * MB
+    """Of JSON that is held for all requests together."""
     connections: PositiveInt = 1024
     queue: PositiveInt = 256
     """Pictures, and texts, that wait to be embedded."""
-    decoded_bytes: PositiveInt = 512 * MB
-    """Of pictures that are decoded and not yet embedded."""
+    decoded_bytes: PositiveInt = 768 * MB
+    """Of pictures that are being decoded, by their headers and with the copies that takes, or wait to be embedded."""
 
     header_seconds: PositiveFloat = 10.0
     """From a connection, or the end of the last answer on it, to a whole request header."""
@@ -50,7 +52,9 @@ class Limits(Config):
     body_seconds: PositiveFloat = 300.0
     """A whole body."""
     answer_seconds: PositiveFloat = 60.0
-    """From the last byte of a request to its answer; clips have as long each."""
+    """A batch of texts or pictures, from when the model begins with it: whoever waits for a turn loses none of it."""
+    wait_seconds: PositiveFloat = 120.0
+    """What an upload is let wait for its turn; where it would be longer it is refused at once, to come again."""
     decode_seconds: PositiveFloat = 10.0
     """A picture, or the silence of a video's decoder."""
     fetch_seconds: PositiveFloat = 10.0

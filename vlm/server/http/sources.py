@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import UploadFile
 
 from vlm.errors import BadInput
-from vlm.media.kinds import is_video, names_video, suffixes
+from vlm.media.kinds import HEAD_BYTES, kind_of, kind_of_name, names_video, suffixes
 from vlm.media.urls import fetch_url
 from vlm.server.http.errors import ApiError
 from vlm.server.http.settings import Settings
@@ -141,15 +141,19 @@ class Sources:
         path = self.find(name)
         root = next(root for root in self._roots if path.is_relative_to(root))
         relative = str(path.relative_to(root))
-        most = self._limits.video_bytes if is_video(path) else self._limits.image_bytes
         try:
             with open(_opened(root, relative), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise ApiError(400, "bad_input", "path: expected a file")
+                head = file.read(HEAD_BYTES)  # of the file that is open: a pipe is not waited for
+                file.seek(0)
+                kind = kind_of(head, relative) or kind_of_name(relative)
+                clip = kind is not None and kind.medium == "video"
+                most = self._limits.video_bytes if clip else self._limits.image_bytes
                 if status.st_size > most:
                     raise _too_large(most)
-                if is_video(path):
+                if clip:
                     digest = hashlib.sha256()
                     while chunk := file.read(CHUNK):
                         digest.update(chunk)

@@ -76,9 +76,12 @@ class Collection:
         self.media.forget(_keys(before))
         return sum(row is not None for row in before)
 
-    async def search(self, vectors: Vectors, top: int, where: Where | None, least: float | None) -> list[list[Hit]]:
+    async def search(
+        self, vectors: Vectors, top: int, where: Where | None, least: float | None, then: Callable[[list[list[Hit]]], T]
+    ) -> T:
+        """What `then` makes of the hits, in the same thread."""
         try:
-            return await self._read(lambda index: index.search(vectors, top, where=where, min_score=least))
+            return await self._read(lambda index: then(index.search(vectors, top, where=where, min_score=least)))
         except BadInput as error:
             raise self._told(error) from None
 

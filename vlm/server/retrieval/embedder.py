@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm.devices import device_of
 from vlm.index.base import Vectors
-from vlm.media.process.pictures import Picture
+from vlm.media.process.pictures import Picture, Resize
 from vlm.media.video.sampling.base import Sampler
 from vlm.media.video.sampling.uniform import Uniform
+
+if TYPE_CHECKING:
+    from vlm.facade import Model
 
 
 class Embedder(Protocol):
@@ -22,6 +27,12 @@ class Embedder(Protocol):
     space: str
     width: int
     sampling: Sampler
+    resize: Resize | None
+    """What pictures are brought to before anything else is done with them; `None` where that depends on the picture."""
+    workers: int
+    """Calls of `embed_images` at a time that are faster than one after another."""
+    batch: int
+    """Pictures a call that are worth waiting for each other."""
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """float32 `[N, D]`, unit length."""
@@ -36,6 +47,9 @@ class Embedder(Protocol):
 class ModelEmbedder:
     """A model of `vlm.load`."""
 
+    resize: Resize | None = None
+    workers, batch = 1, 16
+
     def __init__(
         self, name: str, space: tuple[str, int], offline: bool = False, device: str = "auto", dtype: str = "auto"
     ) -> None:
@@ -46,6 +60,10 @@ class ModelEmbedder:
         self._model = api.load(name, offline=offline, device=device, dtype=dtype, only=only)
         self.name, (self.space, self.width) = self._model.name, space
         self.sampling = self._model.sampling()
+        self.resize = _resize(self._model)
+        # A core each, and pictures one by one: a tower takes as long for each of many as for one, and whoever searches
+        # by a picture waits for no others.
+        self.workers, self.batch = (os.cpu_count() or 1, 1) if device_of(device).type == "cpu" else (1, 16)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return self._model.embed_texts(texts)
@@ -55,6 +73,17 @@ class ModelEmbedder:
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         return sum(self._model.count_tokens(texts))
+
+
+def _resize(model: Model) -> Resize | None:
+    tower = getattr(model.embedder, "tower", None)
+    if tower is None or tower.cfg.budget is not None:
+        return None
+    cfg, framing = tower.cfg, tower.cfg.framing
+    if framing.resize != "squash" or framing.kernel != "pillow":
+        return None
+    side = framing.side or cfg.image_size
+    return Resize(side, side, cfg.interpolation)
 
 
 NAMED = {
@@ -73,6 +102,8 @@ class Colours:
     name = "colours"
     space = "colours-1"
     width = 64
+    resize: Resize | None = None
+    workers, batch = 1, 16
 
     def __init__(self) -> None:
         self.sampling: Sampler = Uniform()

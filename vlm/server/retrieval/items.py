@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from vlm.errors import BadInput
@@ -23,6 +24,7 @@ from vlm.server.retrieval.collections import MEDIA, Collection
 from vlm.server.retrieval.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany, size_of
 from vlm.server.retrieval.service import Embedded, Service
 
+MultiPartParser.spool_max_size = 2**16  # larger files of forms lie on the disk, not in memory
 ITEMS: TypeAdapter[Item | Items] = TypeAdapter(OneOrMany)
 ID: TypeAdapter[str] = TypeAdapter(Id)
 FIELDS = ("metadata", "id")
@@ -72,6 +74,7 @@ async def read_items(request: Request, batch: int) -> Sequence[Item | Upload]:
 
 async def add(service: Service, collection: Collection, items: Sequence[Item | Upload]) -> list[ItemStatus]:
     """What became of each. Raises the one item's error where there is only one."""
+    service.admit(sum(isinstance(item, Upload) or (item.text is None and item.vector is None) for item in items))
     prepared = await asyncio.gather(*(_prepared(service, collection, item) for item in items), return_exceptions=True)
     entries: dict[str, Entry] = {}
     statuses: list[ItemStatus] = []
@@ -107,6 +110,12 @@ async def _prepared(service: Service, collection: Collection, item: Item | Uploa
         embedded = Embedded((await service.texts([item.text], patient=True))[0])
         shown = {"_kind": "text", "_text": item.text}
         return _entry(item, hashlib.sha256(item.text.encode()).hexdigest(), embedded, shown)
+    async with service.turn():
+        return await _seen(service, collection, item)
+
+
+async def _seen(service: Service, collection: Collection, item: Item | Upload) -> Entry:
+    """A picture or clip as an entry, with what is shown of it kept."""
     source = await _source(service, item)
     about: dict[str, Any] = {"_kind": "video" if isinstance(source, ClipFile) else "image"}
     about |= {"_name": source.name} if source.name else {}

@@ -6,7 +6,6 @@ ones go when the new entry is durable.
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import uuid
@@ -15,15 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import load_file, save
 
 from vlm.files import atomic_write
 from vlm.index.base import Vectors
-from vlm.media.process.pictures import Picture
 
-SIDE = 320
-"""Of a small picture, the longer one."""
 KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -98,12 +93,3 @@ class Media:
 
     def _all(self, key: str) -> list[Path]:
         return list(self._path(key, "").parent.glob(f"{key}*"))
-
-
-def small(picture: Picture) -> bytes:
-    """A JPEG of at most `SIDE` pixels a side. What is shown is always ours, never a caller's bytes."""
-    image = Image.fromarray(picture)
-    image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
-    return out.getvalue()

@@ -56,7 +56,10 @@ def serve(
             troubles.append(error)
             server.should_exit = True
 
-        server = Server(configured(create_app(settings, load, keys, failed), settings.limits, host, port), say)
+        server = Server(
+            configured(create_app(settings, lambda: _sharing_cores(load()), keys, failed), settings.limits, host, port),
+            say,
+        )
         try:
             asyncio.run(server.serve())
         except SystemExit:  # uvicorn has logged why
@@ -70,6 +73,15 @@ def _share_heaps() -> None:
     arena_max = -8
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(arena_max, 2)
+
+
+def _sharing_cores(embedder: Embedder) -> Embedder:
+    """A core for each picture that is embedded at a time, instead of all of them for each."""
+    if embedder.workers > 1:
+        import torch
+
+        torch.set_num_threads(1)  # of threads that begin from now on
+    return embedder
 
 
 def configured(app: ASGIApp, limits: Limits, host: str, port: int) -> uvicorn.Config:

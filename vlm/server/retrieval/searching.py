@@ -27,17 +27,20 @@ async def search(service: Service, collection: Collection, queries: Sequence[Que
         raise ApiError(422, "invalid", f"top: expected at most {limits.top} with offset, got {wanted}")
     vectors = np.stack(await asyncio.gather(*(_vector(service, collection, query) for query in queries)))
     more = any(query.id is not None for query in queries)  # an item is not like itself
+
+    def answers(found: list[list[Hit]]) -> list[Hits]:
+        pages = []
+        for query, hits in zip(queries, found, strict=True):
+            others = [hit for hit in hits if hit.id != query.id]
+            pages.append(others[options.offset : wanted])
+        return _answers(collection, vectors, pages)
+
     try:
-        found = await collection.search(vectors, wanted + more, options.filter, options.min_score)
+        return await collection.search(vectors, wanted + more, options.filter, options.min_score, answers)
     except BadInput as error:
         raise ApiError(422, "invalid", str(error)) from None
     except RecursionError:
         raise ApiError(422, "invalid", "filter: expected less depth") from None
-    pages = []
-    for query, hits in zip(queries, found, strict=True):
-        others = [hit for hit in hits if hit.id != query.id]
-        pages.append(others[options.offset : wanted])
-    return await asyncio.to_thread(_answers, collection, vectors, pages)
 
 
 async def vector_of(service: Service, source: Source) -> Vectors:

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from vlm.errors import BadInput
 from vlm.heads.moments import WATCHED
 from vlm.index.base import Vectors
-from vlm.media.process.pictures import Picture, PictureDecoder
+from vlm.media.process.pictures import COPIES, Picture, PictureDecoder
+from vlm.media.thumbnails import thumbnail as thumbnail_of
 from vlm.media.video.reader import VideoReader, open_video
 from vlm.media.video.sampling.base import Sampler
 from vlm.server.http.batching import Batcher
-from vlm.server.http.errors import ApiError
+from vlm.server.http.budget import Budget
+from vlm.server.http.errors import ApiError, busy
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
 from vlm.server.http.sources import ClipFile, PictureBytes, Sources
 from vlm.server.retrieval.collections import Collections
 from vlm.server.retrieval.embedder import Embedder
-from vlm.server.retrieval.media import Frames, small
+from vlm.server.retrieval.media import Frames
 
+T = TypeVar("T")
 AT_ONCE = 8
 """Frames of a clip in memory."""
 
@@ -39,51 +44,32 @@ class Embedded:
     frames: Frames | None = None
 
 
-class WeightedSemaphore:
-    """Bounds the bytes that decoded pictures hold at a time; one that is larger than the bound is held alone."""
-
-    def __init__(self, total: int) -> None:
-        self._total = self._left = total
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def acquire(self, amount: int) -> AsyncIterator[None]:
-        amount = min(amount, self._total)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._left >= amount)
-            self._left -= amount
-        try:
-            yield
-        finally:
-            async with self._changed:
-                self._left += amount
-                self._changed.notify_all()
-
-
 class Service:
     """Made in the event loop, once the model is there."""
 
     def __init__(self, settings: Settings, embedder: Embedder, metrics: Metrics) -> None:
         self.settings, self.limits, self.embedder, self.metrics = settings, settings.limits, embedder, metrics
-        self._model = ThreadPoolExecutor(1, "model")
-        shared: dict[str, Any] = {
-            "capacity": self.limits.queue,
-            "batch": settings.batch,
-            "seconds": self.limits.answer_seconds,
-        }
+        shared: dict[str, Any] = {"capacity": self.limits.queue, "seconds": self.limits.answer_seconds}
+        # Texts have a thread of their own: a search waits for no picture.
+        self._threads = [ThreadPoolExecutor(1, "texts"), ThreadPoolExecutor(embedder.workers, "pictures")]
         self._texts: Batcher[str] = Batcher(
-            embedder.embed_texts, executor=self._model, observe=metrics.batches.labels("text").observe, **shared
-        )
+            embedder.embed_texts, executor=self._threads[0], batch=settings.batch,
+            observe=metrics.batches.labels("text").observe, **shared,
+        )  # fmt: skip
         self._pictures: Batcher[Picture] = Batcher(
-            embedder.embed_images, executor=self._model, observe=metrics.batches.labels("image").observe, **shared
-        )
+            embedder.embed_images, executor=self._threads[1], workers=embedder.workers,
+            batch=min(settings.batch, embedder.batch), observe=metrics.batches.labels("image").observe, **shared,
+        )  # fmt: skip
         metrics.waiting.labels("text").set_function(lambda: len(self._texts))
         metrics.waiting.labels("image").set_function(lambda: len(self._pictures))
         self._decoding = ThreadPoolExecutor(settings.decoders, "decoder")
         self._decoder = PictureDecoder(self.limits.pixels, self.limits.decode_seconds)
         metrics.deaths.set_function(lambda: self._decoder.deaths)
-        self._memory = WeightedSemaphore(self.limits.decoded_bytes)
+        self._memory = Budget(self.limits.decoded_bytes)
         self._clips = asyncio.Semaphore(settings.decoders)
+        # Some to read and decode while others are embedded; what a query asks passes all those that wait.
+        self._uploads = asyncio.Semaphore(2 * settings.decoders + embedder.workers * embedder.batch)
+        self._coming = 0
         self.collections = Collections(settings, embedder.space, embedder.width, metrics.committed)
         self.sources = Sources(settings, self.collections.temporary)
 
@@ -95,7 +81,24 @@ class Service:
         await asyncio.to_thread(self._decoding.shutdown)
         self._decoder.close()
         await asyncio.to_thread(self.sources.close)
-        self._model.shutdown()
+        for threads in self._threads:
+            threads.shutdown()
+
+    def admit(self, count: int) -> None:
+        """Raises `ApiError` 429 where so many more pictures would wait for longer than the limit."""
+        seconds = (self._coming + count) * self._pictures.pace / self.embedder.workers
+        if count and self._coming and seconds > self.limits.wait_seconds:
+            raise busy(f"{self._coming} pictures and clips are on their way in", seconds - self.limits.wait_seconds)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One picture or clip on its way in: it waits here, before it is read, for as long as it takes."""
+        self._coming += 1
+        try:
+            async with self._uploads:
+                yield
+        finally:
+            self._coming -= 1
 
     async def texts(self, texts: Sequence[str], *, patient: bool = False) -> Vectors:
         """`[N, D]`. Raises `ApiError` 422 for an empty text or one over the limit."""
@@ -119,19 +122,22 @@ class Service:
 
     async def picture(self, source: PictureBytes, *, patient: bool = False, shown: bool = False) -> Embedded:
         """`shown` wants a small picture too. Raises `BadInput` for what is no picture."""
-        loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoding, self._decoder.decode, source.content)
-        async with self._memory.acquire(pixels.nbytes):
-            thumbnail = await asyncio.to_thread(small, pixels) if shown else None
-            return Embedded((await self._pictures.embed([pixels], patient=patient))[0], thumbnail)
+        content, decoder = source.content, self._decoder
+        count = await self._decoded(decoder.count, content)
+        async with self._memory.reserve(COPIES * count) as room:
+            found = await self._decoded(partial(decoder.decoded, thumbnail=shown), content, self.embedder.resize)
+            room.shrink(found.pixels.nbytes)
+            vectors = await self._pictures.embed([found.pixels], patient=patient)
+        return Embedded(vectors[0], found.thumbnail)
+
+    async def _decoded(self, work: Callable[..., T], *given: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, work, *given)
 
     async def clip(self, source: ClipFile, *, patient: bool = False, shown: bool = False) -> Embedded:
         """`shown` wants a small picture and the frames for its moments too. Raises `BadInput` for what is no clip."""
         async with self._clips:
             try:
-                return await asyncio.wait_for(self._clip(source, patient, shown), self.limits.answer_seconds)
-            except asyncio.TimeoutError:
-                raise ApiError(504, "timeout", f"no end of the clip in {self.limits.answer_seconds:g} s") from None
+                return await self._clip(source, patient, shown)
             except BadInput as error:  # where its file lies is nobody's business
                 raise BadInput(str(error).replace(str(source.path), source.name or "clip")) from None
 
@@ -157,7 +163,7 @@ class Service:
         for start in range(0, len(indices), AT_ONCE):
             frames = await asyncio.to_thread(reader.frames, indices[start : start + AT_ONCE])
             pixels = [np.asarray(frame) for frame in frames]
-            async with self._memory.acquire(sum(picture.nbytes for picture in pixels)):
+            async with self._memory.reserve(sum(picture.nbytes for picture in pixels)):
                 rows.append(await self._pictures.embed(pixels, patient=patient))
-            thumbnail = thumbnail or await asyncio.to_thread(small, pixels[0])
+            thumbnail = thumbnail or await asyncio.to_thread(thumbnail_of, Image.fromarray(pixels[0]))
         return np.concatenate(rows), tuple(float(reader.times_N[index]) for index in indices), thumbnail
