@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import original_recent
 from original_files import clips, pictures, put, put_csv, put_json, put_lines
 from original_questions import (
     chartqa,
@@ -156,5 +157,5 @@ WRITERS: dict[str, Callable[[Path], None]] = {
         scienceqa, mmmu, mmbench, mmstar, easy_vqa, imagenet_1k, cifar10, pneumoniamnist, msrvtt_1ka, msrvtt, msvd,
         vatex, next_qa, qvhighlights,
     )
-}  # fmt: skip
+} | original_recent.WRITERS  # fmt: skip
 """Data set -> what writes its files into a folder."""

@@ -112,6 +112,8 @@ OPTIONS = {
         "--data",
         "--device",
         "--dtype",
+        "--judge",
+        "--judge-name",
         "--key-from",
         "--limit",
         "--list",

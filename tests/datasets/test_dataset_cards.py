@@ -10,6 +10,7 @@ import original_files
 import originals
 import pytest
 from PIL import Image
+from recent_expected import RECENT
 
 from vlm.assets import cards
 from vlm.datasets.examples import DatasetCard, Example, load_card
@@ -134,6 +135,9 @@ EXPECTED: list[tuple[str, str, dict[str, Any]]] = [
         },
     ),
 ]
+
+
+EXPECTED += RECENT
 
 
 @pytest.mark.parametrize(("name", "split", "expected"), EXPECTED, ids=[f"{e[0]}-{e[1]}" for e in EXPECTED])

@@ -27,7 +27,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """Runs `vlm eval` on the squares; `rule` is the model's."""
 
     def run(*arguments: str | Path, rule: Callable[[str, str], str] = lambda color, question: color) -> tuple:
-        monkeypatch.setattr("vlm.evaluation.run.load", lambda name: FakeModel(rule))
+        monkeypatch.setattr("vlm.evaluation.models.load", lambda name: FakeModel(rule))
         capsys.readouterr()
         code = main(["eval", "--data", str(tmp_path / "data"), *(str(a) for a in arguments)])
         return (code, *capsys.readouterr())

@@ -68,3 +68,27 @@ def test_a_guess_depends_on_the_question_alone() -> None:
     assert all(900 < count < 1100 for count in Counter(guesses).values())
     with pytest.raises(BadInput, match="no options"):
         guess({}, "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction", "answer", "right"),
+    [
+        ("contains", "The word is\ncentre.", "CENTRE", 1), ("contains", "center", "CENTRE", 0),
+        ("contains", "on 8\nMay 1990", "8 May", 1),
+        ("contains_tight", "\\frac{1}{2}", "\\frac { 1 } { 2 }", 1),
+        ("contains_tight", "\\FRAC{1}{2}", "\\frac{1}{2}", 0),
+        ("parts", "x is -1 or -5", "-1 <AND> -5", 1), ("parts", "x is -1", "-1 <AND> -5", 0),
+        ("parts", "that is 5/4", "1.25 <OR> 5/4", 1), ("parts", "a and B", "A<AND>b<OR>c", 1),
+        ("yes_no", "Yes, it is.", "1", 1), ("yes_no", "No.", "1", 0), ("yes_no", "no", "0", 1),
+        ("yes_no", "Yes", "yes", 1),
+        ("yes_no", "I know", "0", 0), ("yes_no", "", "yes", 0),
+        ("option", "B", "B. left", 1), ("option", "B. left", "B. left", 1), ("option", "(B) left", "B. left", 1),
+        ("option", "A. left", "B. left", 0), ("option", "B) right", "B. left", 1), ("option", "Because", "B. left", 0),
+        ("option", "left", "left", 1),
+        ("number", "The answer is 1.24", "1.2", 1), ("number", "about 1.3", "1.2", 0), ("number", "8", "8", 1),
+        ("number", "7.6, so 8", "8", 1), ("number", "1,200 m", "1200", 1), ("number", "none", "3", 0),
+        ("number", "It is [0,8].", "[0, 8]", 1), ("number", "-4", "4", 0),
+    ],
+)  # fmt: skip
+def test_protocols_of_recent_benchmarks(name: str, prediction: str, answer: str, right: float) -> None:
+    assert PROTOCOLS[name](prediction, [answer]) == right

@@ -63,6 +63,13 @@ def evaluate(
     key_from: Annotated[
         str, typer.Option("--key-from", metavar="VARIABLE", help="The environment variable with the endpoint's key.")
     ] = "VLM_SERVER_KEY",
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="NAME|URL", help="What judges replies where a card wants it: as --model."),
+    ] = None,
+    judge_name: Annotated[
+        str | None, typer.Option("--judge-name", metavar="NAME", help="The judge's name at its endpoint.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
     ] = None,
@@ -97,6 +104,8 @@ def evaluate(
     wanted = [task.name for card in cards_of(names) for task in tasks_of(card, prompts.value)]
     if predictions is None and not is_url(model):
         check_model(model)
+    if judge is not None and not is_url(judge):
+        check_model(judge)
     batch = _batch(batch_size)
     if offline:
         os.environ["VLM_OFFLINE"] = "1"
@@ -115,7 +124,7 @@ def evaluate(
         asked = EndpointOptions(concurrency, retries, timeout, _prices(prices), key_from)
         options = Options(
             None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype, model_name,
-            asked, cache,
+            asked, cache, judge, judge_name,
         )  # fmt: skip
         try:
             source = model if predictions is None else Predictions(predictions, model_name)

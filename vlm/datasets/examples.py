@@ -32,6 +32,13 @@ from vlm.notes import Notes
 _BELOW = re.compile(r"<(\d+)")
 
 
+class Exchange(Config):
+    """A turn of a conversation: a question, and the answers that are right."""
+
+    question: str
+    answers: tuple[str, ...] = ()
+
+
 class Example(Config):
     """A picture or a clip with captions, or with a question and its answers."""
 
@@ -44,6 +51,8 @@ class Example(Config):
     question: str | None = None
     answers: tuple[str, ...] = ()
     """Every annotator's answer; the letters of the right options; the class."""
+    turns: tuple[Exchange, ...] = ()
+    """Questions that follow one another, each after the replies before it."""
     options: tuple[str, ...] = ()
     """Texts of a multiple choice, "A" first."""
     split: str = "train"

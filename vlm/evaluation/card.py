@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from vlm import assets, config
 from vlm.config import Config
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.datasets.zero_shot_metadata import named_list
 from vlm.errors import BadInput
+from vlm.evaluation.asking import ForModel, Generation, InContext, Judge
 from vlm.media.video.sampling import Sampling
 from vlm.metrics.protocols import PROTOCOLS
 from vlm.registry import Named, Registry
@@ -22,17 +24,7 @@ TASK_TYPES: Registry[Callable[[Any], Any]] = Registry(
     "kind of benchmark",
     {
         name: f"vlm.evaluation.task_types.{name}:run"
-        for name in (
-            "retrieval",
-            "caption",
-            "vqa",
-            "choice",
-            "classification",
-            "multilabel",
-            "probe",
-            "moments",
-            "rerank",
-        )
+        for name in "retrieval caption vqa choice dialogue classification multilabel probe moments rerank".split()
     }
     | {"few_shot": "vlm.evaluation.task_types.probe:few_shot"},
 )
@@ -45,7 +37,7 @@ OWN_CATEGORIES = ("retrieval", "classification", "multilabel", "probe", "few_sho
 KINDS = TASK_TYPES
 """Kept name."""
 NEEDS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("caption", "vqa", "choice"), frozenset({"writes"})),
+    **dict.fromkeys(("caption", "vqa", "choice", "dialogue"), frozenset({"writes"})),
     **dict.fromkeys(
         ("retrieval", "classification", "multilabel", "probe", "few_shot", "moments"), frozenset({"embeds"})
     ),
@@ -93,6 +85,17 @@ class BenchmarkCard(Config):
     kind: Annotated[str, Named(TASK_TYPES)]
     prompts: tuple[Annotated[str, AfterValidator(_template)], ...] = ()
     max_tokens: PositiveInt = 40
+    system: str = ""
+    """A system turn before every question."""
+    in_context: InContext | None = None
+    """Examples that are shown before each question (kinds `vqa`, `choice`, `caption`)."""
+    generation: Generation = Generation()
+    for_models: dict[str, ForModel] = Field(default_factory=dict)
+    """By a pattern of model names (`*smolvlm*`, in any case): what is otherwise for these; the first that fits."""
+    judge: Judge | None = None
+    """What judges the replies beside the protocol (kinds `vqa`, `dialogue`)."""
+    all_right: dict[str, str] = Field(default_factory=dict)
+    """Figure -> key of `meta`: the share of groups that agree in it whose questions are all right (kind `vqa`)."""
     protocol: Annotated[str, Named(PROTOCOLS)] = "exact"
     """How an answer is compared with the annotators' (kind `vqa`)."""
     answer: Literal["as_said", "short"] = "as_said"
@@ -127,6 +130,21 @@ class BenchmarkCard(Config):
         if category is not None and (kind := info.data.get("kind")) in OWN_CATEGORIES:
             raise ValueError(f"kind {kind} has categories of its own")
         return category
+
+    @model_validator(mode="after")
+    def _fits(self) -> BenchmarkCard:
+        for pattern, other in self.for_models.items():
+            if other.prompts is not None and len(other.prompts) != len(self.prompts):
+                got = f"got {len(other.prompts)}"
+                raise ValueError(f"for_models.{pattern}.prompts: expected {len(self.prompts)}, as the card has, {got}")
+        return self
+
+    def for_model(self, name: str) -> BenchmarkCard:
+        """The card as a model of this name is asked."""
+        for pattern, other in self.for_models.items():
+            if fnmatch(name.lower(), pattern.lower()):
+                return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
+        return self
 
     @field_validator("prompts", mode="before")
     @classmethod
@@ -174,6 +192,8 @@ def _dataset_faults(data: dict[str, Any], path: Path) -> list[str]:
     wanted = {"split": data.get("split")}
     if data.get("kind") in LEARNS:
         wanted["train_split"] = data.get("train_split", "train")
+    if isinstance(shown := data.get("in_context"), dict):
+        wanted["in_context.split"] = shown.get("split", "train")
     return [
         f"key {key}: dataset {dataset.name} has no split {split!r}; it has {', '.join(dataset.splits)}"
         for key, split in wanted.items()

@@ -6,7 +6,7 @@ import copy
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from vlm import __version__
 from vlm.conversation.messages import Conversation
 from vlm.datasets.examples import Example
 from vlm.datasets.opening import open_example, open_pictures
+from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache, key_of, pixels_of
 from vlm.evaluation.card import BenchmarkCard
 from vlm.evaluation.endpoint.model import EndpointModel
@@ -105,13 +106,20 @@ class ModelUnderTest:
         model = self.model
         ask = {"ask": model.writer.processor.user_messages} if model.writer is not None else {}
         asked = [conversation(request, shown, **ask) for request, shown in zip(requests, media, strict=True)]
-        for length in sorted({request.max_tokens for request in requests}):
-            rows = [row for row, request in enumerate(requests) if request.max_tokens == length]
+        alike: dict[str, list[int]] = {}
+        for row, request in enumerate(requests):
+            alike.setdefault(f"{request.max_tokens:09d} {request.generation.model_dump_json()}", []).append(row)
+        for _, rows in sorted(alike.items()):
+            length, generation = requests[rows[0]].max_tokens, requests[rows[0]].generation
+            some = [asked[row] for row in rows]
             if isinstance(model, EndpointModel):
-                for position, reply in model.converse([asked[row] for row in rows], length):
-                    yield [rows[position]], [reply]
+                for position, reply in model.converse(some, length, generation.body()):
+                    yield [rows[position]], [replace(reply, text=generation.ended(reply.text))]
             else:
-                yield rows, [Reply(text) for text in self._written([asked[row] for row in rows], length)]
+                if generation.sampled:
+                    raise BadInput(f"model {self.name}: takes the likeliest token each time; {generation.sampled} of a "
+                                   "card's generation is for endpoints")  # fmt: skip
+                yield rows, [Reply(generation.ended(text)) for text in self._written(some, length)]
 
     def _written(self, conversations: list[Conversation], max_tokens: int) -> list[str]:
         while True:
@@ -124,7 +132,8 @@ class ModelUnderTest:
 
     def _asked(self, request: Request, shown: Sequence[Sequence[Media]]) -> str:
         """The key of a request: its words, and what the model sees."""
-        words = [request.system, [[turn.example is not None, turn.prompt, turn.reply] for turn in request.before]]
+        turns = [[turn.example is not None, turn.prompt, turn.reply] for turn in request.before]
+        words = [request.system, turns, request.generation.model_dump(mode="json", exclude_defaults=True)]
         pixels = [[pixels_of(item) for item in media] for media in shown]
         said = {"kind": "reply", "pixels": pixels, "prompt": request.prompt, "max_tokens": request.max_tokens}
         return key_of({**self._about, **said, "words": words})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vlm.conversation.messages import Conversation, Message, Part, question
 from vlm.datasets.examples import Example
+from vlm.evaluation.asking import Generation
 from vlm.heads.writer import caption_prompts
 from vlm.media.open import Media
 
@@ -37,6 +38,7 @@ class Request:
     max_tokens: int
     system: str = ""
     before: tuple[Turn, ...] = ()
+    generation: Generation = field(default_factory=Generation)
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -54,13 +56,14 @@ def conversation(request: Request, media: Sequence[Sequence[Media]], ask: Ask = 
     opened = iter(media)
     messages = [Message("system", (Part("text", request.system),))] if request.system else []
     shown: list[Media] = []
-    for turn in (*request.before, Turn(request.example, request.prompt or "", "")):
+    turns = (*request.before, Turn(request.example, request.prompt or "", ""))
+    for number, turn in enumerate(turns, 1):
         items = list(next(opened)) if turn.example is not None else []
         text = turn.prompt if turn.prompt else caption_prompts(items[:1])[0]
         asked, items = _user(text, items, ask)
         messages += asked
         shown += items
-        if turn.reply:
+        if number < len(turns):
             messages.append(Message("assistant", (Part("text", turn.reply),)))
     return Conversation(tuple(messages), tuple(shown))
 

@@ -64,6 +64,8 @@ class Sample(Config):
     cluster: str = ""
     """Samples of one cluster (a picture, a clip) are not independent."""
     category: str | None = None
+    judgement: str | None = None
+    """What a judge said of it, in its own words."""
 
 
 class TaskResult(Config):

@@ -5,53 +5,32 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlm import __version__
-from vlm.api import Model, load
+from vlm.api import Model
 from vlm.datasets.examples import DatasetCard, Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput, VlmError
 from vlm.evaluation.cache import RequestCache
-from vlm.evaluation.card import LEARNS, NEEDS, TASK_TYPES, BenchmarkCard
-from vlm.evaluation.endpoint.client import EndpointGone, EndpointOptions, checked_address
-from vlm.evaluation.endpoint.model import CAN as CHAT_CAN
-from vlm.evaluation.endpoint.model import EndpointModel, is_chat_endpoint
+from vlm.evaluation.card import LEARNS, TASK_TYPES, BenchmarkCard
+from vlm.evaluation.endpoint.client import EndpointGone
+from vlm.evaluation.endpoint.model import EndpointModel
 from vlm.evaluation.folder import RunFolder
 from vlm.evaluation.model_under_test import ModelUnderTest
+from vlm.evaluation.models import Judges, Options, check_kinds, known_abilities, load_model
 from vlm.evaluation.predicted_model import PredictedModel
 from vlm.evaluation.predictions import Predictions
 from vlm.evaluation.results import Sample, TaskResult
-from vlm.evaluation.served import CAN as SERVER_CAN
-from vlm.evaluation.served import ServedModel
 from vlm.evaluation.task_types.base import Job
-from vlm.evaluation.tasks import Prompts, Task, cards_of, tasks_of
-from vlm.media.urls import is_url
+from vlm.evaluation.tasks import Task, cards_of, tasks_of
+
+__all__ = ["Options", "evaluate"]
 
 Report = Callable[[str, int, int], None]
 """Told of a task's name, examples done and examples in all."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run, beside what: nothing here changes a figure except `limit` and `prompts`, and by rounding `dtype`."""
-
-    data: str | None = None
-    """The folder of data sets; `$VLM_DATA` by default."""
-    limit: int | None = None
-    batch_size: int | None = None
-    """`None` chooses one."""
-    output: Path | None = None
-    resume: bool = False
-    prompts: Prompts = "first"
-    device: str = "auto"
-    dtype: str = "auto"
-    model_name: str | None = None
-    """Of a chat endpoint that has several models: the one to ask."""
-    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
-    cache: Path | None = None
-    """A folder of answers that all runs share; by default each keeps its own in `output`."""
 
 
 def evaluate(
@@ -74,29 +53,30 @@ def evaluate(
     cards = cards_of(tasks)
     if isinstance(model, Predictions):
         model.check(cards)
-    check_kinds(cards, str(model), _known(model, options))
+    check_kinds(cards, str(model), known_abilities(model, options))
     work = [_prepare(card, data, options.limit, isinstance(model, Predictions)) for card in cards]
     folder = _folder(options, [task.name for item in work for task in tasks_of(item.card, options.prompts)])
-    if isinstance(model, Predictions):
-        return _run_all(work, PredictedModel(model), folder, data, options, report)
-    loaded = _loaded(model, options)
-    check_kinds(cards, loaded.name, loaded.can or None)  # one of the user's own class may say nothing
-    with tempfile.TemporaryDirectory() as scratch:
-        shared = options.cache is not None
+    loaded = None if isinstance(model, Predictions) else load_model(model, options)
+    if loaded is not None:
+        check_kinds(cards, loaded.name, loaded.can or None)  # one of the user's own class may say nothing
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as closing:
         cache = RequestCache((options.cache or options.output or Path(scratch)) / "requests.sqlite")
-        try:
-            return _run_all(
-                work, ModelUnderTest(loaded, cache, options.batch_size, shared), folder, data, options, report
-            )
-        finally:
-            cache.close()
-            if isinstance(loaded, EndpointModel):
-                loaded.endpoint.close()
+        closing.callback(cache.close)
+        judges = Judges(cards, options, cache)
+        closing.callback(judges.close)
+        if isinstance(loaded, EndpointModel):
+            closing.callback(loaded.endpoint.close)
+        if isinstance(model, Predictions):
+            tested: ModelUnderTest = PredictedModel(model)
+        else:
+            assert loaded is not None
+            tested = ModelUnderTest(loaded, cache, options.batch_size, options.cache is not None)
+        return _run_all(work, tested, judges, folder, data, options, report)
 
 
 def _run_all(
-    work: Sequence[_Work], tested: ModelUnderTest, folder: RunFolder | None, data: Path | None, options: Options,
-    report: Report | None,
+    work: Sequence[_Work], tested: ModelUnderTest, judges: Judges, folder: RunFolder | None, data: Path | None,
+    options: Options, report: Report | None,
 ) -> list[TaskResult]:  # fmt: skip
     results: list[TaskResult] = []
     failed: dict[str, VlmError] = {}
@@ -104,7 +84,7 @@ def _run_all(
         folder.begin(tested.name, tested.weights, __version__, data, tested.address)
     for item, task in [(one, task) for one in work for task in tasks_of(one.card, options.prompts)]:
         try:
-            result, samples = _run(item, task, tested, data, options, report)
+            result, samples = _run(item, task, tested, judges.of(item.card), data, options, report)
         except VlmError as error:
             failed[task.name] = error
             if isinstance(error, EndpointGone):
@@ -116,40 +96,6 @@ def _run_all(
     if failed:
         raise _failure(failed)
     return results
-
-
-def check_kinds(cards: Sequence[BenchmarkCard], model: str, can: frozenset[str] | None) -> None:
-    """Raise `BadInput` naming every benchmark that a model which `can` do this cannot be asked; `None` is unknown."""
-    wrong = [card for card in cards if can is not None and NEEDS.get(card.kind, frozenset()) - can]
-    if wrong:
-        kinds = ", ".join(dict.fromkeys(card.kind for card in wrong))
-        able = sorted(kind for kind, needs in NEEDS.items() if can is not None and needs <= can)
-        lacks = ", ".join(sorted(set().union(*(NEEDS[card.kind] for card in wrong)) - (can or frozenset())))
-        raise BadInput(
-            f"model {model}: cannot be measured on {', '.join(card.name for card in wrong)} (kind {kinds}), "
-            f"which wants one that {lacks}; expected benchmarks of kind {', '.join(able) or 'none'}"
-        )
-
-
-def _known(model: str | Model | Predictions, options: Options) -> frozenset[str] | None:
-    """What a model can do, where that is known before it is loaded."""
-    if not isinstance(model, str) or not is_url(model):
-        return None
-    checked_address(model, options.endpoint.key_variable)
-    return CHAT_CAN if is_chat_endpoint(model, options.model_name) else SERVER_CAN
-
-
-def _loaded(model: str | Model, options: Options) -> Model:
-    if not isinstance(model, str):
-        return model
-    if is_url(model):
-        if is_chat_endpoint(model, options.model_name):
-            return EndpointModel.at(model, options.model_name, options.endpoint)
-        return ServedModel(model)
-    if options.model_name is not None:
-        raise BadInput(f"--model-name {options.model_name}: expected an endpoint's address as --model, got {model}")
-    placed = {key: value for key in ("device", "dtype") if (value := getattr(options, key)) != "auto"}
-    return load(model, **placed)
 
 
 def _failure(failed: Mapping[str, VlmError]) -> VlmError:
@@ -177,6 +123,7 @@ class _Work:
     ids: frozenset[str]
     """Of the whole split, where they are known."""
     train: list[Example] = field(default_factory=list)
+    shown: list[Example] = field(default_factory=list)
 
 
 def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None, whole: bool = False) -> _Work:
@@ -194,19 +141,35 @@ def _prepare(card: BenchmarkCard, data: Path | None, limit: int | None, whole: b
             f"expected one of {', '.join(keys) or 'none, as they have no meta'}"
         )
     train = dataset.read(data, card.train_split) if card.kind in LEARNS else []
-    return _Work(card, dataset, examples, ids, train)
+    return _Work(card, dataset, examples, ids, train, _shown(card, dataset, data))
+
+
+def _shown(card: BenchmarkCard, dataset: DatasetCard, data: Path | None) -> list[Example]:
+    """The examples that are shown before each question: one more than wanted, as one may be the question itself."""
+    if card.in_context is None:
+        return []
+    wanted, found = card.in_context, dataset.read(data, card.in_context.split)
+    if wanted.ids:
+        by_id = {example.id: example for example in found}
+        if missing := [name for name in wanted.ids if name not in by_id]:
+            raise BadInput(f"benchmark {card.name}: in_context.ids: no {missing[0]!r} in split {wanted.split}")
+        return [by_id[name] for name in wanted.ids]
+    count = min(len(found), wanted.count + 1)
+    return [found[row * len(found) // count] for row in range(count)]
 
 
 def _run(
-    work: _Work, task: Task, tested: ModelUnderTest, data: Path | None, options: Options, report: Report | None
-) -> tuple[TaskResult, list[Sample]]:
+    work: _Work, task: Task, tested: ModelUnderTest, judge: ModelUnderTest | None, data: Path | None, options: Options,
+    report: Report | None,
+) -> tuple[TaskResult, list[Sample]]:  # fmt: skip
     def progress(done: int) -> None:
         if report is not None:
             report(task.name, done, len(work.examples))
 
-    card = work.card
+    card = work.card.for_model(tested.name)
+    prompt = task.prompt if not card.prompts or task.prompt is None else card.prompts[task.number - 1]
     asked = tested.for_task(card)
-    job = Job(asked, card, work.examples, data, progress, task.prompt, work.dataset.classes, work.train)
+    job = Job(asked, card, work.examples, data, progress, prompt, work.dataset.classes, work.train, work.shown, judge)
     outcome = TASK_TYPES[card.kind](job)
     usage = None if asked.usage is None else asked.usage.priced(options.endpoint.prices)
     warnings = asked.notes(work.ids)
@@ -218,7 +181,7 @@ def _run(
         model=tested.name,
         weights=tested.weights,
         card=card,
-        prompt=task.prompt or "",
+        prompt=prompt or "",
         prompt_number=task.number,
         settings={"limit": options.limit, "max_tokens": card.max_tokens, "examples": len(work.examples)},
         main=outcome.main,

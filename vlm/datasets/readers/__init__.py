@@ -18,6 +18,7 @@ READERS: Registry[type[Format]] = Registry(
         "karpathy": "vlm.datasets.readers.jsonfiles:Karpathy",
         "vqa": "vlm.datasets.readers.jsonfiles:Vqa",
         "llava": "vlm.datasets.readers.jsonfiles:Llava",
+        "mvbench": "vlm.datasets.readers.mvbench:MVBench",
         "csv": "vlm.datasets.readers.tables:Csv",
         "tsv": "vlm.datasets.readers.tables:Tsv",
         "parquet": "vlm.datasets.readers.tables:Parquet",

@@ -30,8 +30,9 @@ class Fields(Config):
     captions: str | tuple[str, ...] | None = None
     question: str | None = None
     answers: str | tuple[str, ...] | None = None
-    answer_is: Literal["text", "letter", "index", "list"] = "text"
-    """`letter` and `index` (from 0) name an option; a `list` is one answer in parts: "cup, tea pot"."""
+    answer_is: Literal["text", "letter", "index", "option", "list"] = "text"
+    """`letter` and `index` (from 0) name an option, `option` says it whole; a `list` is one answer in parts: "cup, tea
+    pot"."""
     options: str | tuple[str, ...] | None = None
     """One key of a list, or a key each; empty ones at the end are not there."""
     split: str | None = None
@@ -84,6 +85,8 @@ class Fields(Config):
         texts = _texts(self.answers, "answers", row)
         if self.answer_is == "list":
             return (", ".join(part.strip() for text in texts for part in text.replace("_", " ").split(",")),)
+        if self.answer_is == "option":
+            return tuple(_whole(text, options, row) for text in texts)
         if self.answer_is in ("letter", "index"):
             return tuple(_letter(text, self.answer_is, len(options), row) for text in texts)
         return tuple(_class_name(text, classes, row) for text in texts) if classes else texts
@@ -103,6 +106,13 @@ def _letter(answer: str, kind: str, options: int, row: Row) -> str:
         return answer.strip()
     expected = f"0 to {options - 1}" if kind == "index" else f"one of {letters or 'the options, which are none'}"
     raise BadInput(f"{row.where}: answer {answer[:40]!r}; expected {expected}")
+
+
+def _whole(answer: str, options: tuple[str, ...], row: Row) -> str:
+    """The letter of the option with this text."""
+    if answer in options:
+        return string.ascii_uppercase[options.index(answer)]
+    raise BadInput(f"{row.where}: answer {answer[:40]!r}; expected one of the options, {', '.join(options)[:80]!r}")
 
 
 def _class_name(answer: str, classes: tuple[str, ...], row: Row) -> str:

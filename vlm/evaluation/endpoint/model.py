@@ -49,7 +49,7 @@ class EndpointModel(Model):
     ) -> Iterator[tuple[int, Reply]]:
         """Position and reply of each conversation, as soon as it is there; several are under way at once.
 
-        `settings` are the API's own names, the temperature 0 unless they say otherwise. Raises as
+        `settings` are the API's own names; without any the temperature is 0. Raises as
         `ChatEndpoint.chat`, and `BadInput` where every request is refused.
         """
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -57,7 +57,7 @@ class EndpointModel(Model):
         for position in range(len(conversations)):
             waiting.put(position)
         stop = threading.Event()
-        asked = {"model": self.name, "temperature": 0, **(settings or {})}
+        asked = {"model": self.name, **({"temperature": 0} if settings is None else settings)}
 
         def work() -> None:
             while not stop.is_set():

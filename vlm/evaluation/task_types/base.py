@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vlm.errors import BadInput
 from vlm.evaluation.card import BenchmarkCard
 from vlm.evaluation.model_under_test import ModelUnderTest, Progress
 from vlm.evaluation.portable_paths import portable_name
-from vlm.evaluation.requests import Request
+from vlm.evaluation.requests import Request, Turn
 from vlm.evaluation.results import Figure, Sample
 
 
@@ -35,9 +35,32 @@ class Job:
         """Kept name of `model`."""
         return self.model
 
-    def request(self, example: Example, prompt: str | None) -> Request:
-        """What the model is asked about an example, as the card wants it asked."""
-        return Request(example, prompt, self.card.max_tokens)
+    shown: Sequence[Example] = ()
+    """The examples that are shown with their answers before each question."""
+    judge: ModelUnderTest | None = None
+
+    def request(
+        self, example: Example, prompt: str | None, answered: Callable[[Example], Turn] | None = None,
+        before: tuple[Turn, ...] = (),
+    ) -> Request:  # fmt: skip
+        """What the model is asked about an example, as the card wants it asked.
+
+        `answered` gives the turn of an example that is shown first; an example is never shown before itself. `before`
+        is what was said of this one.
+        """
+        card = self.card
+        turns: tuple[Turn, ...] = ()
+        if answered is not None and card.in_context is not None:
+            own = card.in_context.split == card.split
+            turns = tuple(answered(one) for one in self.shown if not (own and one.id == example.id))[: self._count]
+        if before:  # the first of them shows the picture
+            return Request(None, prompt, card.max_tokens, card.system, (*turns, *before), card.generation)
+        return Request(example, prompt, card.max_tokens, card.system, turns, card.generation)
+
+    @property
+    def _count(self) -> int:
+        shown = self.card.in_context
+        return 0 if shown is None else len(shown.ids) or shown.count
 
     def inputs(self, example: Example) -> dict[str, object]:
         """The example's files by name."""

@@ -7,7 +7,9 @@ from functools import partial
 
 import numpy as np
 
+from vlm.datasets.examples import Example
 from vlm.evaluation.figures import around, clusters_of, figure, mean_figure, resampled_figure
+from vlm.evaluation.requests import Turn
 from vlm.evaluation.results import Figure, Sample
 from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.bleu import bleu_counts, bleu_of
@@ -24,7 +26,11 @@ def run(job: Job) -> Outcome:
 
     The interval of CIDEr takes the document frequencies as given.
     """
-    requests = [job.request(example, job.prompt) for example in job.examples]
+
+    def answered(example: Example) -> Turn:
+        return Turn(example, job.prompt or "", example.captions[0])
+
+    requests = [job.request(example, job.prompt, answered) for example in job.examples]
     captions = job.model.answers(requests, job.progress)
     references = [list(example.captions) for example in job.examples]
     ciders, rouges = cider(references, captions), rouge_l(references, captions)

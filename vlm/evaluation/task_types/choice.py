@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from string import ascii_uppercase
 
 from vlm.datasets.examples import Example
 from vlm.errors import BadInput
 from vlm.evaluation.figures import by_category, mean_figure
+from vlm.evaluation.requests import Turn
 from vlm.evaluation.results import Sample
 from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.choice import READERS, guess
@@ -24,9 +26,15 @@ def run(job: Job) -> Outcome:
                 f"benchmark {job.card.name}: question {example.id} has {len(example.options)} options and "
                 f"{len(example.answers)} answers; expected two or more and one"
             )
-    turns = [_rotations(e) if job.card.circular else [_lettered(e.options, 0)] for e in job.examples]
+    turns = [
+        _rotations(bare(e.options)) if job.card.circular else [_lettered(bare(e.options), 0)] for e in job.examples
+    ]
     prompts = [[_prompt(job, e, options) for options in t] for e, t in zip(job.examples, turns, strict=True)]
-    requests = [job.request(e, p) for e, texts in zip(job.examples, prompts, strict=True) for p in texts]
+    requests = [
+        job.request(e, p, partial(_answered, job))
+        for e, texts in zip(job.examples, prompts, strict=True)
+        for p in texts
+    ]
     read, guessing = READERS[job.card.reader], job.card.unreadable == "guess"
     replies = iter(job.model.answers(requests, job.progress))
     samples = []
@@ -37,7 +45,8 @@ def run(job: Job) -> Outcome:
         if guessing:
             letters = [found or guess(options[turn], f"{example.id} {turn}") for turn, found in enumerate(letters)]
         # A rotated letter means another option: compare by the option's text.
-        right = {example.options[_index(job, example, answer)] for answer in example.answers}
+        texts_of = bare(example.options)
+        right = {texts_of[_index(job, example, answer)] for answer in example.answers}
         hits = [named.get(letter or "") in right for letter, named in zip(letters, options, strict=True)]
         samples.append(
             Sample(
@@ -62,13 +71,29 @@ def run(job: Job) -> Outcome:
     return Outcome(samples, "accuracy", figures, by_category(samples, {"accuracy": 100.0}), notes)
 
 
+def _answered(job: Job, example: Example) -> Turn:
+    """An example with the letter of its right option."""
+    if not example.answers:
+        raise BadInput(f"benchmark {job.card.name}: question {example.id} has no answer to be shown with it")
+    return Turn(example, _prompt(job, example, _lettered(bare(example.options), 0)), example.answers[0])
+
+
+def bare(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Options without the letters that some data sets write before each ("A. red", "(B) blue")."""
+    marks = [(f"{letter}.", f"{letter})", f"({letter})", f"{letter}:") for letter in ascii_uppercase]
+    own = [next((m for m in mark if o.startswith(m)), "") for o, mark in zip(options, marks, strict=False)]
+    if len(own) < len(options) or not all(own):
+        return options
+    return tuple(option[len(mark) :].strip() or option for option, mark in zip(options, own, strict=True))
+
+
 def _lettered(options: tuple[str, ...], shift: int) -> dict[str, str]:
     turned = options[shift:] + options[:shift]
     return dict(zip(ascii_uppercase, turned, strict=False))
 
 
-def _rotations(example: Example) -> list[dict[str, str]]:
-    return [_lettered(example.options, shift) for shift in range(len(example.options))]
+def _rotations(options: tuple[str, ...]) -> list[dict[str, str]]:
+    return [_lettered(options, shift) for shift in range(len(options))]
 
 
 def _prompt(job: Job, example: Example, options: dict[str, str]) -> str:
