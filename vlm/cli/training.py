@@ -41,6 +41,11 @@ def train(
         if parallel.place()[1] > 1 and not isinstance(recipe.objective, ContrastiveObjective):
             raise BadInput(f"{recipe_name}: expected one process, since only a contrastive objective shares its batch")
         with parallel.first_alone():
+            if recipe.overlap is not None:
+                from vlm.evaluation.overlap.before_training import check_overlap
+
+                tell = say if parallel.place()[0] == 0 else lambda line: None
+                check_overlap(recipe, tell, lambda done, total: advance(0, f"overlap: {done} of {total} pictures"))
             stage = build_stage(recipe, say, offline)
         figures = train_stage(recipe, stage, run, lambda done, total, text: advance(done, f"{run.name}: {text}"))
     if parallel.place()[0] > 0:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -36,10 +37,38 @@ class Objective(Config):
         if recipe.model is None:
             raise ValueError("expected a model")
 
+    def reads(self) -> list[str]:
+        """The data sets it learns from, as `CARD:SPLIT`: of each `dataset` among its keys, however deep, the `split`
+        beside it, or `train`."""
+        return sorted(set(_sources(self.model_dump())))
+
     def task(self, recipe: Recipe, parts: Assembled | None, data: Path, log: Log) -> Task:
         """The parameters it trains and a loss a step. `parts` is the loaded model with everything frozen, `data` the
         folder of data sets."""
         raise NotImplementedError(f"objective {type(self).__name__} has no task")
+
+
+def _sources(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(name := value.get("dataset"), str):
+            yield f"{name}:{value.get('split') or 'train'}"
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _sources(one)
+
+
+class OverlapCheck(Config):
+    """Benchmarks that must not be in what is learned: looked for before the first step, as by `vlm overlap`."""
+
+    benchmarks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Cards in `eval/`, paths, or `CARD:SPLIT` of data sets."""
+    found: Literal["refuse", "warn"] = "refuse"
+    """What to do where a sample is there."""
+    words: PositiveInt = 8
+    """Words in a row that texts share."""
+    distance: Annotated[int, Field(ge=0, le=32)] = 8
+    """Bits of 64 in which the hashes of like pictures may differ."""
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry(
@@ -68,6 +97,7 @@ class Recipe(Config):
     """A run's folder, or a checkpoint folder, whose trained weights this stage begins with."""
     data: str | None = None
     """The folder that holds the data sets' folders; `$VLM_DATA` by default."""
+    overlap: OverlapCheck | None = None
     output: str
     steps: PositiveInt
     batch: PositiveInt
