@@ -89,6 +89,24 @@ def test_a_file_that_lost_the_times_of_showing(tmp_path: Path, codec: str, optio
     check(path, list(range(50)))
 
 
+def test_a_file_whose_frames_are_shown_as_they_are_decoded(tmp_path: Path) -> None:
+    """MPEG-2 seldom says that it has no B-frames, and then the times of decoding are those of showing."""
+    pts = [0, 1, 2, 6, 7, 8, 20, 21, 22, 23, 40, 41]
+    first = write_video(tmp_path / "a.mkv", pts, codec="mpeg2video", b_frames=0, gop=5, time_base=QUARTER)
+    path = tmp_path / "a.mp4"
+    with av.open(str(first)) as given, av.open(str(path), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.pts is not None:
+                packet.dts, packet.stream = packet.pts, stream
+                made.mux(packet)
+    with av.open(str(path)) as container:
+        assert all(packet.pts == packet.dts for packet in container.demux(video=0))
+    reader = open_video(path)
+    assert [number_seen(frame) for frame in reader.frames(range(len(pts)))] == list(range(len(pts)))
+    np.testing.assert_allclose(reader.times_N - reader.times_N[0], np.array(pts) / 25, atol=2e-3)
+
+
 def test_h264_in_asf(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.asf", range(50), options=X264, gop=12, time_base=QUARTER)
     check(path, list(range(50)))

@@ -9,6 +9,7 @@ Letters: N frames in the order they are shown, P packets in the order they are d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -100,12 +101,13 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path, al
     if corrupt and not (container.format.name == "mpegts" and only_joined(path, stream.id, alive)):
         raise BadInput(f"{path}: expected a whole video, got one that is cut short or damaged")
     check_whole(stream, path, len(packets.pts))
-    if same and not all(packets.key):  # the times that frames are decoded at stand for those they are shown at
+    same &= not all(packets.key)
+    if same:  # either no frame is shown before one that is decoded first, or the times of decoding stand for all
         listed, ordered = False, True
     listed &= bool(shown) and packets.key[0] and len(set(packets.pts)) == len(packets.pts)
     order = in_order([dts for dts in packets.dts if dts is not None], delay) if ordered else []
     if not listed:
-        return _decoded_timeline(path, stream.index, order, alive)
+        return _decoded_timeline(path, stream.index, order, same, alive)
     tick = float(stream.time_base or 0)
     shown.sort()
     places = order if len(order) == len(shown) else [clock(pts) for pts, _, _ in shown]
@@ -132,8 +134,11 @@ def _only_serves(packet: Packet, codec: str) -> bool:
     return codec == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
 
 
-def _decoded_timeline(path: Path, index: int, order: list[int], alive: Alive) -> Timeline:
-    """By decoding the file: the k-th frame is shown at the k-th time of `order` where that is given."""
+def _decoded_timeline(path: Path, index: int, order: list[int], perhaps: bool, alive: Alive) -> Timeline:
+    """By decoding the file: the k-th frame is shown at the k-th time of `order` where that is given.
+
+    `perhaps` stamps are right: they are where they ascend.
+    """
     with open_container(path) as container:
         stream = chosen_stream(container, path, alive, index)
         rate, tick = float(stream.average_rate or 0), float(stream.time_base or 0)
@@ -151,6 +156,9 @@ def _decoded_timeline(path: Path, index: int, order: list[int], alive: Alive) ->
             first_tells |= count == 0 and Type.DISPLAYMATRIX in frame.side_data
             if frame.key_frame:
                 keyframes.append(count)
+        said = [stamp for stamp in stamps if stamp is not None]
+        if perhaps and len(said) == len(times) and all(one < other for one, other in pairwise(said)):
+            times = [clock(stamp) * tick for stamp in said]
     if not times:
         raise BadInput(f"{path}: expected a video, got no frame that decodes")
     times_N = np.array(times, dtype=np.float64)
