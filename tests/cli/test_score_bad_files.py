@@ -127,7 +127,9 @@ def test_answers_that_do_not_fit(vqa: Any, predictions: Any, answers: Any, says:
 
 def test_an_unknown_protocol(vqa: Any) -> None:
     done = vqa(PREDICTIONS, ANNOTATIONS, protocol="vqa2")
-    assert (done.code, done.complaints) == (2, ["vlm: unknown protocol 'vqa2'; did you mean 'vqav2'?"])
+    [line] = done.complaints
+    assert done.code == 2
+    assert line.startswith("vlm: unknown protocol 'vqa2'; did you mean 'vqav2' or ")
 
 
 @pytest.mark.parametrize(

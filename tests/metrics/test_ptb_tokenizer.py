@@ -12,12 +12,76 @@ import pytest
 
 from vlm.metrics import ptb_tokenizer
 from vlm.metrics._ptb_rules import rules
+from vlm.metrics.caption import ptb_tokenize, rouge_l
 from vlm.metrics.ptb_tokenizer import PUNCTUATION, lex, tokenize
+from vlm.metrics.score import at_spaces, corpus, tokenized
 
 
 def test_equals_the_reference_on_hostile_strings(golden: Path) -> None:
     cases = json.loads((golden / "metrics/ptb_tokens.json").read_text())["cases"]
     assert [[text, tokenize(text)] for text, _ in cases] == cases
+
+
+LISTS = [
+    (["it is plan B.", "A man runs", "x"], ["it is plan b", "a man runs", "x"]),
+    (["it is plan B.", "a man runs", "x"], ["it is plan b.", "a man runs", "x"]),
+    (["it is plan B.", "Zebras run", "x"], ["it is plan b.", "zebras run", "x"]),
+    (["it is plan B. ", " The dog", "x"], ["it is plan b", "the dog", "x"]),
+    (["vitamin c.", "Mr. Smith", "x"], ["vitamin c", "mr. smith", "x"]),
+    (["plan B.", "", "The dog"], ["plan b", "", "the dog"]),
+    (["plan B.", " ", "", "The dog", "x"], ["plan b", "", "", "the dog", "x"]),
+    (["plan B.", "A"], ["plan b.", "a"]),
+    (["plan B.", "A", "x"], ["plan b", "a", "x"]),
+    (["a B.", "The"], ["a b.", "the"]),
+    (["plan B.", "<b> x", "x"], ["plan b", "<b> x", "x"]),
+    (["made in the U.S.", "The dog", "s"], ["made in the u.s.", "the dog", "s"]),
+    (["the No.", "5 dogs", "x"], ["the no.", "5 dogs", "x"]),
+    (["the No.", "dogs", "x"], ["the no", "dogs", "x"]),
+    (["the No.", " 5", "x"], ["the no", "5", "x"]),
+    (["see fig.", "3/4", "x"], ["see fig.", "3/4", "x"]),
+    (["x", "you've"], ["x", "you ve"]),
+    (["you've", "x"], ["you 've", "x"]),
+    (["you've"], ["you ve"]),
+    (["x", "it's"], ["x", "it 's"]),
+    (["first\rhalf B.", "The end", "x"], ["first half b", "the end", "x"]),
+    ([], []),
+    ([""], [""]),
+]
+"""Captions, and what CoreNLP 3.4.1's `PTBTokenizer -preserveLines -lowerCase` gives for them as one file, without
+punctuation (of the carriage return as it does of a space)."""
+
+
+@pytest.mark.parametrize(("texts", "wanted"), LISTS)
+def test_a_list_is_read_as_one_text(texts: list[str], wanted: list[str]) -> None:
+    assert ptb_tokenizer.joined_lines(texts) == wanted
+    assert ptb_tokenize(texts) == wanted
+    assert ptb_tokenizer.tokenize_lines(texts) == [line.split(" ") if line else [] for line in wanted]
+
+
+def test_a_caption_alone_depends_on_nothing_else() -> None:
+    assert tokenize("it is plan B.") == ["it", "is", "plan", "b."]
+    assert tokenize("the No.") == ["the", "no"]
+    assert tokenize("you've") == ["you", "'ve"]
+
+
+def test_captions_that_end_plainly_are_the_same_alone_and_in_a_list(golden: Path) -> None:
+    """All but the last, and those whose period the next decides."""
+    texts = [text for text, _ in json.loads((golden / "metrics/ptb_tokens.json").read_text())["cases"]]
+    open_end = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]|art|ca|figs?|nos?|op|pp|prop)\.\s*\Z", re.IGNORECASE)
+    for text, line in zip(texts, ptb_tokenizer.joined_lines([*texts, "x"]), strict=False):
+        if not open_end.search(text):
+            assert line == ptb_tokenizer.joined(text), text
+
+
+def test_metrics_read_a_corpus_as_two_lists() -> None:
+    """The hypothesis before "The end" loses its period, and is then what its reference says."""
+    references, hypotheses = [["plan b"], ["the end"], ["x"]], ["plan B.", "The end", "x"]
+    assert corpus(references, hypotheses)[0].hypothesis == ["plan", "b"]
+    assert rouge_l(references, hypotheses).per_item == [1, 1, 1]
+    wanted, said = tokenized(references, hypotheses)
+    assert rouge_l(wanted, said, tokenizer=at_spaces) == rouge_l(references, hypotheses)
+    assert corpus([["plan B.", "The"]], ["x"])[0].references == [["plan", "b."], ["the"]], "the last line has no end"
+    assert corpus([["plan B.", "The end"], ["x"]], ["x", "y"])[0].references[0] == ["plan", "b"]
 
 
 def test_plain_captions_take_a_short_way_that_changes_nothing(golden: Path) -> None:
@@ -73,6 +137,7 @@ def test_equals_the_reference_on_twenty_thousand_captions(shared: Path) -> None:
         pairs = [line.rstrip("\n").split("\t") for line in lines]
     assert len(pairs) == 20_000
     assert [(raw, wanted) for raw, wanted in pairs if ptb_tokenizer.joined(raw) != wanted] == []
+    assert ptb_tokenizer.joined_lines([raw for raw, _ in pairs]) == [wanted for _, wanted in pairs]
 
 
 def test_word_by_word_gives_what_the_whole_line_gives() -> None:

@@ -89,6 +89,12 @@ def _unhyphenated(text: str) -> str:
     return text.replace("\xad", "") or "-"
 
 
+# What may end a caption so that the next line says what becomes of its period: a lone letter, before a word that begins
+# a sentence, or an abbreviation, before a number.
+OPEN_END = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]|{_any(_BEFORE_A_NUMBER)})\.\Z", re.IGNORECASE)
+OPEN_END_LETTERS = 2 + max(map(len, _BEFORE_A_NUMBER.split()))
+"""Letters from the end in which that shows."""
+
 # Words of ASCII letters alone, in lower case, that are two tokens, or that may keep the period behind them.
 HALVED = frozenset(pair.replace(" ", "") for pair in _TWO)
 ABBREVIATIONS = frozenset(
@@ -103,7 +109,7 @@ def rules(ascii_only: bool = False) -> tuple[Rule, ...]:
     accent = "&[aeiouAEIOU](?i:acute|grave|uml);"
     letter, alnum = f"(?:[{let}{mark}]|{accent})", f"(?:[{let}{mark}{dig}]|{accent})"
     digit, firm = f"[{dig}]", f"[{let}{dig}]"
-    blank, gap = "[ \t\xa0\u2000-\u200a\u3000]", "[ \t\xa0\u2000-\u200a\u3000\n]"
+    gap = "[ \t\xa0\u2000-\u200a\u3000\n]"
     apos = "(?:['\x92\u2019]|(?i:&apos;))"  # closing; `either` takes an opening one or a back-tick too
     either = "(?:['`\x91\x92\u2018\u2019\u201b]|(?i:&apos;))"
     aux, nt = f"{apos}(?:[msdMSD]|(?i:re|ve|ll))", f"[nN]{either}[tT]"
@@ -174,9 +180,9 @@ def rules(ascii_only: bool = False) -> tuple[Rule, ...]:
     # abbreviations
     rule(firm_abbr, r"[\s\S][\s\S]")
     rule(f"{firm_abbr}|{loose_abbr}")
-    rule(rf"(?i:{_any(_BEFORE_A_NUMBER)})\.", f"{blank}?{digit}")
+    rule(rf"(?i:{_any(_BEFORE_A_NUMBER)})\.", f"{gap}?{digit}")
     starter = "|".join(f"{w[0]}(?i:{w[1:]})" for w in _STARTERS.split()) + r"|M(?i:r|s)\."
-    rule("[A-Za-z]", rf"\.{blank}+(?:{starter}|{tag}){gap}")  # in "plan B. The" the period ends a sentence
+    rule("[A-Za-z]", rf"\.{gap}+(?:{starter}|{tag}){gap}")  # in "plan B. The" the period ends a sentence
     rule(rf"{acronym}\.", gap)
     rule(rf"{acronym}\.")
     rule(rf"{alnum}+(?:\.{alnum}+)*\.(?i:{_any(_EXTENSIONS)})", f"{gap}|[.?!,]")

@@ -1,7 +1,8 @@
 """Caption metrics: raw strings in, `Score` out.
 
-`references[i]` are the reference captions of `hypotheses[i]`. All are tokenised with `ptb_tokenizer.tokenize` unless a
-tokenizer is given, and equal pycocoevalcap 1.2 (the COCO caption evaluation) on its tokens.
+`references[i]` are the reference captions of `hypotheses[i]`. All are tokenised by `ptb_tokenizer`, the hypotheses as
+one list and the references as another, unless a tokenizer is given, and equal pycocoevalcap 1.2 (the COCO caption
+evaluation) on its tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vlm.errors import BadInput
 from vlm.metrics.bleu import bleu
 from vlm.metrics.cider import cider
 from vlm.metrics.java import NotAvailable, meteor, spice
-from vlm.metrics.ptb_tokenizer import joined, tokenize
+from vlm.metrics.ptb_tokenizer import joined_lines, tokenize
 from vlm.metrics.rouge import rouge_l
 from vlm.metrics.score import Score
 
@@ -35,10 +36,11 @@ __all__ = [
 
 
 def ptb_tokenize(texts: Sequence[str]) -> list[str]:
-    """Each text's tokens joined by spaces, as pycocoevalcap's `PTBTokenizer` writes them."""
+    """Each text's tokens joined by spaces, as pycocoevalcap's `PTBTokenizer` writes them for the whole list: how a text
+    ends can depend on how the next begins (`vlm.metrics.ptb_tokenizer`)."""
     if isinstance(texts, str):
         raise BadInput("texts are one string; expected a list of strings")
-    return [joined(text) for text in texts]
+    return joined_lines(texts)
 
 
 def clip_score(images_ND: ArrayLike, captions_ND: ArrayLike, weight: float = 2.5) -> Score:

@@ -9,21 +9,27 @@ What is kept although it looks odd, because the reference does it: brackets beco
 becomes `#`, a euro sign `$`, `foo.,` keeps its period, emoji and whatever else is outside its alphabet vanish, and a
 phone number or a fraction written with a space is one token (with a no-break space inside).
 
-What is done differently: the reference writes all captions into one file, a caption a line. A carriage return, vertical
-tab, form feed or Unicode line separator inside a caption therefore gives every later caption its predecessor's tokens;
-here they are spaces. The first characters of the next caption can also decide how a caption ends ("No." before a
-caption that begins with a digit), and the last caption lacks the line end that some rules look for ("you've"); here
-every caption is tokenised as a line in the middle of a file that a blank line follows.
+**On a list** (`tokenize_lines`, `joined_lines`) the reference reads all captions as one file, a caption a line, and so
+does this: what becomes of a period after a lone letter, or after "No.", at the end of a caption depends on how the next
+caption begins, and the last caption lacks the line end that some rules look for ("you've"). Metrics tokenise a corpus
+so, all references as one list and all hypotheses as another.
+
+**A caption alone** (`tokenize`, `joined`) is tokenised as a line in the middle of a file that a blank line follows, so
+that what it gives depends on nothing else.
+
+One thing is done differently: a carriage return, vertical tab, form feed or Unicode line separator inside a caption
+gives every later caption its predecessor's tokens in the reference; here they are spaces.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
-from vlm.metrics._ptb_rules import ABBREVIATIONS, HALVED, rules
+from vlm.metrics._ptb_rules import ABBREVIATIONS, HALVED, OPEN_END, OPEN_END_LETTERS, rules
 
 # Dropped after tokenising. The tokens are lower-case by then, so the bracket names never match; that is the reference.
 PUNCTUATION = frozenset(
@@ -40,10 +46,14 @@ _PLAIN = re.compile(r"""[("']*(?!(?:.*[^A-Za-z])?[A-Za-z]\.)[A-Za-z][A-Za-z'-]*[
 _REGULAR = re.compile(r"([A-Za-z]{2,}|[Aa])('s)?[,!?;:.]?")
 
 
-def lex(text: str) -> list[str]:
-    """PTB tokens of one caption with punctuation and case kept, as `PTBTokenizer -preserveLines` prints them."""
-    text = _LINE_BREAK.sub(" ", text) + "\n\n"
-    end = len(text) - 2
+def lex(text: str, rest: str = "\n\n") -> list[str]:
+    """PTB tokens of one caption with punctuation and case kept, as `PTBTokenizer -preserveLines` prints them.
+
+    `rest` is what follows it in the file, its line end first.
+    """
+    text = _LINE_BREAK.sub(" ", text)
+    end = len(text)
+    text += rest
     table = rules(text.isascii())
     tokens = []
     position = 0
@@ -68,6 +78,32 @@ def tokenize(text: str) -> list[str]:
     """Lower-cased PTB tokens of one caption without punctuation. Takes any string; an empty one gives an empty list."""
     tokens = joined(text)
     return tokens.split(" ") if tokens else []
+
+
+def tokenize_lines(texts: Sequence[str]) -> list[list[str]]:
+    """The tokens of each caption of a list as the reference gives them for the whole list."""
+    return [line.split(" ") if line else [] for line in joined_lines(texts)]
+
+
+def joined_lines(texts: Sequence[str]) -> list[str]:
+    """The tokens of `tokenize_lines` with a space between them."""
+    lines = [joined(text) for text in texts[:-1]]
+    for i in range(len(lines)):
+        end = texts[i].rstrip()
+        if end.endswith(".") and OPEN_END.search(end[-OPEN_END_LETTERS:]):
+            lines[i] = _filtered(lex(texts[i], _rest(texts, i)))[:-1]
+    return lines + [_filtered(lex(text, ""))[:-1] for text in texts[-1:]]
+
+
+def _rest(texts: Sequence[str], i: int) -> str:
+    """What follows a caption in the file, up to the end of the next line that is not blank."""
+    rest = "\n"
+    for number in range(i + 1, len(texts)):
+        line = _LINE_BREAK.sub(" ", texts[number])
+        rest += line + ("\n" if number + 1 < len(texts) else "")
+        if _BLANK.sub("", line):
+            break
+    return rest
 
 
 def joined(text: str) -> str:
@@ -100,8 +136,13 @@ def _is_plain(word: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _line(text: str) -> str:
-    """Each token of a line with a space behind it, lower-case and without punctuation."""
-    tokens = [raw.lower() for raw in lex(text.strip(" "))]
+    """What `_filtered` gives for a line alone."""
+    return _filtered(lex(text.strip(" ")))
+
+
+def _filtered(found: Sequence[str]) -> str:
+    """Each token with a space behind it, lower-case and without punctuation."""
+    tokens = [raw.lower() for raw in found]
     if tokens:  # the reference strips each line of tokens, and with it a no-break space that ends the last
         tokens[-1] = tokens[-1].rstrip()
     return "".join(token + " " for token in tokens if token and token not in PUNCTUATION)

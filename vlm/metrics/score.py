@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlm.errors import BadInput
-from vlm.metrics.ptb_tokenizer import tokenize
+from vlm.metrics.ptb_tokenizer import joined_lines, tokenize_lines
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -32,10 +32,12 @@ def corpus(
 ) -> list[Item]:
     """Tokenise a corpus: `references[i]` are the reference captions of `hypotheses[i]`.
 
+    Without a tokenizer all hypotheses are one list for the PTB tokenizer and all references another, as in the COCO
+    caption evaluation.
+
     Raises `BadInput` where the two differ in length, the corpus is empty, an item has no reference, or a single string
     stands where a list of references is expected.
     """
-    split = tokenizer or tokenize
     if len(references) != len(hypotheses):
         raise BadInput(f"{len(hypotheses)} hypotheses for {len(references)} lists of references; expected one each")
     if not hypotheses:
@@ -45,7 +47,24 @@ def corpus(
             raise BadInput(f"references of item {i} are one string; expected a list of strings")
         if not refs:
             raise BadInput(f"item {i} has no references; expected at least one")
-    return [Item(split(h), [split(r) for r in refs]) for h, refs in zip(hypotheses, references, strict=True)]
+    flat = [reference for refs in references for reference in refs]
+    if tokenizer is None:
+        said, wanted = tokenize_lines(hypotheses), iter(tokenize_lines(flat))
+    else:
+        said, wanted = [tokenizer(text) for text in hypotheses], map(tokenizer, flat)
+    return [Item(own, [next(wanted) for _ in refs]) for own, refs in zip(said, references, strict=True)]
+
+
+def tokenized(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """References and hypotheses as `corpus` tokenises them, each a text whose tokens `at_spaces` takes apart: so that
+    several metrics tokenise once."""
+    flat = iter(joined_lines([reference for refs in references for reference in refs]))
+    return [[next(flat) for _ in refs] for refs in references], joined_lines(hypotheses)
+
+
+def at_spaces(text: str) -> list[str]:
+    """The tokens of a text of `tokenized`; a no-break space is inside of one."""
+    return text.split(" ") if text else []
 
 
 def words(tokens: list[str]) -> list[str]:

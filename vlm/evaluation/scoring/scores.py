@@ -17,10 +17,11 @@ import numpy as np
 
 from vlm.errors import BadInput, unknown
 from vlm.evaluation.scoring.files import Problems, answers_of, captions_of, load_all, load_arrays, predictions_of
-from vlm.metrics.caption import NotAvailable, Score, bleu, cider, meteor, rouge_l, spice, tokenize
+from vlm.metrics.caption import NotAvailable, Score, bleu, cider, meteor, rouge_l, spice
 from vlm.metrics.pope import pope
 from vlm.metrics.protocols import PROTOCOLS, TEN_ANSWERS
 from vlm.metrics.retrieval import Ties, mean_average_precision, ndcg, recall_at_k
+from vlm.metrics.score import at_spaces, tokenized
 
 KS = (1, 5, 10)
 TIES: tuple[Ties, ...] = ("mean", "optimistic", "pessimistic")
@@ -58,20 +59,24 @@ def score_captions(
     problems.check()
     ids = list(wanted)
     refs, hyps = [wanted[i].answers for i in ids], [said[i] for i in ids]
-    tokens = {text: tokenize(text) for text in {*hyps, *(text for texts in refs for text in texts)}}
-    split = tokens.__getitem__
+    split_refs, split_hyps = tokenized(refs, hyps)
+    texts = [*hyps, *(text for own in refs for text in own)]
+    tokens = dict(zip(texts, map(at_spaces, [*split_hyps, *(text for own in split_refs for text in own)]), strict=True))
 
     tell("BLEU")
-    scores: dict[str, Score] = {f"Bleu_{n}": s for n, s in enumerate(bleu(refs, hyps, tokenizer=split), start=1)}
+    scores: dict[str, Score] = {
+        f"Bleu_{n}": s for n, s in enumerate(bleu(split_refs, split_hyps, tokenizer=at_spaces), start=1)
+    }
     tell("ROUGE-L and CIDEr")
-    scores |= {"ROUGE_L": rouge_l(refs, hyps, tokenizer=split), "CIDEr": cider(refs, hyps, tokenizer=split)}
+    scores["ROUGE_L"] = rouge_l(split_refs, split_hyps, tokenizer=at_spaces)
+    scores["CIDEr"] = cider(split_refs, split_hyps, tokenizer=at_spaces)
     missing = {}
     for name, metric, asked in (("METEOR", meteor, with_meteor), ("SPICE", spice, with_spice)):
         if not asked:
             missing[name] = f"not asked for (--{name.lower()}; it runs on Java)"
             continue
         tell(name)
-        found = metric(refs, hyps, tokenizer=split)
+        found = metric(split_refs, split_hyps, tokenizer=at_spaces)
         if isinstance(found, NotAvailable):
             missing[name] = found.reason
         else:

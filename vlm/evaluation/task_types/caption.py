@@ -15,6 +15,7 @@ from vlm.evaluation.task_types.base import Job, Outcome
 from vlm.metrics.bleu import bleu_counts, bleu_of
 from vlm.metrics.caption import cider, rouge_l
 from vlm.metrics.java import NotAvailable, meteor, spice
+from vlm.metrics.score import at_spaces, tokenized
 from vlm.metrics.statistics import interval_of_mean
 
 CIDER = (0.0, 10.0)
@@ -33,8 +34,9 @@ def run(job: Job) -> Outcome:
     requests = [job.request(example, job.prompt, answered) for example in job.examples]
     captions = job.model.answers(requests, job.progress)
     references = [list(example.captions) for example in job.examples]
-    ciders, rouges = cider(references, captions), rouge_l(references, captions)
-    counts = bleu_counts(references, captions)
+    wanted, said = tokenized(references, captions)
+    ciders, rouges = cider(wanted, said, tokenizer=at_spaces), rouge_l(wanted, said, tokenizer=at_spaces)
+    counts = bleu_counts(wanted, said, tokenizer=at_spaces)
     samples = [
         Sample(
             id=example.id,
@@ -52,7 +54,7 @@ def run(job: Job) -> Outcome:
     clusters = clusters_of(samples)
     figures = {"CIDEr": mean_figure(samples, "CIDEr", bounds=CIDER, joint=True)}
     if len(captions) > 1:
-        shuffled = interval_of_mean(cider(references, _deranged(captions)).per_item, clusters)
+        shuffled = interval_of_mean(cider(wanted, _deranged(said), tokenizer=at_spaces).per_item, clusters)
         note = "each caption at another picture: what is said without looking"
         figures["CIDEr_pictures_shuffled"] = figure(shuffled, len(captions), bounds=CIDER, note=note)
     for n in (1, 2, 3, 4):
