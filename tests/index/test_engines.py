@@ -25,7 +25,13 @@ def unit(count: int, width: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def row(i: int) -> dict[str, Any]:
-    return {"n": i, "tag": "abc"[i % 3], "odd": i % 2 == 1, "place": {"name": f"town {i % 5}"}, "none": None}
+    found = {"n": i, "tag": "abc"[i % 3], "odd": i % 2 == 1, "place": {"name": f"town {i % 5}"}, "none": None}
+    if i % 4 == 0:  # what else may stand where those do
+        found |= {"tag": ["abc"[i % 3], "z"], "n": [i, 1000 + i], "boxes": [{"of": "cat"}, {"of": "dog", "x": i}]}
+    if i % 4 == 1:
+        del found["place"]
+        found |= {"place.name": f"town {i % 5}", "boxes": {"of": "dog"}}
+    return found
 
 
 def filled(engine: Engine, count: int = 120) -> Index:
@@ -86,6 +92,17 @@ def test_everything_is_read_at_once(engine: Engine) -> None:
         {"or": [{"n": 3}, {"place.name": "town 4", "odd": False}]},
         {"tag": "it's \" \\ %_ é"},
         {"a b'c": 1},
+        {"tag": "z"},
+        {"tag": {"in": ["z", "b"]}},
+        {"tag": {"ne": "z"}},
+        {"n": {"gt": 50, "lt": 60}},
+        {"n": 1008},
+        {"n": {"gte": 1100}},
+        {"place.name": "town 1"},
+        {"boxes.of": "dog"},
+        {"boxes.x": {"lt": 30}},
+        {"boxes.of": {"exists": True}},
+        {"boxes": {"exists": False}},
     ],
 )
 def test_filters_mean_what_they_say(engine: Engine, where: dict[str, Any]) -> None:
@@ -232,7 +249,7 @@ def test_threads_search_while_one_writes(engine: Engine) -> None:
                 hits = index.search(unit(120)[30:31], 40)[0]
                 assert hits[0].id == constant
                 assert len({hit.id for hit in hits}) == len(hits) == 40
-                assert all(hit.metadata["n"] == number(hit.id) for hit in hits if hit.id.startswith("id"))
+                assert all(hit.metadata == row(number(hit.id)) for hit in hits if hit.id.startswith("id"))
             except Exception as error:
                 failed.append(error)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -172,7 +173,7 @@ def test_a_commit_that_fails_before_its_manifest_leaves_the_old_index(
     monkeypatch.undo()
     index.commit()
     assert len(FlatIndex.open(tmp_path)) == 4
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 WRITER = """
@@ -203,3 +204,37 @@ def test_kill_at_any_time_leaves_a_whole_index(tmp_path: Path) -> None:
         index = FlatIndex.open(tmp_path)
         assert len(index) in (0, 4000)
         assert len({index.metadata(id)["turn"] for id in index}) <= 1
+
+
+def test_a_full_disk_is_emptied_by_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of more than a manifest's size can be written, and a manifest only once the spare room is given up."""
+    from vlm.index import flat
+
+    index = FlatIndex.create(tmp_path / "i", 8, "m")
+    index.upsert(list("abcd"), unit(4), [{"n": n} for n in range(4)])
+    index.commit()
+    write = flat.atomic_write
+    free = False
+
+    def full(path: Path, content: bytes | str) -> None:
+        if not free and (path.name != flat.MANIFEST or (tmp_path / "i" / flat.SPARE).exists()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(flat, "atomic_write", full)
+    assert index.delete(["b", "d"]) == 2
+    index.commit()
+    assert index.delete(["a"]) == 1
+    index.commit()
+    again = FlatIndex.open(tmp_path / "i")
+    assert list(again) == ["c"]
+    np.testing.assert_array_equal(again.vector("c"), unit(4)[2])
+    again.upsert(["e"], unit(1, seed=9))
+    with pytest.raises(OSError, match="space"):
+        again.commit()
+    assert list(FlatIndex.open(tmp_path / "i")) == ["c"]
+    free = True
+    again.commit()
+    assert list(FlatIndex.open(tmp_path / "i")) == ["c", "e"]
+    assert (tmp_path / "i" / flat.SPARE).stat().st_size == flat.SPARE_BYTES
+    assert "gone" not in (tmp_path / "i" / flat.MANIFEST).read_text()

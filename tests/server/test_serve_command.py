@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import VLM, ServerProcess, served
+from serving import VLM, ServerProcess, error, served
 
 from vlm.cli import main
 from vlm.errors import BadInput
@@ -20,16 +20,19 @@ C = "/v1/collections/c"
 
 
 @pytest.mark.process
-def test_a_folder_of_another_model_or_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused_and_a_collection_of_another_model_set_aside(tmp_path: Path) -> None:
     class Other(Colours):
         space = "other-1"
 
     settings = Settings(root=tmp_path)
     with served(settings) as client:
         client.post("/v1/collections", json={"name": "c"})
-    with pytest.raises(BadInput, match="of model other-1, got one of colours-1"):
-        serve(settings, Other, host="127.0.0.1", port=0, keys=None)
+    with served(settings, Other) as client:  # it is set aside, as it is
+        told = client.get("/v1/collections/c")
+        assert error(told) == (409, "set_aside")
+        assert "of model other-1, got one of colours-1" in told.json()["error"]["message"]
     server = ServerProcess(tmp_path)
+    assert server.client.get(C).status_code == 200
     with pytest.raises(BadInput, match="no other server"):
         serve(settings, Colours, host="127.0.0.1", port=0, keys=None)
     port = server.client.base_url.port

@@ -28,6 +28,7 @@ class Suite(str, Enum):
     alignment = "alignment"
     length = "length"
     retrieval = "retrieval"
+    service = "service"
     soak = "soak"
 
 
@@ -37,7 +38,8 @@ def bench(
         typer.Argument(
             metavar="SUITE",
             help="metrics, moe, decode, language (both of these), vision, video, alignment (contrastive losses), "
-            "retrieval (search), length (the cost of long texts), or soak (a retrieval server worn out).",
+            "retrieval (search), length (the cost of long texts), service (a retrieval server beside a naive one), or "
+            "soak (a retrieval server worn out).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -57,6 +59,9 @@ def bench(
     """
     if suite is Suite.length:
         _length(limit, rounds, to, as_json)
+        return
+    if suite is Suite.service:
+        _service(rounds, as_json)
         return
     if suite is Suite.soak:
         _soak(minutes, as_json)
@@ -126,6 +131,23 @@ def _length(limit: int, rounds: int, to: Path | None, as_json: bool) -> None:
         rows.append([point.design, f"{point.tokens:,}", *times, *sizes])
     columns = ["read, us", "chosen in", "decode, ms", "expanded", "text, s", "cache, MB", "peak, MB"]
     table(["design", "tokens", *columns], rows)
+
+
+def _service(rounds: int, as_json: bool) -> None:
+    from vlm.bench.service import compare
+
+    with working("bench service") as advance:
+        found = compare("nano", rounds, 10.0, lambda text: advance(-1, text))
+    if as_json:
+        emit(asdict(found))
+        return
+    rows = [
+        [row.service, row.case, *(f"{figure:.3g}" if figure else "" for figure in
+         (row.searches, row.p50_ms, row.p99_ms, row.uploads))]
+        for row in found.rows
+    ]  # fmt: skip
+    table(["service", found.processor, "searches/s", "p50, ms", "p99, ms", "pictures/s"], rows)
+    table(["ours over naive", "times"], [[what, f"{ratio:.2f}"] for what, ratio in found.ratios.items()])
 
 
 def _soak(minutes: float, as_json: bool) -> None:

@@ -59,6 +59,12 @@ def retrieval(
     wait: Annotated[
         float, typer.Option("--wait", min=0.1, metavar="SECONDS", help="What an upload may wait for before that.")
     ] = 120.0,
+    access_log: Annotated[
+        Path | None, typer.Option("--access-log", metavar="FILE", help="A line of JSON for each request.")
+    ] = None,
+    audit_log: Annotated[
+        Path | None, typer.Option("--audit-log", metavar="FILE", help="A line for each that changes something.")
+    ] = None,
     offline: Offline = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -99,6 +105,8 @@ def retrieval(
         engine=engine,
         store=store,
         page=page,
+        access_log=access_log,
+        audit_log=audit_log,
         origins=tuple(map(_origin, cors or ())),
         limits=Limits(body_bytes=body_mb * MB, answer_seconds=deadline, wait_seconds=wait),
     )

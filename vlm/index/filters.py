@@ -6,7 +6,9 @@
     {"or": [{"year": 2021}, {"not": {"tag": "cat"}}]}
 
 Values are equal as JSON is: 1 and 1.0 are, 1 and true are not. What is missing equals nothing, not even null. `gt`,
-`gte`, `lt` and `lte` compare two numbers or two texts (by code points); anything else does not match.
+`gte`, `lt` and `lte` compare two numbers or two texts (by code points); anything else does not match. A list has what
+one of its members has, a range's ends both of one member, and `ne` says that none has it; a path leads into lists of
+objects. A key that has dots itself is found by the same path.
 """
 
 from __future__ import annotations
@@ -79,8 +81,15 @@ def _term(key: object, value: object, at: str, depth: int) -> Predicate:
 def _operators(operators: Mapping[str, Any], at: str) -> Test:
     if not operators:
         raise BadInput(f"{at}: expected a value or one of {', '.join(OPERATORS)}, got an empty object")
-    tests = [_operator(name, value, f"{at}.{name!s:.20}") for name, value in operators.items()]
-    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+    tests = {name: _operator(name, value, f"{at}.{name!s:.20}") for name, value in operators.items()}
+    whole = [test for name, test in tests.items() if name in ("ne", "exists")]
+    of_one = [test for name, test in tests.items() if name not in ("ne", "exists")]
+    if len(tests) == 1:
+        return next(iter(tests.values()))
+    return lambda value: (
+        all(test(value) for test in whole)
+        and (not of_one or any(all(test(one) for test in of_one) for one in members(value)))
+    )
 
 
 def _operator(name: str, given: Any, at: str) -> Test:
@@ -88,7 +97,7 @@ def _operator(name: str, given: Any, at: str) -> Test:
         if not isinstance(given, list):
             raise BadInput(f"{at}: expected a list of values, got {_kind(given)}")
         keys = {key(_scalar(value, at)) for value in given}
-        return lambda value: not isinstance(value, (list, Mapping)) and key(value) in keys
+        return lambda value: any(key(one) in keys for one in members(value))
     if name == "ne":
         equal = _equals(given, at)
         return lambda value: not equal(value)
@@ -100,13 +109,13 @@ def _operator(name: str, given: Any, at: str) -> Test:
         order, kind = ORDERS[name], _order_kind(given)
         if kind is None:
             raise BadInput(f"{at}: expected a number or a text, got {_kind(given)}")
-        return lambda value: _order_kind(value) is kind and order(value, given)
+        return lambda value: any(_order_kind(one) is kind and order(one, given) for one in members(value))
     raise BadInput(f"{at}: expected one of {', '.join(OPERATORS)}, got {name!r:.40}")
 
 
 def _equals(given: Any, at: str) -> Test:
     wanted = key(_scalar(given, at))
-    return lambda value: not isinstance(value, (list, Mapping)) and key(value) == wanted
+    return lambda value: any(key(one) == wanted for one in members(value))
 
 
 def _scalar(value: Any, at: str) -> Any:
@@ -126,13 +135,26 @@ def _order_kind(value: Any) -> type | None:
     return float if isinstance(value, (int, float)) else str if isinstance(value, str) else None
 
 
+def members(value: Any) -> list[Any]:
+    """What is compared of a value: itself, or the members of a list; lists in lists and objects are not."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if not isinstance(one, (list, Mapping))]
+
+
 def found(metadata: Any, path: list[str]) -> Any:
-    """The value at the end of a path, or `MISSING`."""
-    for name in path:
-        if not isinstance(metadata, Mapping) or name not in metadata:
-            return MISSING
-        metadata = metadata[name]
-    return metadata
+    """The value at the end of a path, a list of those in several objects of a list, or `MISSING`."""
+    if not path:
+        return metadata
+    if isinstance(metadata, list):
+        ends = [end for one in metadata if (end := found(one, path)) is not MISSING]
+        return [one for end in ends for one in (end if isinstance(end, list) else [end])] if ends else MISSING
+    if not isinstance(metadata, Mapping):
+        return MISSING
+    for count in range(1, len(path) + 1):
+        name = ".".join(path[:count])
+        if name in metadata and (end := found(metadata[name], path[count:])) is not MISSING:
+            return end
+    return MISSING
 
 
 def _size(value: object, depth: int) -> int:

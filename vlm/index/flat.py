@@ -3,6 +3,7 @@
     <folder>/vectors-<generation>.safetensors   the vectors, float32 [N, D]
     <folder>/entries-<generation>.jsonl         one {"id", "metadata"} a row
     <folder>/manifest.json                      written last: names the generation, its model, its width, its hashes
+    <folder>/spare                              nothing: room for what has to be written when the disk is full
     <folder>/snapshot-<generation>.json         a manifest that was kept, whose files are kept with it
 
 A reader sees the generation that the manifest names; the rename of the manifest is the moment a commit takes place.
@@ -12,14 +13,17 @@ N entries, D width.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -31,6 +35,8 @@ from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.index.memory import Entries
 
 MANIFEST = "manifest.json"
+SPARE, SPARE_BYTES = "spare", 2**18
+"""Room for a manifest that says what was deleted."""
 
 
 class Manifest(Config):
@@ -43,6 +49,8 @@ class Manifest(Config):
     count: int
     files: dict[str, str]
     """Name -> sha256, the vectors' file first."""
+    gone: list[str] = Field(default_factory=list)
+    """Entries of these files that were deleted when there was no room to write the others anew."""
 
 
 class FlatIndex(Index):
@@ -52,6 +60,10 @@ class FlatIndex(Index):
         self.folder, self.width, self.model = folder, width, model
         self._entries = Entries(width)
         self._writing = threading.RLock()
+        self._manifest: Manifest | None = None
+        """The last that was written or read."""
+        self._grown = False
+        """Whether anything was upserted since."""
         self._frozen: str | None = None
         """The snapshot that this is, which does not change."""
 
@@ -84,7 +96,8 @@ class FlatIndex(Index):
             raise BadInput(f"{folder}: damaged index: {error}; delete it and index anew") from None
         if len(index) != manifest.count:
             raise BadInput(f"{folder}: damaged index: expected {manifest.count} entries, got {len(index)}")
-        index._frozen = snapshot
+        index._entries.delete(manifest.gone)
+        index._frozen, index._manifest, index._grown = snapshot, manifest, False
         return index
 
     def __len__(self) -> int:
@@ -114,6 +127,7 @@ class FlatIndex(Index):
     def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[Metadata] | None = None) -> None:
         vectors, rows = checks.entries(self.folder, self.width, ids, vectors, metadata)
         checks.changeable(self.folder, self._frozen)
+        self._grown = True
         self._entries.upsert(ids, vectors, [json.loads(row) for row in rows])
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -130,10 +144,18 @@ class FlatIndex(Index):
         return self._entries.count(where)
 
     def commit(self) -> None:
-        """Write a new generation and let the manifest name it; older ones are removed afterwards."""
+        """Write a new generation and let the manifest name it; older ones are removed afterwards.
+
+        Where the disk is full and entries were only deleted, the manifest alone says so: a full disk can be emptied.
+        """
         checks.changeable(self.folder, self._frozen)
         with self._writing:
-            self._write()
+            try:
+                self._write()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._grown or self._manifest is None:
+                    raise
+                self._write_gone(self._manifest)
 
     def snapshot(self) -> str:
         checks.changeable(self.folder, self._frozen)
@@ -171,9 +193,26 @@ class FlatIndex(Index):
             count=len(ids),
             files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         )
-        atomic_write(self.folder / MANIFEST, manifest.model_dump_json(indent=1))
+        said = _said(manifest)
+        atomic_write(self.folder / MANIFEST, said)
+        self._manifest, self._grown = manifest, False
+        with suppress(OSError):
+            atomic_write(self.folder / SPARE, bytes(SPARE_BYTES))
         self._tidy(set(contents))
-        return generation, manifest.model_dump_json(indent=1)
+        return generation, said
+
+    def _write_gone(self, written: Manifest) -> None:
+        """Where a manifest does not fit either, it takes the room of the file that is kept for that."""
+        self._tidy(set(written.files))  # what is half written
+        files = [self.folder / name for name in written.files]
+        ids = [json.loads(line)["id"] for line in files[1].read_bytes().splitlines()]
+        gone = written.model_copy(update={"gone": [id for id in ids if id not in self._entries]})
+        try:
+            atomic_write(self.folder / MANIFEST, _said(gone))
+        except OSError:
+            (self.folder / SPARE).unlink(missing_ok=True)
+            atomic_write(self.folder / MANIFEST, _said(gone))
+        self._manifest = gone
 
     def _tidy(self, named: set[str]) -> None:
         """Remove what neither the manifest nor a snapshot names."""
@@ -183,6 +222,11 @@ class FlatIndex(Index):
             for old in self.folder.glob(pattern):
                 if old.name not in named:
                     old.unlink(missing_ok=True)
+
+
+def _said(manifest: Manifest) -> str:
+    """As it was before entries could be `gone`, where none are."""
+    return manifest.model_dump_json(indent=1, exclude_defaults=True)
 
 
 def _manifest(folder: Path, name: str) -> Manifest:

@@ -159,11 +159,21 @@ def _term(key: str, value: Any) -> str | None:
         return None if None in choices else " OR ".join(f"({choice})" for choice in choices)
     if key == "not" or not re.fullmatch(r"\w+(\.\w+)*", key, re.ASCII):
         return None
+    parts = key.split(".")
+    if len(parts) > 2:
+        return None
     found = f"json_extract(metadata, '$.{key}')"
-    if not isinstance(value, Mapping):
-        return _equals(found, value)
-    said = [term for name, given in value.items() if (term := _operator(found, name, given)) is not None]
-    return " AND ".join(f"({term})" for term in said) or None
+    if isinstance(value, Mapping):
+        terms = [term for name, given in value.items() if (term := _operator(found, name, given)) is not None]
+        said = " AND ".join(f"({term})" for term in terms) or None
+    else:
+        said = _equals(found, value)
+    if said is None:
+        return None
+    # A list has what one of its members has, and a key may have the dot itself: rows for `filters.matches` to look at.
+    lists = [f"starts_with(json_extract(metadata, '$.{'.'.join(parts[:n])}'), '[')" for n in range(1, len(parts) + 1)]
+    dotted = [f"json_extract(metadata, '$.\"{key}\"') IS NOT NULL"] if len(parts) > 1 else []
+    return " OR ".join([f"({said})", *lists, *dotted])
 
 
 def _operator(found: str, name: str, given: Any) -> str | None:

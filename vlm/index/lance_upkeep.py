@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vlm.index import lance_partitions as partitions
@@ -24,13 +25,16 @@ class Upkeep:
 
     def __init__(self, table: Any, limit: int, begun: Callable[[], int], done: Callable[[int], None]):
         self._table, self._limit, self._begun, self._done = table, limit, begun, done
-        self._writes = self._rows = 0
+        self._writes: int | None = None
+        """Not known before the first write: those of other processes, which were killed perhaps, count too."""
+        self._rows = 0
         self._partitioned = partitions.of(table) is not None
         self._thread: threading.Thread | None = None
 
     def written(self, rows: int) -> None:
         """Count a write of so many rows, and begin where it is time. Called by one thread at a time."""
-        self._writes, self._rows = self._writes + 1, self._rows + rows
+        before = versions(self._table) if self._writes is None else self._writes
+        self._writes, self._rows = before + 1, self._rows + rows
         due = self._rows >= ROWS if self._partitioned else self._rows and self._table.count_rows() > self._limit
         if due or self._writes >= WRITES:
             self.begin()
@@ -63,6 +67,12 @@ class Upkeep:
             partitions.update(self._table)
             self._partitioned = True
             self._done(mark)
+
+
+def versions(table: Any) -> int:
+    """How many a table has; of one in a folder by its files, since to read them all takes seconds."""
+    folder = Path(table.uri) / "_versions"
+    return len(list(folder.glob("*.manifest"))) if folder.is_dir() else len(table.list_versions())
 
 
 def patient(do: Callable[[], Done]) -> Done:

@@ -21,7 +21,8 @@ def at_least(where: Where | None) -> models.Filter | None:
 def _term(key: str, value: Any) -> models.Condition | None:
     if key == "or":
         return _any([at_least(choice) for choice in value])
-    if key == "not" or not re.fullmatch(r"\w+(\.\w+)*", key, re.ASCII):
+    # A key with a dot may be a path or a key as it is; a path may lead into lists, which Qdrant writes otherwise.
+    if key == "not" or not re.fullmatch(r"\w+", key, re.ASCII):
         return None
     at = f"metadata.{key}"
     if not isinstance(value, Mapping):

@@ -21,6 +21,7 @@ from vlm.errors import BadInput
 from vlm.server.http.addresses import canonical
 from vlm.server.http.browsers import PAGE, foreign
 from vlm.server.http.errors import ApiError, answer
+from vlm.server.http.remarks import remark
 from vlm.server.http.signing import Signer
 
 Role = Literal["read", "write"]
@@ -47,6 +48,11 @@ class Keys:
             if hmac.compare_digest(digest, given):
                 found = role
         return found
+
+
+def fingerprint(key: str) -> str:
+    """What names a key in a log."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def read_keys(path: Path) -> Keys:
@@ -132,6 +138,7 @@ class Guarded:
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
         found = self.keys.role(key.strip()) if scheme.lower() == "bearer" else None
+        remark(scope, key=fingerprint(key.strip()) if found else None, role=found)
         if found is None:
             raise ApiError(401, "unauthorized", "expected `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"})
         if role == "write" and found != "write":

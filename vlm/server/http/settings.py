@@ -75,6 +75,10 @@ class Settings(Config):
     page: bool = False
     origins: tuple[str, ...] = ()
     """Of web pages whose scripts may use the API (CORS), `https://app.example`; they send keys, never cookies."""
+    access_log: Path | None = None
+    """A line of JSON for each request; without a file none is kept."""
+    audit_log: Path | None = None
+    """A line for each request that changes something, and each login."""
     decoders: PositiveInt = 2
     """Processes that decode pictures."""
     batch: PositiveInt = 16

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from vlm import __version__
 from vlm.server.http import errors
+from vlm.server.http.access import Logged
 from vlm.server.http.auth import Guarded, Keys
 from vlm.server.http.browsers import Cookies
 from vlm.server.http.limits import Bounded
@@ -71,14 +72,15 @@ def create_app(
     if settings.page:
         from vlm.server.retrieval import page
 
-        page.mount(app, lambda: ready_service(app), keys, signer)
+        page.mount(app, lambda: ready_service(app), keys, signer, lambda **about: logged.audit(**about))
         inner = Cookies(app)
     inner = Guarded(inner, keys, signer, settings.origins)
     if settings.origins:  # with keys that a page's script sends; never with cookies
         inner = CORSMiddleware(
             inner, settings.origins, allow_methods=("*",), allow_headers=("*",), expose_headers=("Retry-After",)
         )
-    return Measured(Bounded(inner, settings.limits), app.state.metrics)
+    logged = Logged(Bounded(inner, settings.limits), settings.access_log, settings.audit_log)
+    return Measured(logged, app.state.metrics)
 
 
 def _describe(app: FastAPI) -> None:

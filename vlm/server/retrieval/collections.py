@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vlm.config import Config, parse
 from vlm.errors import BadInput, VlmError
@@ -38,8 +39,8 @@ Committed = Callable[[str, int, float], None]
 class About(Config):
     """What `collection.json` says."""
 
-    kind: str = "vlm-collection"
-    version: int = 1
+    kind: Literal["vlm-collection"] = "vlm-collection"
+    version: Literal[1] = 1
     engine: str
     model: str
     width: int
@@ -115,11 +116,13 @@ class Collections:
         self._folder = settings.root / "collections"
         self._readers = ThreadPoolExecutor(4, "reader")
         self._open: dict[str, Collection] = {}
+        self.aside: dict[str, str] = {}
+        """Folders that could not be opened, and why: they stay as they are, and their names are taken."""
         self._changing = asyncio.Lock()
         self.temporary = settings.root / "tmp"
 
     async def open(self) -> None:
-        """Open what is there. Raises `BadInput` for a collection of another model."""
+        """Open what is there; what cannot be opened - no collection, damaged, of another model - is set aside."""
         self._folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
@@ -127,13 +130,19 @@ class Collections:
         for left in self._folder.glob(".*"):  # half made, or half deleted
             shutil.rmtree(left, ignore_errors=True)
         for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
-            self._open[folder.name] = await asyncio.to_thread(self._opened, folder, asyncio.get_running_loop())
+            try:
+                self._open[folder.name] = await asyncio.to_thread(self._opened, folder, asyncio.get_running_loop())
+            except (VlmError, OSError) as error:
+                self.aside[folder.name] = " ".join(str(error).replace(f"{folder}{os.sep}", "").split())
+                log.warning("collection %s is set aside: %s", folder.name, self.aside[folder.name])
 
     def __iter__(self) -> Any:
         return iter([self._open[name] for name in sorted(self._open)])
 
     def __getitem__(self, name: str) -> Collection:
         """Raises `ApiError` 404."""
+        if name in self.aside:
+            raise ApiError(409, "set_aside", f"collection {name} could not be opened: {self.aside[name]}")
         if name not in self._open:
             raise ApiError(404, "collection_not_found", f"no collection {name[:80]!r}")
         return self._open[name]
@@ -154,7 +163,8 @@ class Collections:
             raise ApiError(422, "invalid", "name: expected 1 to 64 letters, digits, - and _, a letter or digit first")
         async with self._changing:
             # Folders of some systems, and stores, do not tell cases apart.
-            if (there := next((other for other in self._open if other.lower() == name.lower()), None)) is not None:
+            taken = (*self._open, *self.aside)
+            if (there := next((other for other in taken if other.lower() == name.lower()), None)) is not None:
                 raise ApiError(409, "exists", f"there is a collection {there!r} already")
             if len(self._open) >= self._settings.limits.collections:
                 raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")

@@ -19,6 +19,9 @@ from vlm.media.video.sampling.uniform import Uniform
 if TYPE_CHECKING:
     from vlm.facade import Model
 
+THREADS = 4
+"""Of torch for one picture: more make a small tower hardly faster."""
+
 
 class Embedder(Protocol):
     """What the server asks of a model. `space` tells its vectors from another model's, `sampling` a clip's frames."""
@@ -61,9 +64,10 @@ class ModelEmbedder:
         self.name, (self.space, self.width) = self._model.name, space
         self.sampling = self._model.sampling()
         self.resize = _resize(self._model)
-        # A core each, and pictures one by one: a tower takes as long for each of many as for one, and whoever searches
-        # by a picture waits for no others.
-        self.workers, self.batch = (os.cpu_count() or 1, 1) if device_of(device).type == "cpu" else (1, 16)
+        # On a CPU pictures go one by one, since a tower takes as long for each of many as for one and whoever searches
+        # by a picture then waits for no others; two at a time at least, so that what is not the tower's work overlaps.
+        on_cpu = device_of(device).type == "cpu"
+        self.workers, self.batch = (max(2, (os.cpu_count() or 1) // THREADS), 1) if on_cpu else (1, 16)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return self._model.embed_texts(texts)

@@ -34,6 +34,8 @@ import gradio as gr
 
 KINDS = {"everything": None, "pictures": "image", "clips": "video", "texts": "text"}
 TOP = 24
+FIRST = "photos"
+"""The collection that is made where there is none to choose."""
 CSS = """
 .found {display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 14px}
 .found figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
@@ -52,10 +54,11 @@ element.addEventListener('click', (event) => {
   if (button) trigger('click', {like: button.dataset.like});
 });
 """
+Audit = Callable[..., None]
 EXPECTED = (ApiError, BadInput, ValidationError)
 
 
-def mount(app: FastAPI, service: Callable[[], Service], keys: Keys | None, signer: Signer) -> None:
+def mount(app: FastAPI, service: Callable[[], Service], keys: Keys | None, signer: Signer, audit: Audit) -> None:
     """Serve the page of `service` below `/page`; with `keys`, to whoever logs in with a role and its key."""
 
     def login(role: str, key: str) -> bool:
@@ -74,7 +77,7 @@ def mount(app: FastAPI, service: Callable[[], Service], keys: Keys | None, signe
     plain = ["system-ui", "sans-serif"]
     theme = gr.themes.Default(font=plain, font_mono=["ui-monospace", "monospace"])
     gr.mount_gradio_app(
-        app, _page(_Handlers(service, keys is not None, signer)), PAGE,
+        app, _page(_Handlers(service, keys is not None, signer, audit)), PAGE,
         auth=login if keys is not None else None,
         auth_message="The username is read or write, the password its key.",
         footer_links=[], run_history=False, ssr_mode=False, theme=theme, css=CSS, pwa=False, mcp_server=False,
@@ -113,15 +116,15 @@ def _page(does: _Handlers) -> gr.Blocks:
             event(does.words, [*options, words], [note, found], **private)
         picture.upload(does.picture, [*options, picture], [note, found], **private)
         found.click(does.like, options, [note, found], **private)
-        add.click(does.add, [collection, files, metadata], added, **private)
+        add.click(does.add, [collection, files, metadata], [added, collection], **private)
     return page
 
 
 class _Handlers:
     """What the page's events do. Each gives a line to read and what is shown."""
 
-    def __init__(self, service: Callable[[], Service], guarded: bool, signer: Signer) -> None:
-        self._service, self._guarded, self._signer = service, guarded, signer
+    def __init__(self, service: Callable[[], Service], guarded: bool, signer: Signer, audit: Audit) -> None:
+        self._service, self._guarded, self._signer, self._audit = service, guarded, signer, audit
 
     async def names(self) -> Any:
         names = [collection.name for collection in self._service().collections]
@@ -140,7 +143,15 @@ class _Handlers:
     async def like(self, name: str, kind: str, least: float, where: str, event: gr.EventData) -> tuple[str, str]:
         return await self._search(name, kind, least, where, {"id": str(event.like)})
 
-    async def add(self, name: str, paths: list[str] | None, metadata: str, request: gr.Request) -> str:
+    async def add(
+        self, name: str | None, paths: list[str] | None, metadata: str, request: gr.Request
+    ) -> tuple[str, Any]:
+        """A line for each that is refused, and the collections, of which this one may be new."""
+        said = await self._add((name or "").strip() or FIRST, paths, metadata, request)
+        names = [collection.name for collection in self._service().collections]
+        return said, gr.Dropdown(names, value=name if name in names or not names else names[0])
+
+    async def _add(self, name: str, paths: list[str] | None, metadata: str, request: gr.Request) -> str:
         if self._guarded and request.username != "write":
             return "This login may read and not write."
         try:
@@ -153,9 +164,12 @@ class _Handlers:
                     ingest.Upload(UploadFile(opened.enter_context(path.open("rb")), filename=path.name), None, about)
                     for path in map(Path, paths)
                 ]
-                statuses = await ingest.add(service, service.collections[name or ""], uploads)
+                statuses = await ingest.add(service, await service.collections.get_or_create(name), uploads)
         except EXPECTED as error:
             return _told(error)
+        kept = [status.id for status in statuses if status.error is None]
+        client = getattr(getattr(request, "client", None), "host", None)
+        self._audit(client=client, login=request.username, path=PAGE, collection=name, ids=kept)
         refused = [
             f"\n- {_plain(upload.file.filename or '')}: {_plain(status.error.message)}"
             for upload, status in zip(uploads, statuses, strict=True)
@@ -166,7 +180,9 @@ class _Handlers:
     async def _search(self, name: str, kind: str, least: float, where: str, query: dict[str, str]) -> tuple[str, str]:
         try:
             service = self._service()
-            collection = service.collections[name or ""]
+            if not name:
+                return "There is no collection yet: add some pictures.", ""
+            collection = service.collections[name]
             wanted = _object(where)
             if (only := KINDS.get(kind)) is not None:
                 wanted = {**(wanted or {}), "_kind": only}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from vlm.index.base import Vectors
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
+from vlm.server.http.remarks import remark
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
 from vlm.server.retrieval.collections import MEDIA, Collection
@@ -86,7 +88,8 @@ async def metrics(request: Request) -> Response:
 
 @v1.get("/collections")
 async def list_collections(served: Served) -> of.CollectionsAnswer:
-    return of.CollectionsAnswer(collections=[_about(served, each) for each in served.collections])
+    aside = [of.SetAside(name=name, reason=reason) for name, reason in served.collections.aside.items()]
+    return of.CollectionsAnswer(collections=[_about(served, each) for each in served.collections], set_aside=aside)
 
 
 @v1.post("/collections", status_code=201)
@@ -130,7 +133,10 @@ async def add_items(served: Served, name: str, request: Request) -> of.ItemsAnsw
     try:
         items = await ingest.read_items(request, served.limits.batch)
         collection = await served.collections.get_or_create(name)
-        return of.ItemsAnswer(items=await ingest.add(served, collection, items))
+        statuses = await ingest.add(served, collection, items)
+        kinds = Counter(status.status for status in statuses)
+        remark(request.scope, **kinds, ids=[status.id for status in statuses if status.error is None])
+        return of.ItemsAnswer(items=statuses)
     finally:
         await request.close()  # the form's files
 

@@ -20,7 +20,7 @@ from vlm.server.http.auth import Keys, is_loopback
 from vlm.server.http.connections import protocol
 from vlm.server.http.settings import Limits, Settings
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import Embedder
+from vlm.server.retrieval.embedder import THREADS, Embedder
 
 GRACE_SECONDS = 60
 """What a shutdown waits for requests that were accepted."""
@@ -76,11 +76,11 @@ def _share_heaps() -> None:
 
 
 def _sharing_cores(embedder: Embedder) -> Embedder:
-    """A core for each picture that is embedded at a time, instead of all of them for each."""
+    """Some cores for each picture that is embedded at a time, instead of all of them for each."""
     if embedder.workers > 1:
         import torch
 
-        torch.set_num_threads(1)  # of threads that begin from now on
+        torch.set_num_threads(min(THREADS, torch.get_num_threads()))  # of threads that begin from now on
     return embedder
 
 

@@ -206,8 +206,16 @@ class CollectionAnswer(BaseModel):
     width: int
 
 
+class SetAside(BaseModel):
+    """A folder among the collections that could not be opened; it stays as it is."""
+
+    name: str
+    reason: str
+
+
 class CollectionsAnswer(BaseModel):
     collections: list[CollectionAnswer]
+    set_aside: list[SetAside] = []
 
 
 class Deleted(BaseModel):

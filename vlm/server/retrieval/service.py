@@ -50,10 +50,12 @@ class Service:
     def __init__(self, settings: Settings, embedder: Embedder, metrics: Metrics) -> None:
         self.settings, self.limits, self.embedder, self.metrics = settings, settings.limits, embedder, metrics
         shared: dict[str, Any] = {"capacity": self.limits.queue, "seconds": self.limits.answer_seconds}
-        # Texts have a thread of their own: a search waits for no picture.
-        self._threads = [ThreadPoolExecutor(1, "texts"), ThreadPoolExecutor(embedder.workers, "pictures")]
+        if embedder.workers > 1:  # company comes while others are worked on
+            shared["linger"] = 0.0
+        # Texts have threads of their own: a search waits for no picture.
+        self._threads = [ThreadPoolExecutor(embedder.workers, kind) for kind in ("texts", "pictures")]
         self._texts: Batcher[str] = Batcher(
-            embedder.embed_texts, executor=self._threads[0], batch=settings.batch,
+            embedder.embed_texts, executor=self._threads[0], workers=embedder.workers, batch=settings.batch,
             observe=metrics.batches.labels("text").observe, **shared,
         )  # fmt: skip
         self._pictures: Batcher[Picture] = Batcher(

@@ -104,8 +104,26 @@ class Writer:
             log.error("changes could not be committed: %s", " ".join(str(error).split()))
             with suppress(Exception):  # where not even that goes, the next change tries again
                 self._recover()
+                return self._deletes_alone(changes, began)
             return [storage() for _ in changes]
         self._seen(len(changes), time.monotonic() - began)
+        return results
+
+    def _deletes_alone(self, changes: list[Upsert | Delete], began: float) -> list[Before | Exception]:
+        """A full disk takes nothing more, but it can be emptied."""
+        results: list[Before | Exception] = [storage() for _ in changes]
+        deletes = [number for number, change in enumerate(changes) if isinstance(change, Delete)]
+        if not 0 < len(deletes) < len(changes):  # they were tried alone
+            return results
+        try:
+            found = self._run_of([changes[number] for number in deletes])
+            self.index.commit()
+        except Exception:
+            self._recover()
+            return results
+        self._seen(len(deletes), time.monotonic() - began)
+        for number, result in zip(deletes, found, strict=True):
+            results[number] = result
         return results
 
     def _recover(self) -> None:
