@@ -134,7 +134,7 @@ async def add_items(served: Served, name: str, request: Request) -> of.ItemsAnsw
         items = await ingest.read_items(request, served.limits.batch)
         collection = await served.collections.get_or_create(name)
         statuses = await ingest.add(served, collection, items)
-        kinds = Counter(status.status for status in statuses)
+        kinds = Counter(str(status.status) for status in statuses)
         remark(request.scope, **kinds, ids=[status.id for status in statuses if status.error is None])
         return of.ItemsAnswer(items=statuses)
     finally:
