@@ -100,6 +100,7 @@ def test_text_alone(model: Model) -> None:
 @pytest.mark.parametrize(
     ("messages", "images", "words"),
     [
+        ([{"role": "user", "content": "caf\udce9"}], [], "message 1: expected a text, got half a character at 3"),
         ([], [], "messages: expected a list of messages, got an empty list"),
         ("hello", [], "messages: expected a list of messages, got str"),
         (["hello"], [], "message 1: expected an object with a role and a content, got str"),

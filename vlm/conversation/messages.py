@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlm.conversation.texts import check_characters
 from vlm.errors import BadInput
 
 IMAGE, VIDEO = "<image>", "<video>"
@@ -78,6 +79,8 @@ def read_messages(
         if role is None:
             raise BadInput(f"{where}: expected role user, assistant or system, got {message.get('role')!r}")
         pieces = _pieces(message.get("content"), where, placeholders)
+        for part, _ in pieces:
+            check_characters(part.text, where)
         read.append(Message(role, tuple(part for part, _ in pieces)))
         places += [own for part, own in pieces if part.kind != "text"]
     if sum(own is None for own in places) != len(given):

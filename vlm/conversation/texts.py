@@ -27,6 +27,11 @@ def check_text(text: str, where: str) -> None:
     """Raise `BadInput` for an empty text, and for one with half a character in it (a lone surrogate)."""
     if not text.strip():
         raise BadInput(f"{where} is empty; expected some words")
+    check_characters(text, where)
+
+
+def check_characters(text: str, where: str) -> None:
+    """Raise `BadInput` for half a character (a lone surrogate), as bytes that are no UTF-8 become on a command line."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
