@@ -54,6 +54,12 @@ def test_a_tables_other_columns_are_metadata(tmp_path: Path) -> None:
         items(tmp_path / "t.tsv")
 
 
+def test_a_heading_may_have_a_name_twice_or_none(tmp_path: Path) -> None:
+    """As tables of pandas begin, with their index."""
+    (tmp_path / "t.csv").write_text(",image,caption,caption\n0,x.png,a,b\n")
+    assert items(tmp_path / "t.csv")[0].metadata == {"column 1": 0, "caption": "a", "caption_2": "b"}
+
+
 def test_parquet_may_hold_the_pictures(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

@@ -111,6 +111,8 @@ def test_the_narrower_kind_wins() -> None:
         (b"\0\0\0\x18ftypmif1\0\0\0\0avifmif1", "AVIF"), (b"\0\0\0\x18ftypqt  " + bytes(12), "MP4"),
         (b"\0\0\0\x18ftypcrx " + bytes(12), "Canon raw (CR3)"), (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
         (b"RIFF\0\0\0\0AVI LIST", "AVI"), (b"RIFF\0\0\0\0WAVEfmt ", "sound"),
+        (b"\0\0\0\x18ftypM4A " + bytes(12), "sound"), (b"OggS" + bytes(24) + b"\1vorbis", "sound"),
+        (b"OggS" + bytes(24) + b"\x80theora", "Ogg"),
         ((b"\x47" + bytes(187)) * 3, "MPEG transport stream"),
         ((bytes(4) + b"\x47" + bytes(187)) * 3, "MPEG transport stream"),
     ]:  # fmt: skip

@@ -8,6 +8,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+from vlm.datasets.readers.lazy_media import LazyMedia
+
 MAX_TEXT = 10_000
 """Characters of one text of the metadata; longer ones are cut."""
 MAX_DEPTH = 8
@@ -46,7 +48,7 @@ def _plain(value: Any, where: str, tell: Tell, depth: int) -> Any:
             inner = {str(k): _plain(v, where, tell, depth + 1) for k, v in value.items() if v is not None}
             return {key: v for key, v in inner.items() if v is not _NOTHING}
         return [v for v in (_plain(one, where, tell, depth + 1) for one in value) if v is not _NOTHING]
-    kind = "bytes" if isinstance(value, bytes) else type(value).__name__
+    kind = "bytes" if isinstance(value, bytes | LazyMedia) else type(value).__name__
     return _left_out(f"{where}: {kind}, left out", tell)
 
 

@@ -69,6 +69,12 @@ def _bitmap(head: bytes) -> bool:
     return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
 
 
+def _sound(head: bytes) -> bool:
+    """Ogg may hold either: the first pages name what theirs is."""
+    ogg = head[:4] == b"OggS" and not any(name in head for name in (b"theora", b"OVP80", b"BBCD"))
+    return ogg or _riff(b"WAVE")(head) or _at(0, b"ID3", b"fLaC")(head) or _brand(b"M4A ", b"M4B ")(head)
+
+
 def _markup(*names: bytes) -> _Test:
     return lambda head: any(name in head.lstrip(b"\xef\xbb\xbf \t\r\n")[:256].lower() for name in names)
 
@@ -110,17 +116,16 @@ KINDS = (
     Kind("PostScript", None, (".eps", ".ps"), _at(0, b"%!PS")),
     Kind("HTML", None, (".html", ".htm"), _markup(b"<!doctype html", b"<html")),
     Kind("SVG", "image", (".svg",), _markup(b"<svg")),
+    Kind("sound", None, (".wav", ".mp3", ".flac", ".m4a", ".m4b", ".aac", ".opus", ".ogg", ".oga", ".wma"), _sound),
     Kind("MP4", "video", (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".qt"),
          _at(4, b"ftyp", b"moov", b"mdat", b"wide")),
     Kind("Matroska or WebM", "video", (".mkv", ".webm"), _at(0, b"\x1aE\xdf\xa3")),
     Kind("AVI", "video", (".avi", ".divx"), _riff(b"AVI ")),
     Kind("ASF", "video", (".wmv", ".asf"), _at(0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")),
     Kind("FLV", "video", (".flv",), _at(0, b"FLV\1")),
-    Kind("Ogg", "video", (".ogv", ".ogg"), _at(0, b"OggS")),
+    Kind("Ogg", "video", (".ogv",), _at(0, b"OggS")),
     Kind("MPEG", "video", (".mpg", ".mpeg", ".vob", ".m2v", ".mpe"), _at(0, b"\0\0\1\xba", b"\0\0\1\xb3")),
     Kind("MPEG transport stream", "video", (".ts", ".mts", ".m2ts", ".m2t"), _transport_stream),
-    Kind("sound", None, (".wav", ".mp3", ".flac", ".m4a", ".aac", ".opus"),
-         lambda head: _riff(b"WAVE")(head) or _at(0, b"ID3", b"fLaC")(head)),
     Kind("ZIP", None, (".zip",), _at(0, b"PK\3\4")),
     Kind("gzip", None, (".gz",), _at(0, b"\x1f\x8b")),
     Kind("NumPy array", None, (".npy",), _at(0, b"\x93NUMPY")),

@@ -6,6 +6,7 @@ import base64
 import binascii
 import csv
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -41,7 +42,7 @@ class Table(Format):
                     quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
                     strict=self.quotes,
                 )
-                columns = self.columns or tuple(next(table, ()))
+                columns = self.columns or _told_apart(next(table, []))
                 for number, values in enumerate(table, 1):
                     where = f"{path}: record {number}"
                     if not values:
@@ -120,6 +121,15 @@ def _holds_bytes(kind: Any) -> bool:
     if types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _told_apart(names: list[str]) -> tuple[str, ...]:
+    """A heading's names; one that is there already gets a number, and one that is empty its place."""
+    found: list[str] = []
+    for place, name in enumerate(names, 1):
+        name = name or f"column {place}"
+        found.append(name if name not in found else next(n for i in count(2) if (n := f"{name}_{i}") not in names))
+    return tuple(found)
 
 
 def _encoding(path: Path) -> str:
