@@ -71,6 +71,19 @@ def test_parquet_may_hold_the_pictures(tmp_path: Path) -> None:
     assert item.id == f"{tmp_path / 't.parquet'}#1"
 
 
+def test_parquet_may_hold_paths_in_the_place_of_pictures(tmp_path: Path) -> None:
+    """The hub's pictures that were saved without their bytes."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    column = pyarrow.array([{"bytes": None, "path": "a.png"}, {"bytes": None, "path": "b.png"}], kind)
+    parquet.write_table(pyarrow.table({"image": column, "n": [1, 2]}), tmp_path / "t.parquet")
+    found = items(tmp_path / "t.parquet")
+    assert [item.place for item in found] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert items(tmp_path / "t.parquet", in_place=True) == found
+
+
 def test_cocos_captions_are_its_text(tmp_path: Path) -> None:
     images = [{"id": 7, "file_name": "a.jpg", "width": 5}, {"id": 8, "file_name": "b.jpg"}]
     notes = [{"image_id": 7, "caption": "one"}, {"image_id": 8, "caption": "x"}, {"image_id": 7, "caption": "two"}]

@@ -95,6 +95,7 @@ class Parquet(Format):
         try:
             with parquet.ParquetFile(path) as table:
                 heavy = [field.name for field in table.schema_arrow if self.in_place and _holds_bytes(field.type)]
+                heavy = [name for name in heavy if not _is_null(table.metadata, f"{name}.bytes")]
                 light = [name for name in table.schema_arrow.names if name not in heavy] if heavy else None
                 for group in range(table.metadata.num_row_groups):
                     size = table.metadata.row_group(group).total_byte_size
@@ -121,6 +122,14 @@ def _holds_bytes(kind: Any) -> bool:
     if types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_null(metadata: Any, leaf: str) -> bool:
+    """Whether a file's own figures say that there is nothing in it: of pictures it has the paths alone."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    figures = [(chunk.statistics, chunk.num_values) for chunk in chunks if chunk.path_in_schema == leaf]
+    return bool(figures) and all(s is not None and s.has_null_count and s.null_count == n for s, n in figures)
 
 
 def _told_apart(names: list[str]) -> tuple[str, ...]:
