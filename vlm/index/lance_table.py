@@ -1,6 +1,6 @@
 """The one table behind a LanceDB index: its columns, where it lies, and filters in its SQL.
 
-    id: string | vector: float32 [D] | metadata: JSON | text: metadata["text"], for full text search
+    id: string | vector: float32 [D] | metadata: JSON | text: metadata["text"] or ["_text"], for full text search
 
 The model is named in the schema's metadata, which is written with the table and never apart from it.
 """
@@ -42,7 +42,8 @@ def rows(ids: Sequence[str], vectors: Vectors, texts: Sequence[str], model: str)
     """Entries as the table's rows, the last of an id that is there twice. `texts` are the metadata's JSON."""
     last = list({id: row for row, id in enumerate(ids)}.values())
     flat = np.ascontiguousarray(vectors[last]).ravel()
-    words = [json.loads(texts[row]).get("text") for row in last]
+    said = [json.loads(texts[row]) for row in last]
+    words = [row.get("text") or row.get("_text") for row in said]  # `_text` is what the retrieval service calls it
     columns = {
         "id": pa.array([ids[row] for row in last], pa.string()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1]),

@@ -20,6 +20,7 @@ from vlm.server.http.limits import Bounded
 from vlm.server.http.metrics import Measured, Metrics
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
+from vlm.server.retrieval.browsing import browsing
 from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.routes import ready_service, state, v1
 from vlm.server.retrieval.schemas import Item, Items
@@ -67,6 +68,7 @@ def create_app(
     errors.install(app)
     app.include_router(state)
     app.include_router(v1)
+    app.include_router(browsing)
     _describe(app)
     signer, inner = Signer(), cast(ASGIApp, app)
     if settings.page:

@@ -16,6 +16,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +27,9 @@ from vlm.index import create_index, drop_index, open_index
 from vlm.index.base import Hit, Index, Metadata, Vectors, Where
 from vlm.server.http.errors import ApiError, log, storage
 from vlm.server.http.settings import Settings
+from vlm.server.retrieval.entries import page
 from vlm.server.retrieval.media import Media
-from vlm.server.retrieval.writer import Delete, Upsert, Writer
+from vlm.server.retrieval.writer import Chosen, Delete, Upsert, Writer
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -77,12 +79,60 @@ class Collection:
         self.media.forget(_keys(before))
         return sum(row is not None for row in before)
 
-    async def search(
-        self, vectors: Vectors, top: int, where: Where | None, least: float | None, then: Callable[[list[list[Hit]]], T]
-    ) -> T:
-        """What `then` makes of the hits, in the same thread."""
+    async def delete_chosen(self, ids: Sequence[str] | None, where: Where | None) -> int:
+        """Of those that are named, or that fit; how many there were. Raises `ApiError` for a bad filter."""
+        before = await self._chosen(Chosen(ids, where, None))
+        self.media.forget(_keys(before))
+        return len(before)
+
+    async def update(self, ids: Sequence[str] | None, where: Where | None, patch: Metadata, most: int) -> int:
+        """Change metadata, of at most so many bytes afterwards; how many entries that were."""
+        return len(await self._chosen(Chosen(ids, where, patch, most)))
+
+    async def _chosen(self, change: Chosen) -> list[Metadata | None]:
         try:
-            return await self._read(lambda index: then(index.search(vectors, top, where=where, min_score=least)))
+            return await self._writer.write(change)
+        except BadInput as error:
+            raise ApiError(422, "invalid", str(self._told(error))) from None
+
+    async def page(
+        self, limit: int, after: str | None, where: Where | None, ids: Sequence[str] | None, *, vectors: bool
+    ) -> list[tuple[str, Metadata, list[float] | None]]:
+        """Ids, metadata, and vectors if they are wanted. Raises `ApiError` for a bad filter."""
+
+        def work(index: Index) -> list[tuple[str, Metadata, list[float] | None]]:
+            found = []
+            for id, metadata in page(index, limit, after, where, ids):
+                with suppress(KeyError):  # deleted meanwhile
+                    found.append((id, metadata, index.vector(id).tolist() if vectors else None))
+            return found
+
+        try:
+            return await self._read(work)
+        except BadInput as error:
+            raise ApiError(422, "invalid", str(self._told(error))) from None
+
+    async def search(
+        self,
+        vectors: Vectors,
+        top: int,
+        where: Where | None,
+        least: float | None,
+        then: Callable[[list[list[Hit]], Callable[[str], Vectors]], T],
+        words: Sequence[str] | None = None,
+    ) -> T:
+        """What `then` makes of the hits, and of what gives an entry's vector, in the same thread; by `words` too, one
+        text a query, where they are given."""
+
+        def work(index: Index) -> T:
+            if words is None:
+                return then(index.search(vectors, top, where=where, min_score=least), index.vector)
+            pairs = zip(vectors, words, strict=True)
+            found = [index.search_hybrid(vector, text, top, where=where) for vector, text in pairs]
+            return then([[hit for hit in hits if least is None or hit.score >= least] for hits in found], index.vector)
+
+        try:
+            return await self._read(work)
         except BadInput as error:
             raise self._told(error) from None
 

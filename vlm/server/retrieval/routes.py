@@ -86,10 +86,11 @@ async def metrics(request: Request) -> Response:
     return Response(found.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@v1.get("/collections")
+@v1.get("/collections", response_model_exclude_unset=True)
 async def list_collections(served: Served) -> of.CollectionsAnswer:
     aside = [of.SetAside(name=name, reason=reason) for name, reason in served.collections.aside.items()]
-    return of.CollectionsAnswer(collections=[_about(served, each) for each in served.collections], set_aside=aside)
+    there = [_about(served, each) for each in served.collections]
+    return of.CollectionsAnswer(collections=there, **({"set_aside": aside} if aside else {}))
 
 
 @v1.post("/collections", status_code=201)
@@ -142,9 +143,10 @@ async def add_items(served: Served, name: str, request: Request) -> of.ItemsAnsw
 
 
 @v1.get("/collections/{name:part}/items/{id:parts}")
-async def get_item(served: Served, name: str, id: str) -> of.ItemAnswer:
-    metadata, _ = await served.collections[name].entry(id)
-    return of.ItemAnswer(id=id, metadata=public(metadata))
+async def get_item(served: Served, name: str, id: str, vector: bool = False) -> of.ItemAnswer:
+    """With `?vector=true` its vector too."""
+    metadata, vector_D = await served.collections[name].entry(id)
+    return of.ItemAnswer(id=id, metadata=public(metadata), vector=vector_D.tolist() if vector else None)
 
 
 @v1.delete("/collections/{name:part}/items/{id:parts}")

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,8 @@ from vlm.server.http.settings import Limits, Settings
 from vlm.server.retrieval.app import create_app
 from vlm.server.retrieval.embedder import THREADS, Embedder
 
+SWITCH_SECONDS = 0.001
+"""After which a thread of Python lets another on: a search's few steps wait behind those of uploads."""
 GRACE_SECONDS = 60
 """What a shutdown waits for requests that were accepted."""
 
@@ -48,6 +51,7 @@ def serve(
         if not folder.is_dir():
             raise BadInput(f"{folder}: expected a folder of media, got none")
     _share_heaps()
+    sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(format="vlm: %(message)s", level=logging.WARNING)
     troubles: list[BaseException] = []
     with _alone(settings.root):

@@ -130,6 +130,48 @@ class ItemsAnswer(BaseModel):
 class ItemAnswer(BaseModel):
     id: str
     metadata: Metadata
+    vector: list[float] | None = Field(None, description="Where it was asked for; of length 1.")
+
+
+Filter: TypeAlias = Annotated[dict[str, Any], AfterValidator(plain)]
+Ids: TypeAlias = Annotated[list[KnownId], Field(min_length=1, max_length=10_000, fail_fast=True)]
+
+
+class Scroll(Body):
+    limit: int | None = Field(None, ge=1, description="By default 100, or the most that the server gives.")
+    after: KnownId | None = Field(None, description="The last id of the page before: its `next`.")
+    filter: Filter | None = None
+    ids: Ids | None = None
+    vectors: bool = False
+
+
+class ItemsPage(BaseModel):
+    items: list[ItemAnswer]
+    next: str | None
+
+
+class Chosen(Body):
+    """Exactly one of `ids` and `filter`; the filter `{}` fits all."""
+
+    ids: Ids | None = None
+    filter: Filter | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Chosen:
+        self.exactly_one(("ids", "filter"))
+        return self
+
+
+class Patch(Body):
+    metadata: Metadata = Field(description="Keys that replace those there are; null removes one.")
+
+
+class Update(Chosen, Patch):
+    """Which, and what."""
+
+
+class Updated(BaseModel):
+    updated: int
 
 
 class Query(Body):
@@ -156,8 +198,10 @@ class Query(Body):
 class Options(Body):
     top: int = Field(10, ge=1)
     offset: int = Field(0, ge=0)
-    filter: Annotated[dict[str, Any], AfterValidator(plain)] | None = None
+    filter: Filter | None = None
     min_score: FiniteFloat | None = None
+    vectors: bool = Field(False, description="Whether hits come with their vectors.")
+    hybrid: bool = Field(False, description="By words of the items' texts too; scores are of the joined order then.")
 
 
 class Search(Options, Query):
@@ -185,6 +229,7 @@ class HitAnswer(BaseModel):
     score: float
     metadata: Metadata
     moment: Moment | None = Field(None, description="Of a clip: the seconds that are nearest to the query.")
+    vector: list[float] | None = Field(None, description="Where it was asked for; of length 1.")
 
 
 class Hits(BaseModel):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -28,15 +29,20 @@ async def search(service: Service, collection: Collection, queries: Sequence[Que
     vectors = np.stack(await asyncio.gather(*(_vector(service, collection, query) for query in queries)))
     more = any(query.id is not None for query in queries)  # an item is not like itself
 
-    def answers(found: list[list[Hit]]) -> list[Hits]:
+    def answers(found: list[list[Hit]], vector_of_id: Callable[[str], Vectors]) -> list[Hits]:
         pages = []
         for query, hits in zip(queries, found, strict=True):
             others = [hit for hit in hits if hit.id != query.id]
             pages.append(others[options.offset : wanted])
-        return _answers(collection, vectors, pages)
+        given = vector_of_id if options.vectors else None
+        return [
+            Hits(hits=[_answer(collection, vector, hit, given) for hit in hits])
+            for vector, hits in zip(vectors, pages, strict=True)
+        ]
 
+    words = _words(queries) if options.hybrid else None
     try:
-        return await collection.search(vectors, wanted + more, options.filter, options.min_score, answers)
+        return await collection.search(vectors, wanted + more, options.filter, options.min_score, answers, words)
     except BadInput as error:
         raise ApiError(422, "invalid", str(error)) from None
     except RecursionError:
@@ -71,17 +77,22 @@ async def _vector(service: Service, collection: Collection, query: Query) -> Vec
     return await vector_of(service, source)
 
 
-def _answers(collection: Collection, vectors: Vectors, pages: list[list[Hit]]) -> list[Hits]:
-    return [
-        Hits(hits=[_answer(collection, vector, hit) for hit in hits])
-        for vector, hits in zip(vectors, pages, strict=True)
-    ]
+def _words(queries: Sequence[Query]) -> list[str]:
+    """What is looked for by words too. Raises `ApiError` for a query without any."""
+    if any(query.text is None for query in queries):
+        raise ApiError(422, "invalid", "hybrid: expected queries with a text")
+    return [query.text or "" for query in queries]
 
 
-def _answer(collection: Collection, vector_D: Vectors, hit: Hit) -> HitAnswer:
-    return HitAnswer(
-        id=hit.id, score=hit.score, metadata=public(hit.metadata), moment=_moment(collection, vector_D, hit)
-    )
+def _answer(
+    collection: Collection, vector_D: Vectors, hit: Hit, vector_of_id: Callable[[str], Vectors] | None
+) -> HitAnswer:
+    found = None
+    if vector_of_id is not None:
+        with suppress(KeyError):  # deleted meanwhile
+            found = vector_of_id(hit.id).tolist()
+    moment = _moment(collection, vector_D, hit)
+    return HitAnswer(id=hit.id, score=hit.score, metadata=public(hit.metadata), moment=moment, vector=found)
 
 
 def public(metadata: object) -> dict:

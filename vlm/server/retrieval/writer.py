@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,9 @@ from itertools import groupby
 import numpy as np
 
 from vlm.errors import BadInput
-from vlm.index.base import Index, Metadata, Vectors
+from vlm.index.base import Index, Metadata, Vectors, Where
 from vlm.server.http.errors import ApiError, log, storage
+from vlm.server.retrieval.entries import matching, patched
 
 GROUP = 256
 """Changes of one commit at the most."""
@@ -35,8 +37,22 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Those that are named or fit are deleted, or keys of their metadata changed: found when it is done."""
+
+    ids: Sequence[str] | None
+    where: Where | None
+    patch: Metadata | None
+    most: int = 0
+    """Bytes of the metadata afterwards."""
+
+
+Change = Upsert | Delete | Chosen
+
+
+@dataclass(frozen=True)
 class _Waiting:
-    change: Upsert | Delete
+    change: Change
     done: asyncio.Future[Before]
 
 
@@ -50,7 +66,7 @@ class Writer:
         self._closed = self._lost = False
         self._task = asyncio.create_task(self._run())
 
-    async def write(self, change: Upsert | Delete) -> Before:
+    async def write(self, change: Change) -> Before:
         """What was there, once the change is durable.
 
         Raises `BadInput` of the index, and `ApiError` 503 where the disk fails.
@@ -90,15 +106,14 @@ class Writer:
         await loop.run_in_executor(self._thread, self.index.close)
         self._thread.shutdown()
 
-    def _apply(self, changes: list[Upsert | Delete]) -> list[Before | Exception]:
+    def _apply(self, changes: list[Change]) -> list[Before | Exception]:
         """What was there before each, or why it could not be made."""
         began = time.monotonic()
         results: list[Before | Exception] = []
         try:
             if self._lost:
                 self._recover()
-            for _, run in groupby(changes, type):
-                results += self._run_of(list(run))
+            results += self._made(changes)
             self.index.commit()
         except Exception as error:  # a full disk, say: nobody is told that anything was written
             log.error("changes could not be committed: %s", " ".join(str(error).split()))
@@ -109,14 +124,14 @@ class Writer:
         self._seen(len(changes), time.monotonic() - began)
         return results
 
-    def _deletes_alone(self, changes: list[Upsert | Delete], began: float) -> list[Before | Exception]:
+    def _deletes_alone(self, changes: list[Change], began: float) -> list[Before | Exception]:
         """A full disk takes nothing more, but it can be emptied."""
         results: list[Before | Exception] = [storage() for _ in changes]
-        deletes = [number for number, change in enumerate(changes) if isinstance(change, Delete)]
+        deletes = [number for number, change in enumerate(changes) if _frees(change)]
         if not 0 < len(deletes) < len(changes):  # they were tried alone
             return results
         try:
-            found = self._run_of([changes[number] for number in deletes])
+            found = self._made([changes[number] for number in deletes])
             self.index.commit()
         except Exception:
             self._recover()
@@ -131,6 +146,29 @@ class Writer:
         self._lost, before = True, self.index
         self.index, self._lost = self._reopen(), False  # searches go on in either
         before.close()
+
+    def _made(self, changes: list[Change]) -> list[Before | Exception]:
+        results: list[Before | Exception] = []
+        for kind, run in groupby(changes, type):
+            if kind is Chosen:
+                results += [self._of_chosen(change) for change in run if isinstance(change, Chosen)]
+            else:
+                results += self._run_of([change for change in run if not isinstance(change, Chosen)])
+        return results
+
+    def _of_chosen(self, change: Chosen) -> Before | Exception:
+        try:
+            rows = matching(self.index, change.ids, change.where)
+            if change.patch is None:
+                self.index.delete(list(rows))
+            elif rows:
+                after = [patched(row, change.patch) for row in rows.values()]
+                if (size := max(map(_size, after))) > change.most:
+                    raise BadInput(f"metadata: expected at most {change.most} bytes of JSON, got {size}")
+                self.index.upsert(list(rows), np.stack([self.index.vector(id) for id in rows]), after)
+        except BadInput as error:
+            return error
+        return list(rows.values())
 
     def _run_of(self, changes: list[Upsert | Delete]) -> list[Before | Exception]:
         """Changes of one kind at once, since an engine takes as long for many as for one; one by one if refused."""
@@ -158,3 +196,13 @@ class Writer:
         else:
             self.index.delete(list(after))
         return results
+
+
+def _frees(change: Change) -> bool:
+    """Whether it makes the index smaller."""
+    return isinstance(change, Delete) or (isinstance(change, Chosen) and change.patch is None)
+
+
+def _size(metadata: Metadata) -> int:
+    """Bytes of what is the caller's own."""
+    return len(json.dumps({key: value for key, value in metadata.items() if not key.startswith("_")}).encode())
