@@ -102,6 +102,7 @@ def test_what_is_done_is_reported_when_the_endpoint_dies_and_a_resumed_run_asks_
         f"vlm: what is answered is kept in {tmp_path / 'run'}; the same command with --resume goes on",
     ]
     assert "503 after 1 repeats: the model is gone" in err[2]
+    assert "- Endpoint: 12 requests, 120 tokens read, 12 written" in (tmp_path / "run/report.md").read_text()
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert [result["task"] for result in report["results"]] == ["first"]
     server = ChatServer(color)
@@ -112,6 +113,18 @@ def test_what_is_done_is_reported_when_the_endpoint_dies_and_a_resumed_run_asks_
     assert list(finished) == ["first", "second"]
     assert info.usage is not None
     assert info.usage.requests == 24
+
+
+def test_what_is_refused_at_once_leaves_a_run_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = write_benchmark(tmp_path / "data", ROWS, kind="vqa")
+    arguments = ["eval", "--tasks", card, "--data", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    with ChatServer(color).running() as server:
+        assert main([*arguments, "--model", server.url]) == 0
+        (tmp_path / "run" / "report.md").unlink()
+        capsys.readouterr()
+        assert main([*arguments, "--model", server.url]) == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if "go on with it (--resume)" not in line] == []
+    assert not (tmp_path / "run" / "report.md").exists()
 
 
 def test_a_task_that_fails_by_itself_does_not_stop_the_others(tmp_path: Path) -> None:

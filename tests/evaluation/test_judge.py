@@ -100,6 +100,8 @@ def test_a_judge_behind_an_endpoint_that_sees(tmp_path: Path) -> None:
         result, samples = run(tmp_path, Predictions(tmp_path / "said.jsonl"), **body(judge=judge))
     assert [s.scores["judged"] for s in samples] == [1, 0.4, 0.4, 1]
     assert result.model == "said"
+    assert result.judge_usage is not None
+    assert (result.judge_usage.requests, result.judge_usage.prompt_tokens) == (4, 40)
     first = next(body for body in server.bodies if "color is 0" in words(body))
     assert (first["model"], first["messages"][0]) == ("strict", {"role": "system", "content": "Be strict."})
     assert words(first) == "What color is 0? red red 0 to 10?"

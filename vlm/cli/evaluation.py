@@ -116,8 +116,12 @@ def evaluate(
         from vlm.evaluation.run import Options
         from vlm.evaluation.run import evaluate as run
 
+        begun = False
+
         def report(task: str, done: int, total: int) -> None:
             """Every task counts alike in the estimate."""
+            nonlocal begun
+            begun = True
             share = (wanted.index(task) + done / total) / len(wanted)
             advance(round(100 * share), f"{task}: {done} of {total}")
 
@@ -130,7 +134,7 @@ def evaluate(
             source = model if predictions is None else Predictions(predictions, model_name)
             results = run(source, names, options, report)
         except (KeyboardInterrupt, VlmError):
-            if output is not None and (output / "run.json").is_file():
+            if begun and output is not None and (output / "run.json").is_file():
                 _reported_so_far(output, data)
             raise
         written: list[Path] = []

@@ -34,6 +34,12 @@ LEARNS = ("probe", "few_shot")
 """Types that learn from another split."""
 OWN_CATEGORIES = ("retrieval", "classification", "multilabel", "probe", "few_shot", "rerank")
 """Types whose categories are their directions or their classes."""
+ASKED_OF = {
+    "in_context": ("vqa", "choice", "caption"),
+    "judge": ("vqa", "dialogue"),
+    "all_right": ("vqa",),
+}
+"""Keys of a card and the types that heed them."""
 KINDS = TASK_TYPES
 """Kept name."""
 NEEDS: dict[str, frozenset[str]] = {
@@ -133,6 +139,9 @@ class BenchmarkCard(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> BenchmarkCard:
+        for key, kinds in ASKED_OF.items():
+            if getattr(self, key) and self.kind in NEEDS and self.kind not in kinds:
+                raise ValueError(f"{key}: kind {self.kind} takes none; expected kind {' or '.join(kinds)}")
         for pattern, other in self.for_models.items():
             if other.prompts is not None and len(other.prompts) != len(self.prompts):
                 got = f"got {len(other.prompts)}"

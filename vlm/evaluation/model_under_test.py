@@ -74,8 +74,11 @@ class ModelUnderTest:
     def answers(self, requests: Sequence[Request], progress: Progress = lambda done: None) -> list[str]:
         """One raw answer each, in order; each is kept as soon as it is there, but for those a server refuses."""
         answers: list[str] = []
-        for start in range(0, len(requests), CHUNK):
-            chunk = requests[start : start + CHUNK]
+        at_once = CHUNK
+        if isinstance(self.model, EndpointModel):
+            at_once = max(CHUNK, 2 * self.model.endpoint.options.concurrency)
+        for start in range(0, len(requests), at_once):
+            chunk = requests[start : start + at_once]
             opened: dict[object, tuple[Media, ...]] = {}
             shown = [[_opened(example, self.sampling, opened) for example in request.examples] for request in chunk]
             keys = [self._asked(request, media) for request, media in zip(chunk, shown, strict=True)]

@@ -91,6 +91,8 @@ class TaskResult(Config):
     """Those of the notes that say what was left out or counted as nothing; they are printed too."""
     usage: Usage | None = None
     """Of a model behind a chat endpoint."""
+    judge_usage: Usage | None = None
+    """Of a judge behind one."""
 
 
 class RunInfo(Config):

@@ -190,5 +190,6 @@ def _run(
         notes=notes,
         warnings=warnings,
         usage=usage,
+        judge_usage=None if judge is None else judge.usage,
     )
     return result, outcome.samples

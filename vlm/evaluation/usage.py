@@ -66,6 +66,12 @@ class Usage(Config):
             cost=round(sum(costs), 9) if costs else None,
         )
 
+    def __str__(self) -> str:
+        cost = "" if self.cost is None else f", cost {self.cost:g}"
+        counted = f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"
+        untold = f", {self.uncounted:,} requests not counted" if self.uncounted else ""
+        return f"{self.requests:,} requests, {counted}{untold}{cost}"
+
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know of it."""
         told = []

@@ -172,6 +172,8 @@ def _task(result: TaskResult) -> list[str]:
     settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in result.settings.items())
     lines += [f"- Settings: {_cell(settings or 'none')}", f"- Weights: `{result.weights}`"]
     lines += [f"- Note: {_cell(note)}" for note in result.notes]
+    for name, usage in (("Endpoint", result.usage), ("Judge", result.judge_usage)):
+        lines += [] if usage is None else [f"- {name}: {_cell(str(usage))}"]
     return [*lines, ""]
 
 
