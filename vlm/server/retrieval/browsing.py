@@ -76,5 +76,5 @@ async def _page(served: Service, collection: Collection, asked: of.Scroll) -> of
     if limit > most:
         raise ApiError(422, "invalid", f"limit: expected at most {most}, got {limit}")
     rows = await collection.page(limit + 1, asked.after, asked.filter, asked.ids, vectors=asked.vectors)
-    items = [of.ItemAnswer(id=id, metadata=public(metadata), vector=vector) for id, metadata, vector in rows[:limit]]
+    items = [of.ItemAnswer(id=id, metadata=public(about), vector=vector) for id, about, vector in rows[:limit]]
     return of.ItemsPage(items=items, next=items[-1].id if len(rows) > limit else None)

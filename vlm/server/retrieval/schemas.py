@@ -130,7 +130,7 @@ class ItemsAnswer(BaseModel):
 class ItemAnswer(BaseModel):
     id: str
     metadata: Metadata
-    vector: list[float] | None = Field(None, description="Where it was asked for; of length 1.")
+    vector: list[float] | None = Field(default=None, description="Where it was asked for; of length 1.")
 
 
 Filter: TypeAlias = Annotated[dict[str, Any], AfterValidator(plain)]
@@ -229,7 +229,7 @@ class HitAnswer(BaseModel):
     score: float
     metadata: Metadata
     moment: Moment | None = Field(None, description="Of a clip: the seconds that are nearest to the query.")
-    vector: list[float] | None = Field(None, description="Where it was asked for; of length 1.")
+    vector: list[float] | None = Field(default=None, description="Where it was asked for; of length 1.")
 
 
 class Hits(BaseModel):
