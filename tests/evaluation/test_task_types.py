@@ -175,6 +175,14 @@ def test_retrieval_finds_each_way_and_says_what_it_found(tmp_path: Path) -> None
     assert result.figures["text_to_image_R@1"].joint, "more pictures make it harder"
     assert result.figures["text_to_image_mean_rank"].bounds == (1, 3)
     assert result.figures["image_to_text_median_rank"].bounds == (1, 6)
+    assert result.warnings == ()
+
+
+def test_captions_that_are_not_read_to_their_end_are_told(tmp_path: Path) -> None:
+    rows = [{"color": color, "captions": [f"a {color} square " * 4, color]} for color in COLORS]
+    result, _ = run(tmp_path, FakeModel(), rows, kind="retrieval")
+    (warning,) = result.warnings
+    assert warning.endswith("12 tokens, of which the first 8 are read (2 more like it)")
 
 
 def test_equal_candidates_share_their_rank(tmp_path: Path) -> None:

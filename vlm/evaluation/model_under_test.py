@@ -14,6 +14,7 @@ import torch
 
 from vlm import __version__
 from vlm.conversation.messages import Conversation
+from vlm.conversation.texts import add_losses
 from vlm.datasets.examples import Example
 from vlm.datasets.opening import open_example, open_pictures
 from vlm.errors import BadInput
@@ -28,6 +29,7 @@ from vlm.facade import Model
 from vlm.index.exact import plain
 from vlm.media.open import Media
 from vlm.media.video.sampling.base import Sampler
+from vlm.notes import Notes
 from vlm.vectors import Vectors
 
 Progress = Callable[[int], None]
@@ -52,6 +54,8 @@ class ModelUnderTest:
         self.name = model.name
         self.address = model.endpoint.url if isinstance(model, EndpointModel) else ""
         self.usage: Usage | None = Usage() if isinstance(model, EndpointModel) else None
+        self.lost = Notes()
+        """What of texts the model does not read, or does not know."""
         self._about = {"model": model.name, "weights": self.weights, "version": __version__}
         if shared and self.address:  # what a name stands for is known for one address only
             self._about["address"] = self.address
@@ -62,14 +66,14 @@ class ModelUnderTest:
     def for_task(self, card: BenchmarkCard) -> ModelUnderTest:
         """The same model with a count of its own, reading the frames of clips that the card picks, if it does."""
         other = copy.copy(self)
-        other.usage = None if self.usage is None else Usage()
+        other.usage, other.lost = None if self.usage is None else Usage(), Notes()
         if card.sampling is not None:
             other.sampling = self.model.sampling(card.sampling)
         return other
 
     def notes(self, known: Set[str] = frozenset()) -> tuple[str, ...]:
         """What a reader of the figures must know of the answers; `known` are the ids of the whole split."""
-        return () if self.usage is None else self.usage.notes()
+        return (*(() if self.usage is None else self.usage.notes()), *self.lost.lines())
 
     def answers(self, requests: Sequence[Request], progress: Progress = lambda done: None) -> list[str]:
         """One raw answer each, in order; each is kept as soon as it is there, but for those a server refuses."""
@@ -161,6 +165,7 @@ class ModelUnderTest:
             chunk = texts[start : start + CHUNK]
             keys = [key_of({**self._about, "kind": "text", "text": text}) for text in chunk]
             rows += self._vectors(keys, chunk, self.model.embed_texts)
+            add_losses(self.lost, chunk, self.model.text_notes(chunk))
             progress(len(rows))
         return np.stack(rows)
 
