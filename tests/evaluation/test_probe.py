@@ -79,3 +79,17 @@ def test_pictures_of_several_classes(tmp_path: Path) -> None:
     assert low is not None
     assert high is not None
     assert 0 <= low <= result.figures["mAP"].value <= high <= 100
+
+
+def test_the_interval_of_mean_average_precision_holds_its_value(tmp_path: Path) -> None:
+    """Rare classes: resamples, in which pictures are there twice, lie above the value."""
+    rows = [{"color": list(COLORS)[n % 3], "answers": ["blue"] if n in (4, 9, 20) else ["red"]} for n in range(24)]
+    card = write_benchmark(tmp_path / "data", rows, kind="multilabel")
+    about = yaml.safe_load((tmp_path / "data/squares.yaml").read_text()) | {"classes": list(COLORS)}
+    (tmp_path / "data/squares.yaml").write_text(yaml.safe_dump(about))
+    found = run(tmp_path, card).figures["mAP"]
+    assert found.low is not None
+    assert found.high is not None
+    assert found.error is not None
+    assert found.low < found.value < found.high
+    assert found.high - found.value == pytest.approx(min(1.96 * found.error, 100 - found.value), rel=1e-3)
