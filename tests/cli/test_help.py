@@ -84,6 +84,7 @@ OPTIONS = {
         "--to",
         "--width",
     ],
+    "upload": [*COMMON, "--below", "--column", "--offline", "--patience", "--to"],
     "search": [
         *COMMON,
         "--device",
@@ -173,6 +174,7 @@ ARGUMENTS = {
     "match": ["PATH", "TEXT..."],
     "classify": ["PATH..."],
     "index": ["SOURCE"],
+    "upload": ["SOURCE"],
     "search": ["INDEX", "QUERY|IMAGE"],
     "duplicates": ["INDEX"],
     "train": ["CONFIG", "[KEY=VALUE]..."],

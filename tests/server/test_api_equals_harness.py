@@ -53,6 +53,9 @@ class LocalColours(Model):
     def embed_texts(self, texts: Sequence[str], **options: object) -> np.ndarray:  # type: ignore[override]
         return self.colours.embed_texts(texts)
 
+    def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
+        return [[] for _ in texts]
+
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -34,10 +34,11 @@ def test_the_requests_shown_are_answered(tmp_path: Path) -> None:
 
 
 def test_every_route_is_in_the_document() -> None:
+    from vlm.server.retrieval.about import about
     from vlm.server.retrieval.browsing import browsing
     from vlm.server.retrieval.routes import state, v1
 
     text = PAGE.read_text(encoding="utf-8")
-    for route in (*state.routes, *v1.routes, *browsing.routes):
+    for route in (*state.routes, *v1.routes, *browsing.routes, *about.routes):
         path = getattr(route, "path").replace(":parts}", "}").replace(":part}", "}")  # noqa: B009
         assert path in text or f"...{path.removeprefix('/v1/collections/{name}')}" in text, path

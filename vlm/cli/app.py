@@ -26,6 +26,7 @@ from vlm.cli import (
     score,
     serve,
     training,
+    uploading,
 )
 from vlm.cli.extending import extended
 
@@ -47,6 +48,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "embed": (media.embed, 'vlm embed photos/ --text "a dog in the snow" --to vectors.safetensors'),
     "classify": (classify.classify, "vlm classify photos/ --names dog,cat,horse"),
     "index": (indexing.index, "vlm index photos/ --to photos.index"),
+    "upload": (uploading.upload, "vlm upload photos/ --to http://127.0.0.1:8000/holiday"),
     "search": (retrieval.search, 'vlm search photos.index "a dog in the snow" --top 5'),
     "duplicates": (duplicates.duplicates, "vlm duplicates photos.index"),
     "train": (training.train, "vlm train configs/train/nano-words.yaml data=../data steps=600"),

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,16 +20,14 @@ from vlm.errors import BadInput, VlmError
 from vlm.evaluation.endpoint.wire import png
 from vlm.facade import Model
 from vlm.media.open import Media
+from vlm.remote import KEY, Server
 from vlm.vectors import Vectors
 
-KEY = "VLM_SERVER_KEY"
-"""The environment variable with a key that may write, where the server wants one."""
 BATCH, TOP = 64, 1000
 """What a server takes and gives at most in one request: its default limits."""
 CAN = frozenset({"embeds"})
 """Known before anything is asked of it."""
-PATIENCE = 10
-"""Times that a busy server is asked again."""
+__all__ = ["CAN", "KEY", "ServedModel"]
 
 
 class ServedModel(Model):
@@ -39,7 +35,7 @@ class ServedModel(Model):
 
     def __init__(self, url: str, client: httpx.Client | None = None):
         """Raises `BadInput` where nothing answers at `url`, or not as a server of the retrieval API does."""
-        self.server = Server(url, client)
+        self.server = EmbeddingServer(url, client)
         probe = self.server.embedded([{"image": png(_pattern())}, {"text": "a dog runs through snow"}])
         self._seen = np.round(probe, 3) + 0.0  # no two kinds of zero
         super().__init__(
@@ -92,7 +88,7 @@ class ServedModel(Model):
 class ServedEmbedder:
     """Vectors that a server makes. Clips are sent as frames, of which the vector is the mean."""
 
-    def __init__(self, server: Server):
+    def __init__(self, server: EmbeddingServer):
         self.server = server
 
     @property
@@ -121,14 +117,11 @@ class ServedEmbedder:
         return [[] for _ in texts]
 
 
-class Server:
-    """A server of the retrieval API by its address."""
+class EmbeddingServer(Server):
+    """One that is asked for vectors."""
 
-    def __init__(self, url: str, client: httpx.Client | None = None):
-        key = os.environ.get(KEY)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = client or httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=120)
-        self.url, self.model = url, ""
+    model = ""
+    """As it calls itself, once it was asked."""
 
     def embedded(self, inputs: list[dict[str, str]]) -> Vectors:
         rows = []
@@ -138,25 +131,6 @@ class Server:
             self.model = str(answer["model"])
             rows += [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
         return np.stack(rows)
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The answer's JSON. Raises `BadInput` in the server's own words where it refuses."""
-        for _ in range(PATIENCE):
-            try:
-                answer = self._http.request(method, path, json=body)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise BadInput(f"{self.url}: expected a server that answers, got: {error}") from None
-            if answer.status_code not in (429, 503):
-                break
-            time.sleep(min(30.0, float(answer.headers.get("Retry-After", 1))))
-        try:
-            found = answer.json()
-            if answer.is_success:
-                return found
-            said = found["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{self.url}: expected the retrieval API, got {answer.status_code} without it") from None
-        raise BadInput(f"{self.url}: {method} {path}: {said}")
 
 
 def _pattern() -> Image.Image:

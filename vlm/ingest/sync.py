@@ -93,7 +93,7 @@ def sync(
     try:
         with ThreadPoolExecutor(THREADS) as pool:
             try:
-                for done, item in enumerate(_once(source.items, seen, run.synced.notes), 1):
+                for done, item in enumerate(once(source.items, seen, run.synced.notes), 1):
                     stamp = stamp_of(item)
                     if run.is_unchanged(item, stamp):
                         run.synced.unchanged += 1
@@ -147,7 +147,7 @@ class _Run:
         entry = self._entries.get(item.id)
         if not stamp or entry is None:
             return False
-        return entry == _Entry.of(_metadata(item, entry.sha256, stamp, self.source.name))
+        return entry == _Entry.of(stored(item, entry.sha256, stamp, self.source.name))
 
     def take(self, read: Read) -> None:
         """Deal with one item; those that the model has to see are gathered, and written when they are a batch."""
@@ -239,7 +239,7 @@ class _Run:
 
     def _upsert(self, read: Read, vector_D: Vectors) -> None:
         self._forget(read.item.id)
-        metadata = _metadata(read.item, read.sha256, read.stamp, self.source.name)
+        metadata = stored(read.item, read.sha256, read.stamp, self.source.name)
         self._rows.append((read.item.id, vector_D, metadata))
         self._entries[read.item.id] = _Entry.of(metadata)
         self.known.setdefault(read.sha256, read.item.id)
@@ -272,7 +272,8 @@ class _Entry(NamedTuple):
         return cls(str(file.get("sha256") or ""), sys.intern(str(file.get("from") or "")), digest)
 
 
-def _once(items: Iterable[Item], seen: set[str], notes: Notes) -> Iterator[Item]:
+def once(items: Iterable[Item], seen: set[str], notes: Notes) -> Iterator[Item]:
+    """The first of each id, which join `seen`; of others there is a note."""
     for item in items:
         if item.id in seen and not item.problem:
             notes.add(item.id, "named again, left out")
@@ -281,5 +282,6 @@ def _once(items: Iterable[Item], seen: set[str], notes: Notes) -> Iterator[Item]
             yield item
 
 
-def _metadata(item: Item, sha256: Any, stamp: str, origin: str) -> dict[str, Any]:
+def stored(item: Item, sha256: Any, stamp: str, origin: str) -> dict[str, Any]:
+    """The metadata of an item's entry: what its source says of it, and what tells whether it has changed since."""
     return {**item.metadata, "file": {"sha256": sha256, "stamp": stamp, "from": origin}}

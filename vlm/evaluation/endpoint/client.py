@@ -8,17 +8,14 @@ import random
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import Any
 
 import httpx
 
 from vlm.errors import BadInput, VlmError
 from vlm.evaluation.usage import Reply
+from vlm.remote import KEY, seconds_of
 
-KEY = "VLM_SERVER_KEY"
-"""The environment variable with the key, unless another is named. A key is never written anywhere."""
 BACKOFF, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the first repeat, doubled at each, and the most that is waited before one."""
 MAX_ANSWER_BYTES = 16 * 2**20
@@ -131,7 +128,7 @@ class ChatEndpoint:
             return answer.status_code, content, answer.headers
 
     def _wait(self, attempt: int, asked: str | None = None) -> None:
-        seconds = _seconds(asked)
+        seconds = seconds_of(asked)
         if seconds is None:
             seconds = BACKOFF * 2**attempt * random.uniform(0.75, 1.25)  # not all at the same moment
         self._stop.wait(min(seconds, LONGEST_WAIT))
@@ -171,20 +168,6 @@ def _reply(content: bytes) -> Reply | None:
         read, written = (int(count) if isinstance(count, int | float) else None for count in counts)
         return Reply(str(said or "").strip(), read, written, choice.get("finish_reason") == "length")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return None
-
-
-def _seconds(asked: str | None) -> float | None:
-    """What `Retry-After` says: seconds, or a date."""
-    if asked is None:
-        return None
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time())
-    except (ValueError, TypeError):
         return None
 
 

@@ -20,6 +20,7 @@ from vlm.server.http.limits import Bounded
 from vlm.server.http.metrics import Measured, Metrics
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
+from vlm.server.retrieval.about import about
 from vlm.server.retrieval.browsing import browsing
 from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.routes import ready_service, state, v1
@@ -69,6 +70,7 @@ def create_app(
     app.include_router(state)
     app.include_router(v1)
     app.include_router(browsing)
+    app.include_router(about)
     _describe(app)
     signer, inner = Signer(), cast(ASGIApp, app)
     if settings.page:

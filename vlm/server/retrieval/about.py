@@ -1,0 +1,38 @@
+"""The route of `/v1` that tells a client what this server takes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+
+from vlm.server.http.addresses import API
+from vlm.server.retrieval.routes import ERRORS, Served
+
+about = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
+
+
+class LimitsAnswer(BaseModel):
+    """Sizes in bytes."""
+
+    batch: int
+    """Items, queries or inputs in a request."""
+    body_bytes: int
+    """Of a form with files."""
+    json_bytes: int
+    image_bytes: int
+    video_bytes: int
+    metadata_bytes: int
+    """Of one item, as JSON."""
+    urls: bool
+    """Whether URLs are fetched."""
+
+
+@about.get("/limits")
+async def limits(served: Served) -> LimitsAnswer:
+    """What one request may hold."""
+    known = served.limits
+    return LimitsAnswer(
+        batch=known.batch, body_bytes=known.body_bytes, json_bytes=known.json_bytes, image_bytes=known.image_bytes,
+        video_bytes=known.video_bytes, metadata_bytes=known.metadata_bytes, urls=served.settings.urls,
+    )  # fmt: skip
