@@ -140,6 +140,8 @@ OPTIONS = {
     "score": ["--help"],
     "serve retrieval": [
         *ALL,
+        "--access-log",
+        "--audit-log",
         "--body-mb",
         "--cors",
         "--deadline",

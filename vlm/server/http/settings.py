@@ -31,6 +31,8 @@ class Limits(Config):
     """Characters."""
     batch: PositiveInt = 64
     """Items or queries in a request."""
+    inputs: PositiveInt = 2048
+    """Of `/v1/embeddings`, as OpenAI takes them; they are embedded a batch at a time, and searches pass them."""
     top: PositiveInt = 1000
     """Hits of a query, with those that paging passes over."""
     collections: PositiveInt = 1000

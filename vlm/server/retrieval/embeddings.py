@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,23 +24,39 @@ async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, in
     embedder, inputs = service.embedder, request.input if isinstance(request.input, list) else [request.input]
     if request.model not in (None, embedder.name):
         raise ApiError(404, "model_not_found", str(unknown("model", request.model[:80], [embedder.name])))
-    if len(inputs) > service.limits.batch:
-        raise ApiError(413, "too_large", f"input: expected at most {service.limits.batch}, got {len(inputs)}")
+    if len(inputs) > service.limits.inputs:
+        raise ApiError(413, "too_large", f"input: expected at most {service.limits.inputs}, got {len(inputs)}")
     if request.dimensions is not None and request.dimensions > embedder.width:
         raise ApiError(422, "invalid", f"dimensions: expected at most {embedder.width}, got {request.dimensions}")
-    rows_ND = np.stack(await asyncio.gather(*(_vector(service, given) for given in inputs)))
+    rows: list[Vectors] = []
+    step = service.limits.batch
+    for start in range(0, len(inputs), step):  # what is asked for at once holds up nobody else for longer than this
+        coming = (_vector(service, given, patient=len(inputs) > step) for given in inputs[start : start + step])
+        rows += await asyncio.gather(*coming)
+    rows_ND = np.stack(rows)
     texts = [text for given in inputs if (text := _text(given)) is not None]
     tokens = await asyncio.to_thread(embedder.count_tokens, texts) if texts else 0
     return shortened(rows_ND, request.dimensions), tokens
+
+
+def written(rows_ND: Vectors, tokens: int, model: str, form: str) -> Iterator[str]:
+    """An `EmbeddingsAnswer` in JSON, in pieces: all rows as Python's numbers would take ten times the room."""
+    yield '{"object":"list","data":['
+    for index, row_D in enumerate(rows_ND):
+        value = row_D.tolist() if form == "float" else base64.b64encode(np.asarray(row_D, "<f4").tobytes()).decode()
+        comma = "," if index else ""
+        yield comma + json.dumps({"object": "embedding", "index": index, "embedding": value}, separators=(",", ":"))
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    yield f'],"model":{json.dumps(model)},"usage":{json.dumps(usage)}}}'
 
 
 def _text(given: str | Part) -> str | None:
     return given if isinstance(given, str) else given.text
 
 
-async def _vector(service: Service, given: str | Part) -> Vectors:
+async def _vector(service: Service, given: str | Part, *, patient: bool) -> Vectors:
     if (text := _text(given)) is not None:
-        return (await service.texts([text]))[0]
+        return (await service.texts([text], patient=patient))[0]
     assert isinstance(given, Part)
     address = given.image_url.url if isinstance(given.image_url, ImageUrl) else given.image_url
     if address is not None and is_url(address):

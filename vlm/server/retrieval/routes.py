@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from vlm.index.base import Vectors
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
 from vlm.server.retrieval.collections import MEDIA, Collection
-from vlm.server.retrieval.embeddings import embeddings
+from vlm.server.retrieval.embeddings import embeddings, written
 from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
 
@@ -187,13 +184,12 @@ async def video(served: Served, name: str, id: str) -> FileResponse:
     return _file(path, VIDEO_TYPES.get(path.suffix.lower(), "application/octet-stream") if path else "")
 
 
-@v1.post("/embeddings")
-async def create_embeddings(served: Served, body: of.Embeddings) -> of.EmbeddingsAnswer:
+@v1.post("/embeddings", response_model=of.EmbeddingsAnswer)
+async def create_embeddings(served: Served, body: of.Embeddings) -> Response:
     """As OpenAI's, and for pictures too."""
     rows_ND, tokens = await embeddings(served, body)
-    data = [of.Embedding(index=i, embedding=_written(row, body.encoding_format)) for i, row in enumerate(rows_ND)]
-    usage = of.Usage(prompt_tokens=tokens, total_tokens=tokens)
-    return of.EmbeddingsAnswer(data=data, model=served.embedder.name, usage=usage)
+    pieces = written(rows_ND, tokens, served.embedder.name, body.encoding_format)
+    return StreamingResponse(pieces, media_type="application/json")
 
 
 async def _media(served: Service, name: str, id: str) -> tuple[Collection, str]:
@@ -213,7 +209,3 @@ def _file(path: Path | None, kind: str) -> FileResponse:
     if path is None:
         raise ApiError(404, "media_not_found", "nothing to show of this item")
     return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
-
-
-def _written(row: Vectors, form: str) -> list[float] | str:
-    return row.tolist() if form == "float" else base64.b64encode(np.asarray(row, "<f4").tobytes()).decode()

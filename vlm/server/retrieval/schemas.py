@@ -15,6 +15,7 @@ from pydantic import (
     FiniteFloat,
     StringConstraints,
     Tag,
+    field_validator,
     model_validator,
 )
 
@@ -308,6 +309,15 @@ class Embeddings(Body):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
     user: str | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _no_tokens(cls, given: Any) -> Any:
+        """Numbers are of OpenAI's tokenizers, whose words are others than the model's."""
+        if isinstance(given, list) and given and isinstance(given[0], int | list):
+            raise ValueError("expected texts, got numbers of tokens, which are OpenAI's and not this model's; with "
+                             "LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)")  # fmt: skip
+        return given
 
 
 class Embedding(BaseModel):
