@@ -139,6 +139,51 @@ def test_files_are_added_or_refused(seen: Seen, running: httpx.Client, tmp_path:
     running.delete("/v1/collections/a-new-one")
 
 
+def test_entries_are_browsed_opened_and_deleted(seen: Seen, running: httpx.Client) -> None:
+    running.delete("/v1/collections/holiday-2")
+    items = [{"id": f"{n:03}", "text": f"text {n}", "metadata": {"n": n}} for n in range(30)]
+    running.post("/v1/collections/0-many/items", json={"items": items})
+    seen.page.reload()
+    seen.page.wait_for_function("[...document.querySelectorAll('input')].some((field) => field.value === '0-many')")
+    seen.page.get_by_role("tab", name="Browse").click()
+    seen.page.get_by_role("button", name="From the beginning").click()
+    seen.page.get_by_text("24 of 30 in 0-many").wait_for()
+    seen.page.get_by_role("button", name="Next page").click()
+    seen.page.get_by_text("6 of 30 in 0-many, the last ones").wait_for()
+    assert seen.names() == [f"{n:03}" for n in range(24, 30)]
+    seen.page.locator('figure[data-id="025"]').get_by_role("button", name="Open").click()
+    seen.page.locator(".opened pre").get_by_text('"n": 25').wait_for()
+    seen.page.locator('figure[data-id="025"]').get_by_role("button", name="Delete").click()
+    seen.page.get_by_text("025 is deleted.").wait_for()
+    assert seen.names() == ["024", "026", "027", "028", "029"]
+    assert running.get("/v1/collections/0-many").json()["count"] == 29
+    seen.page.get_by_label("Only those that fit").fill('{"n": {"lt": 2}}')
+    seen.page.get_by_role("button", name="From the beginning").click()
+    seen.page.get_by_text("2 of 29 in 0-many, the last ones").wait_for()
+    running.delete("/v1/collections/0-many")
+
+
+def test_a_fresh_server_s_page_adds(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(picture("green"))
+    with served(Settings(root=tmp_path / "root", page=True)) as client:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"{client.base_url}/page")
+        page.get_by_label("Words").fill("green")
+        page.get_by_role("button", name="Search", exact=True).click()
+        page.get_by_text("There is no collection yet").wait_for()
+        page.get_by_role("tab", name="Upload").click()
+        page.locator("input[type=file][multiple]").set_input_files(tmp_path / "good.png")
+        page.get_by_text("good").first.wait_for()
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_text("1 added, 0 refused.").wait_for()
+        page.get_by_role("tab", name="Search").click()
+        page.get_by_role("button", name="Search", exact=True).click()
+        page.get_by_text("1 of 1 in photos").wait_for()
+        page.close()
+        assert client.get("/v1/collections/photos").json()["count"] == 1
+
+
 def test_with_keys_the_page_asks_for_one(browser: Browser, tmp_path: Path) -> None:
     keys = Keys({READ: "read", WRITE: "write"})
     with served(Settings(root=tmp_path, page=True), keys=keys) as client:

@@ -64,10 +64,10 @@ class ModelEmbedder:
         self.name, (self.space, self.width) = self._model.name, space
         self.sampling = self._model.sampling()
         self.resize = _resize(self._model)
-        # On a CPU pictures go one by one, since a tower takes as long for each of many as for one and whoever searches
-        # by a picture then waits for no others; two at a time at least, so that what is not the tower's work overlaps.
+        # On a CPU a tower takes about as long for each of many as for one, and whoever searches by a picture waits for
+        # those before: a few together. Two such calls at least, so that what is not the tower's work overlaps.
         on_cpu = device_of(device).type == "cpu"
-        self.workers, self.batch = (max(2, (os.cpu_count() or 1) // THREADS), 1) if on_cpu else (1, 16)
+        self.workers, self.batch = (max(2, (os.cpu_count() or 1) // THREADS), 4) if on_cpu else (1, 16)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return self._model.embed_texts(texts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import os
 from collections.abc import Callable
@@ -17,15 +16,15 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from vlm.errors import BadInput
-from vlm.server.http.addresses import API, address
 from vlm.server.http.auth import Keys
 from vlm.server.http.browsers import PAGE
 from vlm.server.http.errors import ApiError, told
 from vlm.server.http.signing import Signer
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval.collections import Collection
-from vlm.server.retrieval.schemas import HitAnswer, Search
-from vlm.server.retrieval.searching import search
+from vlm.server.retrieval.page_cards import Cards
+from vlm.server.retrieval.schemas import Search
+from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -45,16 +44,22 @@ CSS = """
 .found figcaption {padding: 8px 10px; font-size: 13px; flex: 1; overflow-wrap: anywhere}
 .found button {border-top: 1px solid var(--border-color-primary); padding: 6px; font-size: 13px; cursor: pointer;
   color: var(--link-text-color); width: 100%}
+.found .both {display: flex}
+.opened {display: flex; gap: 20px; align-items: flex-start}
+.opened img, .opened video {max-width: 60%; max-height: 480px; border-radius: 8px}
+.opened pre {white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px}
 .found .score {float: right; font-variant-numeric: tabular-nums; color: var(--body-text-color-subdued)}
 """
 # The clicks of all buttons arrive here, whatever is drawn later.
 ON_LOAD = """
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-like]');
-  if (button) trigger('click', {like: button.dataset.like});
+  const button = event.target.closest('button[data-like], button[data-open], button[data-delete]');
+  if (button) trigger('click', {...button.dataset});
 });
 """
 Audit = Callable[..., None]
+Browsed = tuple[str, str, str, str | None, str | None]
+"""A line, an opened entry, cards, the id that this page follows, and that which the next one does."""
 EXPECTED = (ApiError, BadInput, ValidationError)
 
 
@@ -105,6 +110,15 @@ def _page(does: _Handlers) -> gr.Blocks:
                 )  # fmt: skip
             note = gr.Markdown()
             found = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
+        with gr.Tab("Browse"):
+            with gr.Row():
+                listed = gr.Textbox(label="Only those that fit", placeholder='{"year": {"gte": 2020}}', scale=4)
+                start = gr.Button("From the beginning", variant="primary")
+                on = gr.Button("Next page")
+            told = gr.Markdown()
+            opened = gr.HTML()
+            entries = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
+            here, following = gr.State(None), gr.State(None)
         with gr.Tab("Upload"):
             files = gr.File(label="Pictures and clips", file_count="multiple", type="filepath")
             metadata = gr.Textbox(label="Metadata of all of them", placeholder='{"year": 2024}')
@@ -116,6 +130,10 @@ def _page(does: _Handlers) -> gr.Blocks:
             event(does.words, [*options, words], [note, found], **private)
         picture.upload(does.picture, [*options, picture], [note, found], **private)
         found.click(does.like, options, [note, found], **private)
+        shown = [told, opened, entries, here, following]
+        start.click(does.browse, [collection, listed], shown, **private)
+        on.click(does.browse, [collection, listed, following], shown, **private)
+        entries.click(does.act, [collection, listed, here], shown, **private)
         add.click(does.add, [collection, files, metadata], [added, collection], **private)
     return page
 
@@ -124,7 +142,7 @@ class _Handlers:
     """What the page's events do. Each gives a line to read and what is shown."""
 
     def __init__(self, service: Callable[[], Service], guarded: bool, signer: Signer, audit: Audit) -> None:
-        self._service, self._guarded, self._signer, self._audit = service, guarded, signer, audit
+        self._service, self._guarded, self._audit, self._cards = service, guarded, audit, Cards(signer)
 
     async def names(self) -> Any:
         names = [collection.name for collection in self._service().collections]
@@ -142,6 +160,46 @@ class _Handlers:
 
     async def like(self, name: str, kind: str, least: float, where: str, event: gr.EventData) -> tuple[str, str]:
         return await self._search(name, kind, least, where, {"id": str(event.like)})
+
+    async def browse(self, name: str, where: str, after: str | None = None) -> Browsed:
+        """The entries after an id, a page of them."""
+        try:
+            service = self._service()
+            if not name:
+                return "There is no collection yet: add some pictures.", "", "", None, None
+            collection = service.collections[name]
+            rows = await collection.page(TOP + 1, after, _object(where), None, vectors=False)
+        except EXPECTED as error:
+            return _told(error), "", "", None, None
+        cards = "".join(self._cards.entry(collection, id, public(about)) for id, about, _ in rows[:TOP])
+        following = rows[TOP - 1][0] if len(rows) > TOP else None
+        said = f"{len(rows[:TOP])} of {len(collection)} in {collection.name}" + ("" if following else ", the last ones")
+        return said, "", f'<div class="found">{cards}</div>', after, following
+
+    async def act(self, name: str, where: str, after: str | None, event: gr.EventData, request: gr.Request) -> Browsed:
+        """Open an entry, or delete it, and show the same page again."""
+        opened, said = "", ""
+        try:
+            collection = self._service().collections[name or ""]
+            if (id := getattr(event, "delete", None)) is not None:
+                said = await self._delete(collection, str(id), request)
+            elif (id := getattr(event, "open", None)) is not None:
+                metadata, _ = await collection.entry(str(id))
+                opened = self._cards.opened(collection, str(id), public(metadata))
+        except EXPECTED as error:
+            said = _told(error)
+        told, _, cards, here, following = await self.browse(name, where, after)
+        return said or told, opened, cards, here, following
+
+    async def _delete(self, collection: Collection, id: str, request: gr.Request) -> str:
+        if self._guarded and request.username != "write":
+            return "This login may read and not write."
+        count = await collection.delete([id])
+        client = getattr(getattr(request, "client", None), "host", None)
+        self._audit(
+            client=client, login=request.username, path=PAGE, collection=collection.name, deleted=count, ids=[id]
+        )
+        return f"{_plain(id)} is deleted." if count else f"There is no {_plain(id)} any more."
 
     async def add(
         self, name: str | None, paths: list[str] | None, metadata: str, request: gr.Request
@@ -192,31 +250,9 @@ class _Handlers:
             hits = (await search(service, collection, [asked], asked))[0].hits
         except EXPECTED as error:
             return _told(error), ""
-        cards = "".join(self._card(collection, hit) for hit in hits)
+        cards = "".join(self._cards.hit(collection, hit) for hit in hits)
         of = f"of {len(collection)} in {collection.name}"
         return f"{len(hits)} {of}" if hits else f"Nothing found {of}", f'<div class="found">{cards}</div>'
-
-    def _card(self, collection: Collection, hit: HitAnswer) -> str:
-        about = hit.metadata
-        seconds = f", at {hit.moment.start:.1f} s" if hit.moment is not None else ""
-        label = html.escape(str(about.get("_name") or hit.id)) + seconds
-        id = html.escape(hit.id, quote=True)
-        return (
-            f'<figure data-id="{id}">{self._shown(collection, hit)}<figcaption><span class="score">{hit.score:.3f}'
-            f'</span>{label}</figcaption><button type="button" data-like="{id}">More like this</button></figure>'
-        )
-
-    def _shown(self, collection: Collection, hit: HitAnswer) -> str:
-        kind, at = hit.metadata.get("_kind"), (API, "collections", collection.name)
-        if kind not in ("image", "video"):
-            return f'<div class="words">{html.escape(str(hit.metadata.get("_text", hit.id)))}</div>'
-        poster = html.escape(self._signer.signed(address(*at, "thumbnails", hit.id)), quote=True)
-        if kind == "image":
-            name = html.escape(str(hit.metadata.get("_name", "")), quote=True)
-            return f'<img src="{poster}" alt="{name}" loading="lazy">'
-        source = html.escape(self._signer.signed(address(*at, "videos", hit.id)), quote=True)
-        moment = f"#t={hit.moment.start:.2f},{hit.moment.end:.2f}" if hit.moment is not None else ""
-        return f'<video controls muted preload="metadata" poster="{poster}" src="{source}{moment}"></video>'
 
 
 def _object(text: str) -> dict[str, Any] | None:
