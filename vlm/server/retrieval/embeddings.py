@@ -13,7 +13,7 @@ from vlm.errors import unknown
 from vlm.index.base import Vectors
 from vlm.media.urls import is_url
 from vlm.server.http.errors import ApiError
-from vlm.server.retrieval.schemas import Embeddings, ImageUrl, Part
+from vlm.server.retrieval.embedding_schemas import Embeddings, ImageUrl, Part
 from vlm.server.retrieval.searching import vector_of
 from vlm.server.retrieval.service import Service
 from vlm.vectors import shortened

@@ -18,6 +18,7 @@ from vlm.server.http.remarks import remark
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
 from vlm.server.retrieval.collections import MEDIA, Collection
+from vlm.server.retrieval.embedding_schemas import Embeddings, EmbeddingsAnswer
 from vlm.server.retrieval.embeddings import embeddings, written
 from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
@@ -184,8 +185,8 @@ async def video(served: Served, name: str, id: str) -> FileResponse:
     return _file(path, VIDEO_TYPES.get(path.suffix.lower(), "application/octet-stream") if path else "")
 
 
-@v1.post("/embeddings", response_model=of.EmbeddingsAnswer)
-async def create_embeddings(served: Served, body: of.Embeddings) -> Response:
+@v1.post("/embeddings", response_model=EmbeddingsAnswer)
+async def create_embeddings(served: Served, body: Embeddings) -> Response:
     """As OpenAI's, and for pictures too."""
     rows_ND, tokens = await embeddings(served, body)
     pieces = written(rows_ND, tokens, served.embedder.name, body.encoding_format)
