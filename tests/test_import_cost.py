@@ -25,7 +25,7 @@ import vlm.cli.app, vlm.cli.serve, vlm.cli.session
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval import run
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import EMBEDDERS
+from vlm.server.retrieval.embedder import EMBEDDERS, ModelEmbedder
 
 app = create_app(Settings(root=Path(sys.argv[1]), page=False), EMBEDDERS["colours"])
 with TestClient(app, base_url="http://127.0.0.1") as client:
@@ -75,3 +75,18 @@ def test_a_server_without_a_model_is_ready_without_a_library_of_models(tmp_path:
     """Torch it needs: the index's exact scan is in bfloat16."""
     pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
     assert not brought(SERVER, tmp_path) & set(SLOW)
+
+
+WITH_A_MODEL = SERVER.replace("page=False)", 'page=False, engine="flat")').replace(
+    'EMBEDDERS["colours"]', 'lambda: ModelEmbedder("nano", vlm.cli.session.space_of("nano"))'
+)
+
+
+@pytest.mark.weights
+def test_a_server_of_a_model_loads_the_parts_it_uses(tmp_path: Path) -> None:
+    """Each of these is tens of megabytes: other engines, pages, libraries of towers and formats."""
+    pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
+    found = brought(WITH_A_MODEL, tmp_path)
+    assert {"torch", "timm", "transformers"} <= found
+    unused = {"open_clip", "matplotlib", "onnx", "gguf", "sklearn", "lancedb", "qdrant_client", "gradio", "ray", "peft"}
+    assert not found & unused
