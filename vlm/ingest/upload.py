@@ -34,6 +34,8 @@ BATCH, BATCH_BYTES = 32, 8 * 2**20
 """Items and bytes of a request: what a kill can cost, and with `AT_ONCE` what is in memory."""
 LOOK, LOOK_BYTES = 256, 32 * 2**20
 """Items that the server is asked for at once, and bytes of those that are in memory meanwhile."""
+LONGEST_ID = 512
+"""Longer ones are no item's."""
 ENDS = (401, 404, 405, 409, 429, 502, 503)
 """Statuses that no smaller request would do better than."""
 AGAIN = ("busy", "timeout", "storage", "unavailable", "gone")
@@ -146,7 +148,7 @@ class _Run:
 
     def _compare(self, pool: ThreadPoolExecutor) -> None:
         """What was gathered with what the server has; what differs, or may, is sent or read."""
-        known = {} if self._fresh else self._known(pool, [item.id for item in self._look])
+        known = {} if self._fresh else self._known([item.id for item in self._look])
         unchanged = 0
         for item in self._look:
             candidate = _Candidate(item, stamp_of(item), known.get(item.id))
@@ -187,19 +189,17 @@ class _Run:
         done.skipped += more.skipped
         self.advance(done.done, f"upload, {done.sent} sent")
 
-    def _known(self, pool: ThreadPoolExecutor, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def _known(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The metadata of those that are there, without the server's own keys."""
-        found = pool.map(self._entry, ids)
-        return {id: metadata for id, metadata in zip(ids, found, strict=True) if metadata is not None}
-
-    def _entry(self, id: str) -> dict[str, Any] | None:
-        try:
-            metadata = self.server.ask("GET", f"{self.place}/items/{quote(id, safe='')}")["metadata"]
-        except Refused as error:
-            if error.status in (404, 422):  # not there, or no name of anything
-                return None
-            raise
-        return {key: value for key, value in metadata.items() if not key.startswith("_")}
+        found: dict[str, dict[str, Any]] = {}
+        ids = [id for id in ids if len(id) <= LONGEST_ID]
+        for start in range(0, len(ids), self.limits.top):
+            asked = ids[start : start + self.limits.top]
+            page = self.server.ask("POST", f"{self.place}/items/scroll", {"ids": asked, "limit": len(asked)})
+            for entry in page["items"]:
+                metadata = entry["metadata"].items()
+                found[entry["id"]] = {key: value for key, value in metadata if not key.startswith("_")}
+        return found
 
     def _deal(self, batch: Sequence[_Candidate]) -> Uploaded:
         """Read and send, in a thread of its own."""

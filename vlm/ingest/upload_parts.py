@@ -27,6 +27,7 @@ class Limits:
     """What a server takes, as `GET /v1/limits` tells it; sizes in bytes."""
 
     batch: int
+    top: int
     body_bytes: int
     json_bytes: int
     image_bytes: int

@@ -17,6 +17,8 @@ class LimitsAnswer(BaseModel):
 
     batch: int
     """Items, queries or inputs in a request."""
+    top: int
+    """Hits of a query, entries of a page."""
     body_bytes: int
     """Of a form with files."""
     json_bytes: int
@@ -33,6 +35,12 @@ async def limits(served: Served) -> LimitsAnswer:
     """What one request may hold."""
     known = served.limits
     return LimitsAnswer(
-        batch=known.batch, body_bytes=known.body_bytes, json_bytes=known.json_bytes, image_bytes=known.image_bytes,
-        video_bytes=known.video_bytes, metadata_bytes=known.metadata_bytes, urls=served.settings.urls,
-    )  # fmt: skip
+        batch=known.batch,
+        top=known.top,
+        body_bytes=known.body_bytes,
+        json_bytes=known.json_bytes,
+        image_bytes=known.image_bytes,
+        video_bytes=known.video_bytes,
+        metadata_bytes=known.metadata_bytes,
+        urls=served.settings.urls,
+    )
