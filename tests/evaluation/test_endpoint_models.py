@@ -93,7 +93,7 @@ def transformers_serve(folder: Path) -> Iterator[str]:
 @pytest.mark.process
 def test_transformers_own_server(benchmarks: tuple[Path, list[str]], tmp_path: Path) -> None:
     """A random SmolVLM by the authors' code behind `transformers serve`, and by ours in this process."""
-    for package in ("fastapi", "openai", "accelerate"):
+    for package in ("fastapi", "openai", "accelerate", "num2words"):
         pytest.importorskip(package)
     folder = tmp_path / "smolvlm"
     folder.mkdir()
