@@ -37,8 +37,9 @@ def test_every_route_is_in_the_document() -> None:
     from vlm.server.retrieval.about import about
     from vlm.server.retrieval.browsing import browsing
     from vlm.server.retrieval.routes import state, v1
+    from vlm.server.retrieval.snapshot_routes import snapshots
 
     text = PAGE.read_text(encoding="utf-8")
-    for route in (*state.routes, *v1.routes, *browsing.routes, *about.routes):
+    for route in (*state.routes, *v1.routes, *browsing.routes, *about.routes, *snapshots.routes):
         path = getattr(route, "path").replace(":parts}", "}").replace(":part}", "}")  # noqa: B009
         assert path in text or f"...{path.removeprefix('/v1/collections/{name}')}" in text, path

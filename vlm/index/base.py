@@ -109,6 +109,14 @@ class Index(ABC):
         """Commit, and give the name of the state, which `open` can go back to until `compact`."""
 
     @abstractmethod
+    def snapshots(self) -> list[str]:
+        """The names of those there are, the oldest first."""
+
+    @abstractmethod
+    def drop_snapshot(self, name: str) -> None:
+        """What it alone still has is given back. Raises `KeyError` where there is no such snapshot."""
+
+    @abstractmethod
     def compact(self) -> None:
         """Give back the room of replaced and deleted entries, and drop snapshots."""
 

@@ -164,6 +164,18 @@ class FlatIndex(Index):
             atomic_write(self.folder / f"snapshot-{generation}.json", manifest)
         return generation
 
+    def snapshots(self) -> list[str]:
+        kept = sorted(self.folder.glob("snapshot-*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return [path.stem.removeprefix("snapshot-") for path in kept]
+
+    def drop_snapshot(self, name: str) -> None:
+        checks.changeable(self.folder, self._frozen)
+        with self._writing:
+            if name not in self.snapshots() or self._manifest is None:
+                raise KeyError(name)
+            (self.folder / f"snapshot-{name}.json").unlink()
+            self._tidy(set(self._manifest.files))
+
     def compact(self) -> None:
         checks.changeable(self.folder, self._frozen)
         with self._writing:

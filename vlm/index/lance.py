@@ -160,6 +160,17 @@ class LanceIndex(Index):
                 self._table.tags.create(name, self._table.version)
             return name
 
+    def snapshots(self) -> list[str]:
+        with tables.told(self.place):
+            return sorted(self._table.tags.list(), key=lambda name: (len(name), name))  # s9 before s10
+
+    def drop_snapshot(self, name: str) -> None:
+        """Its versions go with the next upkeep."""
+        if name not in self.snapshots():
+            raise KeyError(name)
+        with self._changing():
+            self._table.tags.delete(name)
+
     def compact(self) -> None:
         """Searches of other processes that have this index open fail after this; no other process may be writing."""
         self.wait()

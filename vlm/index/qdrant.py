@@ -164,6 +164,16 @@ class QdrantIndex(Index):
         self._write(name, points)
         return number
 
+    def snapshots(self) -> list[str]:
+        return [str(number) for number in sorted(_snapshots(self.client, self.collection))]
+
+    def drop_snapshot(self, name: str) -> None:
+        checks.changeable(self.collection, self._frozen)
+        if name not in self.snapshots():
+            raise KeyError(name)
+        with _told(self._name):
+            self.client.delete_collection(f"{self.collection}@{name}")
+
     def compact(self) -> None:
         """Snapshots go; Qdrant gives back the room of what was deleted by itself."""
         checks.changeable(self.collection, self._frozen)

@@ -36,6 +36,8 @@ class Limits(Config):
     top: PositiveInt = 1000
     """Hits of a query, with those that paging passes over."""
     collections: PositiveInt = 1000
+    snapshots: PositiveInt = 64
+    """Of a collection; each keeps what was deleted since."""
 
     requests: PositiveInt = 64
     """At the same time; as many uploads beside them."""

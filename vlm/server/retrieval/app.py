@@ -26,6 +26,7 @@ from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.routes import ready_service, state, v1
 from vlm.server.retrieval.schemas import Item, Items
 from vlm.server.retrieval.service import Service
+from vlm.server.retrieval.snapshot_routes import snapshots
 
 Failed = Callable[[BaseException], None]
 
@@ -71,6 +72,7 @@ def create_app(
     app.include_router(v1)
     app.include_router(browsing)
     app.include_router(about)
+    app.include_router(snapshots)
     _describe(app)
     signer, inner = Signer(), cast(ASGIApp, app)
     if settings.page:

@@ -11,7 +11,7 @@ from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
 from vlm.server.retrieval import schemas as of
-from vlm.server.retrieval.collections import Collection
+from vlm.server.retrieval.collection import Collection
 from vlm.server.retrieval.items import check_metadata
 from vlm.server.retrieval.routes import ERRORS, Served
 from vlm.server.retrieval.searching import public
@@ -29,15 +29,17 @@ async def list_items(
     limit: Annotated[int | None, Query(ge=1)] = None,
     after: of.KnownId | None = None,
     vectors: bool = False,
+    snapshot: of.KnownId | None = None,
 ) -> of.ItemsPage:
     """A page of entries in the order of their ids; `next` is the `after` of the page that follows, if one does."""
-    return await _page(served, served.collections[name], of.Scroll(limit=limit, after=after, vectors=vectors))
+    asked = of.Scroll(limit=limit, after=after, vectors=vectors, snapshot=snapshot)
+    return await _page(served, name, asked)
 
 
 @browsing.post(f"{ITEMS}/scroll")
 async def scroll_items(served: Served, name: str, body: of.Scroll) -> of.ItemsPage:
     """As `GET`, of those that fit a filter or are named."""
-    return await _page(served, served.collections[name], body)
+    return await _page(served, name, body)
 
 
 @browsing.post(f"{ITEMS}/delete")
@@ -70,11 +72,12 @@ async def _updated(served: Service, collection: Collection, body: of.Update) -> 
     return await collection.update(body.ids, body.filter, body.metadata, served.limits.metadata_bytes)
 
 
-async def _page(served: Service, collection: Collection, asked: of.Scroll) -> of.ItemsPage:
+async def _page(served: Service, name: str, asked: of.Scroll) -> of.ItemsPage:
     most = served.limits.top
     limit = min(PAGE, most) if asked.limit is None else asked.limit
     if limit > most:
         raise ApiError(422, "invalid", f"limit: expected at most {most}, got {limit}")
+    collection = await served.collections.snapshots.at(served.collections[name], asked.snapshot)
     rows = await collection.page(limit + 1, asked.after, asked.filter, asked.ids, vectors=asked.vectors)
     items = [of.ItemAnswer(id=id, metadata=public(about), vector=vector) for id, about, vector in rows[:limit]]
     return of.ItemsPage(items=items, next=items[-1].id if len(rows) > limit else None)

@@ -14,28 +14,21 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from vlm.config import Config, parse
-from vlm.errors import BadInput, VlmError
+from vlm.errors import VlmError
 from vlm.files import atomic_folder, read_json
 from vlm.index import create_index, drop_index, open_index
-from vlm.index.base import Hit, Index, Metadata, Vectors, Where
+from vlm.index.base import Index
 from vlm.server.http.errors import ApiError, log, storage
 from vlm.server.http.settings import Settings
-from vlm.server.retrieval.entries import page
-from vlm.server.retrieval.media import Media
-from vlm.server.retrieval.writer import Chosen, Delete, Upsert, Writer
+from vlm.server.retrieval.collection import Collection, Committed, keys_of
+from vlm.server.retrieval.snapshots import Snapshots
 
-T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-MEDIA = "_media"
-"""The key of an entry's metadata that names its files; callers' own keys cannot begin so."""
-Committed = Callable[[str, int, float], None]
 
 
 class About(Config):
@@ -50,114 +43,6 @@ class About(Config):
     """In a store elsewhere."""
 
 
-class Collection:
-    """One index, what is kept beside it, and the one that writes to it."""
-
-    def __init__(self, folder: Path, index: Index, place: str | None, reopen: Callable[[], Index],
-                 readers: ThreadPoolExecutor, committed: Committed) -> None:  # fmt: skip
-        self.folder, self.name, self.place = folder, folder.name, place
-        self.media = Media(folder / "media")
-        self._readers = readers
-        self._writer = Writer(index, reopen, lambda count, seconds: committed(self.name, count, seconds))
-
-    def __len__(self) -> int:
-        return len(self._writer.index)
-
-    async def upsert(self, ids: Sequence[str], vectors: Vectors, metadata: Sequence[dict[str, Any]]) -> list[bool]:
-        """Whether each id was known; durable then."""
-        try:
-            before = await self._writer.write(Upsert(ids, vectors, metadata))
-        except Exception as error:
-            self.media.forget(_keys(metadata))
-            raise self._told(error) from None
-        self.media.forget(_keys(before))
-        return [row is not None for row in before]
-
-    async def delete(self, ids: Sequence[str]) -> int:
-        """How many there were."""
-        before = await self._writer.write(Delete(ids))
-        self.media.forget(_keys(before))
-        return sum(row is not None for row in before)
-
-    async def delete_chosen(self, ids: Sequence[str] | None, where: Where | None) -> int:
-        """Of those that are named, or that fit; how many there were. Raises `ApiError` for a bad filter."""
-        before = await self._chosen(Chosen(ids, where, None))
-        self.media.forget(_keys(before))
-        return len(before)
-
-    async def update(self, ids: Sequence[str] | None, where: Where | None, patch: Metadata, most: int) -> int:
-        """Change metadata, of at most so many bytes afterwards; how many entries that were."""
-        return len(await self._chosen(Chosen(ids, where, patch, most)))
-
-    async def _chosen(self, change: Chosen) -> list[Metadata | None]:
-        try:
-            return await self._writer.write(change)
-        except BadInput as error:
-            raise ApiError(422, "invalid", str(self._told(error))) from None
-
-    async def page(
-        self, limit: int, after: str | None, where: Where | None, ids: Sequence[str] | None, *, vectors: bool
-    ) -> list[tuple[str, Metadata, list[float] | None]]:
-        """Ids, metadata, and vectors if they are wanted. Raises `ApiError` for a bad filter."""
-
-        def work(index: Index) -> list[tuple[str, Metadata, list[float] | None]]:
-            found = []
-            for id, metadata in page(index, limit, after, where, ids):
-                with suppress(KeyError):  # deleted meanwhile
-                    found.append((id, metadata, index.vector(id).tolist() if vectors else None))
-            return found
-
-        try:
-            return await self._read(work)
-        except BadInput as error:
-            raise ApiError(422, "invalid", str(self._told(error))) from None
-
-    async def search(
-        self,
-        vectors: Vectors,
-        top: int,
-        where: Where | None,
-        least: float | None,
-        then: Callable[[list[list[Hit]], Callable[[str], Vectors]], T],
-        words: Sequence[str] | None = None,
-    ) -> T:
-        """What `then` makes of the hits, and of what gives an entry's vector, in the same thread; by `words` too, one
-        text a query, where they are given."""
-
-        def work(index: Index) -> T:
-            if words is None:
-                return then(index.search(vectors, top, where=where, min_score=least), index.vector)
-            pairs = zip(vectors, words, strict=True)
-            found = [index.search_hybrid(vector, text, top, where=where) for vector, text in pairs]
-            return then([[hit for hit in hits if least is None or hit.score >= least] for hits in found], index.vector)
-
-        try:
-            return await self._read(work)
-        except BadInput as error:
-            raise self._told(error) from None
-
-    async def entry(self, id: str) -> tuple[dict[str, Any], Vectors]:
-        """Metadata, and the vector `[D]`. Raises `ApiError` 404."""
-
-        def work(index: Index) -> tuple[dict[str, Any], Vectors]:
-            return dict(index.metadata(id)), index.vector(id)
-
-        try:
-            return await self._read(work)
-        except KeyError:
-            raise ApiError(404, "item_not_found", f"collection {self.name} has no item {id!r}") from None
-
-    async def close(self) -> None:
-        await self._writer.close()
-
-    def _told(self, error: Exception) -> Exception:
-        """Where an index lies is nobody's business."""
-        return BadInput(str(error).removeprefix(f"{self.folder / 'index'}: ")) if isinstance(error, BadInput) else error
-
-    async def _read(self, work: Callable[[Index], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._writer.index)
-
-
 class Collections:
     """All of a server's, by name. Made in the event loop."""
 
@@ -168,6 +53,7 @@ class Collections:
         self._open: dict[str, Collection] = {}
         self.aside: dict[str, str] = {}
         """Folders that could not be opened, and why: they stay as they are, and their names are taken."""
+        self.snapshots = Snapshots(settings.limits.snapshots)
         self._changing = asyncio.Lock()
         self.temporary = settings.root / "tmp"
 
@@ -230,6 +116,7 @@ class Collections:
             collection = self[name]
             del self._open[name]
             await collection.close()
+            self.snapshots.forget(collection)
             gone = self._folder / f".{name}-{uuid.uuid4().hex}"
             try:
                 collection.folder.rename(gone)
@@ -279,20 +166,16 @@ class Collections:
         path = folder / "collection.json"
         about = parse(About, read_json(path), str(path))
 
-        def reopen() -> Index:
-            return open_index(about.place or folder / "index", model=self._space, width=self._width)
+        def open_at(snapshot: str | None) -> Index:
+            place = about.place or folder / "index"
+            return open_index(place, model=self._space, width=self._width, snapshot=snapshot)
 
         async def made(index: Index) -> Collection:  # a writer belongs to the event loop
-            return Collection(folder, index, about.place, reopen, self._readers, self._committed)
+            return Collection(folder, index, about.place, open_at, self._readers, self._committed)
 
-        index = reopen()
+        index = open_at(None)
         collection = asyncio.run_coroutine_threadsafe(made(index), loop).result()
-        keys = set(_keys(metadata for _, metadata in index.items()))
+        keys = set(keys_of(metadata for _, metadata in index.items()))
         if count := collection.media.sweep(keys):
             log.info("%s: removed %d files that no entry names", folder.name, count)
         return collection
-
-
-def _keys(rows: Iterable[Metadata | None]) -> list[str]:
-    """The names of what is kept beside these entries."""
-    return [key for row in rows if row is not None and isinstance(key := row.get(MEDIA), str)]

@@ -20,7 +20,7 @@ from vlm.errors import BadInput
 from vlm.index.base import Vectors
 from vlm.server.http.errors import ApiError, of_input, told
 from vlm.server.http.sources import ClipFile, Source
-from vlm.server.retrieval.collections import MEDIA, Collection
+from vlm.server.retrieval.collection import MEDIA, Collection
 from vlm.server.retrieval.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany, size_of
 from vlm.server.retrieval.service import Embedded, Service
 

@@ -21,7 +21,7 @@ from vlm.server.http.browsers import PAGE
 from vlm.server.http.errors import ApiError, told
 from vlm.server.http.signing import Signer
 from vlm.server.retrieval import items as ingest
-from vlm.server.retrieval.collections import Collection
+from vlm.server.retrieval.collection import Collection
 from vlm.server.retrieval.page_cards import Cards
 from vlm.server.retrieval.schemas import Search
 from vlm.server.retrieval.searching import public, search

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlm.server.http.addresses import API, address
 from vlm.server.http.signing import Signer
-from vlm.server.retrieval.collections import Collection
+from vlm.server.retrieval.collection import Collection
 from vlm.server.retrieval.schemas import HitAnswer, Moment
 
 

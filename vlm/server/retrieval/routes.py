@@ -17,7 +17,7 @@ from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
-from vlm.server.retrieval.collections import MEDIA, Collection
+from vlm.server.retrieval.collection import MEDIA, Collection
 from vlm.server.retrieval.embedding_schemas import Embeddings, EmbeddingsAnswer
 from vlm.server.retrieval.embeddings import embeddings, written
 from vlm.server.retrieval.searching import public, search
@@ -161,7 +161,7 @@ async def search_collection(
     served: Served, name: str, body: Annotated[of.OneOrManySearches, Body()]
 ) -> of.Hits | of.ManyHits:
     """The nearest items, best first; with `queries`, those of each."""
-    collection = served.collections[name]
+    collection = await served.collections.snapshots.at(served.collections[name], body.snapshot)
     if isinstance(body, of.Searches):
         return of.ManyHits(results=await search(served, collection, body.queries, body))
     return (await search(served, collection, [body], body))[0]

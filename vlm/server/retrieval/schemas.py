@@ -143,6 +143,7 @@ class Scroll(Body):
     filter: Filter | None = None
     ids: Ids | None = None
     vectors: bool = False
+    snapshot: KnownId | None = Field(None, description="As it was then.")
 
 
 class ItemsPage(BaseModel):
@@ -202,6 +203,7 @@ class Options(Body):
     min_score: FiniteFloat | None = None
     vectors: bool = Field(False, description="Whether hits come with their vectors.")
     hybrid: bool = Field(False, description="By words of the items' texts too; scores are of the joined order then.")
+    snapshot: KnownId | None = Field(None, description="Of the collection as it was then.")
 
 
 class Search(Options, Query):

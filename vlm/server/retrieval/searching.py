@@ -12,13 +12,14 @@ from vlm.errors import BadInput
 from vlm.index.base import Hit, Vectors
 from vlm.server.http.errors import ApiError
 from vlm.server.http.sources import PictureBytes, Source
-from vlm.server.retrieval.collections import MEDIA, Collection
+from vlm.server.retrieval.collection import MEDIA
+from vlm.server.retrieval.reading import Readable
 from vlm.server.retrieval.schemas import HitAnswer, Hits, Moment, Options, Query
 from vlm.server.retrieval.service import Service
 from vlm.vectors import composed
 
 
-async def search(service: Service, collection: Collection, queries: Sequence[Query], options: Options) -> list[Hits]:
+async def search(service: Service, collection: Readable, queries: Sequence[Query], options: Options) -> list[Hits]:
     """The hits of each query. Raises `ApiError` for what is over a limit, and for the first query that is no good."""
     limits = service.limits
     if len(queries) > limits.batch:
@@ -59,7 +60,7 @@ async def vector_of(service: Service, source: Source) -> Vectors:
         source.discard()
 
 
-async def _vector(service: Service, collection: Collection, query: Query) -> Vectors:
+async def _vector(service: Service, collection: Readable, query: Query) -> Vectors:
     if query.text is not None and query.image is not None:
         weight = 0.5 if query.weight is None else query.weight
         parts = (query.model_copy(update={"text": None}), query.model_copy(update={"image": None}))
@@ -85,7 +86,7 @@ def _words(queries: Sequence[Query]) -> list[str]:
 
 
 def _answer(
-    collection: Collection, vector_D: Vectors, hit: Hit, vector_of_id: Callable[[str], Vectors] | None
+    collection: Readable, vector_D: Vectors, hit: Hit, vector_of_id: Callable[[str], Vectors] | None
 ) -> HitAnswer:
     found = None
     if vector_of_id is not None:
@@ -101,7 +102,7 @@ def public(metadata: object) -> dict:
     return {key: value for key, value in metadata.items() if key != MEDIA}
 
 
-def _moment(collection: Collection, vector_D: Vectors, hit: Hit) -> Moment | None:
+def _moment(collection: Readable, vector_D: Vectors, hit: Hit) -> Moment | None:
     """The stretch of a clip whose frames are nearest to the query."""
     if hit.metadata.get("_kind") != "video" or not isinstance(key := hit.metadata.get(MEDIA), str):
         return None

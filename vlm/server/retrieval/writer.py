@@ -10,14 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 
-from vlm.errors import BadInput
+from vlm.errors import BadInput, VlmError
 from vlm.index.base import Index, Metadata, Vectors, Where
 from vlm.server.http.errors import ApiError, log, storage
 from vlm.server.retrieval.entries import matching, patched
 
+T = TypeVar("T")
 GROUP = 256
 """Changes of one commit at the most."""
 Before = list[Metadata | None]
@@ -72,11 +74,18 @@ class Writer:
         Raises `BadInput` of the index, and `ApiError` 503 where the disk fails.
         """
         if self._closed:
-            raise ApiError(409, "gone", "the collection is being deleted or the server shut down")
+            raise _gone()
         waiting = _Waiting(change, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
         # Whoever asked may go; what was accepted is written all the same.
         return await asyncio.shield(waiting.done)
+
+    async def do(self, work: Callable[[Index], T]) -> T:
+        """What `work` makes of the index between two commits. Raises what it does, and `ApiError` 503 where the disk
+        fails."""
+        if self._closed:
+            raise _gone()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._worked, work)
 
     async def close(self) -> None:
         """Finish what was accepted, and close the index."""
@@ -105,6 +114,17 @@ class Writer:
                         one.done.set_result(result)
         await loop.run_in_executor(self._thread, self.index.close)
         self._thread.shutdown()
+
+    def _worked(self, work: Callable[[Index], T]) -> T:
+        try:
+            if self._lost:
+                self._recover()
+            return work(self.index)
+        except BadInput:
+            raise
+        except (OSError, VlmError) as error:
+            log.error("an index could not be worked on: %s", " ".join(str(error).split()))
+            raise storage() from None
 
     def _apply(self, changes: list[Change]) -> list[Before | Exception]:
         """What was there before each, or why it could not be made."""
@@ -196,6 +216,10 @@ class Writer:
         else:
             self.index.delete(list(after))
         return results
+
+
+def _gone() -> ApiError:
+    return ApiError(409, "gone", "the collection is being deleted or the server shut down")
 
 
 def _frees(change: Change) -> bool:
