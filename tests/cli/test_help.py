@@ -154,6 +154,7 @@ OPTIONS = {
         "--media",
         "--model",
         "--offline",
+        "--open",
         "--page",
         "--port",
         "--root",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,10 @@ def retrieval(
     ] = None,
     media: Annotated[
         list[Path] | None, typer.Option("--media", metavar="DIR", help="A folder whose files can be named by path.")
+    ] = None,
+    opened: Annotated[
+        list[str] | None,
+        typer.Option("--open", metavar="NAME=FOLDER", help="An index of `vlm index`, served as a collection to read."),
     ] = None,
     urls: Annotated[bool, typer.Option("--urls", help="Fetch URLs, from public addresses alone.")] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a page to search on.")] = True,
@@ -101,6 +106,7 @@ def retrieval(
     settings = Settings(
         root=root.resolve(),
         media=tuple(path.resolve() for path in media or ()),
+        opened=_named(opened or ()),
         urls=urls and not offline,
         engine=engine,
         store=store,
@@ -120,3 +126,18 @@ def _origin(text: str) -> str:
     if found.scheme not in ("http", "https") or not found.hostname or text.rstrip("/").lower() != origin:
         raise BadInput(f"--cors {text}: expected an origin like https://app.example, with its port if it names one")
     return origin
+
+
+def _named(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders by the names of their collections. Raises `BadInput`."""
+    from vlm.server.retrieval.collections import NAME
+
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not NAME.fullmatch(name) or not folder:
+            raise BadInput(f"--open {text}: expected NAME=FOLDER, the name of letters, digits, - and _")
+        if name.lower() in map(str.lower, found):
+            raise BadInput(f"--open {text}: expected another name for each index")
+        found[name] = Path(folder).resolve()
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -70,6 +71,8 @@ class Settings(Config):
     """Everything the server keeps lies below."""
     media: tuple[Path, ...] = ()
     """Folders whose files can be named by path."""
+    opened: Mapping[str, Path] = Field(default_factory=dict)
+    """Indexes of `vlm index` that are served as they are, by the name of their collection."""
     urls: bool = False
     """Whether URLs are fetched."""
     engine: str = "lance"

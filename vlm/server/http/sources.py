@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,27 +75,8 @@ class Sources:
         self._fetching.shutdown()
 
     def find(self, name: str) -> Path:
-        """The file behind a path below one of the folders. Raises `ApiError` 403 for what lies outside, 404 for what
-        is not there; it is the same answer whether or not something lies outside."""
-        outside = ApiError(403, "path_refused", "expected a path below one of the server's folders")
-        if not self._roots:
-            raise ApiError(403, "path_refused", "this server takes no paths")
-        if "\0" in name or not name or len(name) > 4096 or ".." in PurePosixPath(name).parts:
-            raise outside
-        inside = False
-        for root in self._roots:
-            try:
-                path = (root / name).resolve(strict=False)  # an absolute name replaces the root
-                if not path.is_relative_to(root):
-                    continue
-                inside = True
-                if path.exists():
-                    return path
-            except (OSError, ValueError, RuntimeError):  # a loop of links, a name too long
-                continue
-        if not inside:
-            raise outside
-        raise ApiError(404, "path_not_found", "no such file")
+        """As `found_below` the server's folders."""
+        return found_below(self._roots, name)
 
     async def path(self, name: str) -> Source:
         return await asyncio.to_thread(self._path, name)
@@ -215,3 +196,27 @@ def _opened(root: Path, relative: str) -> int:
 
 def _too_large(most: int) -> ApiError:
     return ApiError(413, "too_large", f"expected a file of at most {most} bytes")
+
+
+def found_below(roots: Sequence[Path], name: str) -> Path:
+    """The file behind a path below one of `roots`, which are resolved. Raises `ApiError` 403 for what lies outside, 404
+    for what is not there; it is the same answer whether or not something lies outside."""
+    outside = ApiError(403, "path_refused", "expected a path below one of the server's folders")
+    if not roots:
+        raise ApiError(403, "path_refused", "this server takes no paths")
+    if "\0" in name or not name or len(name) > 4096 or ".." in PurePosixPath(name).parts:
+        raise outside
+    inside = False
+    for root in roots:
+        try:
+            path = (root / name).resolve(strict=False)  # an absolute name replaces the root
+            if not path.is_relative_to(root):
+                continue
+            inside = True
+            if path.exists():
+                return path
+        except (OSError, ValueError, RuntimeError):  # a loop of links, a name too long
+            continue
+    if not inside:
+        raise outside
+    raise ApiError(404, "path_not_found", "no such file")

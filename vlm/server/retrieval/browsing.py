@@ -45,7 +45,7 @@ async def scroll_items(served: Served, name: str, body: of.Scroll) -> of.ItemsPa
 @browsing.post(f"{ITEMS}/delete")
 async def delete_items(served: Served, name: str, body: of.Chosen, request: Request) -> of.Deleted:
     """Those that are named or fit a filter, at once; they are gone from the disk then."""
-    count = await served.collections[name].delete_chosen(body.ids, body.filter)
+    count = await served.collections.writable(name).delete_chosen(body.ids, body.filter)
     remark(request.scope, deleted=count, ids=body.ids, filter=body.filter)
     return of.Deleted(deleted=count)
 
@@ -53,7 +53,7 @@ async def delete_items(served: Served, name: str, body: of.Chosen, request: Requ
 @browsing.post(f"{ITEMS}/update")
 async def update_items(served: Served, name: str, body: of.Update, request: Request) -> of.Updated:
     """Metadata of those that are named or fit a filter: keys that are given replace those there are, null removes."""
-    count = await _updated(served, served.collections[name], body)
+    count = await _updated(served, served.collections.writable(name), body)
     remark(request.scope, updated=count, ids=body.ids, filter=body.filter)
     return of.Updated(updated=count)
 
@@ -61,7 +61,7 @@ async def update_items(served: Served, name: str, body: of.Update, request: Requ
 @browsing.patch(f"{ITEMS}/{{id:parts}}")
 async def update_item(served: Served, name: str, id: str, body: of.Patch) -> of.ItemAnswer:
     """As for many; gives the item as it is then."""
-    collection = served.collections[name]
+    collection = served.collections.writable(name)
     if not await _updated(served, collection, of.Update(ids=[id], metadata=body.metadata)):
         raise ApiError(404, "item_not_found", f"collection {name} has no item {id[:80]!r}")
     return of.ItemAnswer(id=id, metadata=public((await collection.entry(id))[0]))

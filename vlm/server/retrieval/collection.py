@@ -11,24 +11,24 @@ from vlm.errors import BadInput
 from vlm.index.base import Index, Metadata, Vectors, Where
 from vlm.server.http.errors import ApiError
 from vlm.server.retrieval.media import Media
-from vlm.server.retrieval.reading import Readable
+from vlm.server.retrieval.reading import Held, Open
 from vlm.server.retrieval.writer import Chosen, Delete, Upsert, Writer
 
 T = TypeVar("T")
 MEDIA = "_media"
 """The key of an entry's metadata that names its files; callers' own keys cannot begin so."""
 Committed = Callable[[str, int, float], None]
-Open = Callable[[str | None], Index]
-"""An index as it is, or as it was at a snapshot."""
 
 
-class Collection(Readable):
+class Collection(Held):
     """One index, what is kept beside it, and the one that writes to it."""
 
-    def __init__(self, folder: Path, index: Index, place: str | None, open_at: Open, readers: ThreadPoolExecutor,
+    media: Media
+
+    def __init__(self, folder: Path, index: Index, store: str | None, open_at: Open, readers: ThreadPoolExecutor,
                  committed: Committed) -> None:  # fmt: skip
-        super().__init__(folder, Media(folder / "media"), readers)
-        self.place, self._open = place, open_at
+        super().__init__(folder.name, store or folder / "index", Media(folder / "media"), open_at, readers)
+        self.folder, self.store = folder, store
         self._writer = Writer(index, lambda: open_at(None), lambda count, seconds: committed(self.name, count, seconds))
 
     @property
@@ -70,13 +70,6 @@ class Collection(Readable):
     async def do(self, work: Callable[[Index], T]) -> T:
         """`work` of the index, between two commits."""
         return await self._writer.do(work)
-
-    def opened(self, snapshot: str) -> Index:
-        """As it was, to read. Raises `BadInput` where it is damaged."""
-        try:
-            return self._open(snapshot)
-        except BadInput as error:
-            raise self._told(error) from None
 
     async def close(self) -> None:
         await self._writer.close()

@@ -14,18 +14,21 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from vlm.config import Config, parse
-from vlm.errors import VlmError
+from vlm.errors import BadInput, VlmError
 from vlm.files import atomic_folder, read_json
 from vlm.index import create_index, drop_index, open_index
 from vlm.index.base import Index
 from vlm.server.http.errors import ApiError, log, storage
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval.collection import Collection, Committed, keys_of
+from vlm.server.retrieval.opened import Opened
+from vlm.server.retrieval.reading import Held
 from vlm.server.retrieval.snapshots import Snapshots
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -50,7 +53,7 @@ class Collections:
         self._settings, self._space, self._width, self._committed = settings, space, width, committed
         self._folder = settings.root / "collections"
         self._readers = ThreadPoolExecutor(4, "reader")
-        self._open: dict[str, Collection] = {}
+        self._open: dict[str, Held] = {}
         self.aside: dict[str, str] = {}
         """Folders that could not be opened, and why: they stay as they are, and their names are taken."""
         self.snapshots = Snapshots(settings.limits.snapshots)
@@ -63,25 +66,46 @@ class Collections:
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
         await asyncio.to_thread(self._try)
+        self._distinct()
         for left in self._folder.glob(".*"):  # half made, or half deleted
             shutil.rmtree(left, ignore_errors=True)
         for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
-            try:
-                self._open[folder.name] = await asyncio.to_thread(self._opened, folder, asyncio.get_running_loop())
-            except (VlmError, OSError) as error:
-                self.aside[folder.name] = " ".join(str(error).replace(f"{folder}{os.sep}", "").split())
-                log.warning("collection %s is set aside: %s", folder.name, self.aside[folder.name])
+            await self._try_open(folder.name, folder, self._opened, folder, asyncio.get_running_loop())
+        for name, folder in self._settings.opened.items():
+            await self._try_open(name, folder, self._served, name, folder)
+
+    async def _try_open(self, name: str, folder: Path, made: Callable[..., Held], *given: object) -> None:
+        try:
+            self._open[name] = await asyncio.to_thread(made, *given)
+        except (VlmError, OSError) as error:
+            self.aside[name] = " ".join(str(error).removeprefix(f"{folder}: ").replace(f"{folder}{os.sep}", "").split())
+            log.warning("collection %s is set aside: %s", name, self.aside[name])
+
+    def _distinct(self) -> None:
+        """Raises `BadInput` where an index that is to be opened is called as a collection is."""
+        there = {folder.name.lower() for folder in self._folder.iterdir()}
+        for name, folder in self._settings.opened.items():
+            if name.lower() in there:
+                root = self._settings.root
+                raise BadInput(f"--open {name}={folder}: expected another name, {root} has a collection {name}")
 
     def __iter__(self) -> Any:
         return iter([self._open[name] for name in sorted(self._open)])
 
-    def __getitem__(self, name: str) -> Collection:
-        """Raises `ApiError` 404."""
+    def __getitem__(self, name: str) -> Held:
+        """To read. Raises `ApiError` 404."""
         if name in self.aside:
             raise ApiError(409, "set_aside", f"collection {name} could not be opened: {self.aside[name]}")
         if name not in self._open:
             raise ApiError(404, "collection_not_found", f"no collection {name[:80]!r}")
         return self._open[name]
+
+    def writable(self, name: str) -> Collection:
+        """Raises `ApiError` 404, and 409 for one that is served as it is."""
+        found = self[name]
+        if not isinstance(found, Collection):
+            raise ApiError(409, "read_only", f"collection {name} is an index that is served to be read alone")
+        return found
 
     async def get_or_create(self, name: str) -> Collection:
         """Raises `ApiError` for a name that is none."""
@@ -91,7 +115,7 @@ class Collections:
             except ApiError as error:
                 if error.code != "exists":  # made by another request meanwhile
                     raise
-        return self[name]
+        return self.writable(name)
 
     async def create(self, name: str) -> Collection:
         """Raises `ApiError` for a name that is none, or taken."""
@@ -105,15 +129,16 @@ class Collections:
             if len(self._open) >= self._settings.limits.collections:
                 raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")
             try:
-                self._open[name] = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+                made = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
             except (VlmError, OSError) as error:
                 log.error("collection %s could not be made: %s", name, " ".join(str(error).split()))
                 raise storage() from None
-        return self._open[name]
+            self._open[name] = made
+        return made
 
     async def delete(self, name: str) -> None:
         async with self._changing:
-            collection = self[name]
+            collection = self.writable(name)
             del self._open[name]
             await collection.close()
             self.snapshots.forget(collection)
@@ -124,9 +149,9 @@ class Collections:
                 self._open[name] = await asyncio.to_thread(self._opened, collection.folder, asyncio.get_running_loop())
                 raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
-        if collection.place is not None:
+        if collection.store is not None:
             try:
-                await asyncio.to_thread(drop_index, collection.place)
+                await asyncio.to_thread(drop_index, collection.store)
             except VlmError as error:
                 log.error("collection %s is gone, but not from its store: %s", name, " ".join(str(error).split()))
 
@@ -179,3 +204,9 @@ class Collections:
         if count := collection.media.sweep(keys):
             log.info("%s: removed %d files that no entry names", folder.name, count)
         return collection
+
+    def _served(self, name: str, folder: Path) -> Opened:
+        def open_at(snapshot: str | None) -> Index:
+            return open_index(folder, model=self._space, width=self._width, snapshot=snapshot)
+
+        return Opened(name, folder, open_at, self._readers, [root.resolve() for root in self._settings.media])

@@ -180,9 +180,10 @@ class _Handlers:
         """Open an entry, or delete it, and show the same page again."""
         opened, said = "", ""
         try:
-            collection = self._service().collections[name or ""]
+            collections = self._service().collections
+            collection = collections[name or ""]
             if (id := getattr(event, "delete", None)) is not None:
-                said = await self._delete(collection, str(id), request)
+                said = await self._delete(collections.writable(collection.name), str(id), request)
             elif (id := getattr(event, "open", None)) is not None:
                 metadata, _ = await collection.entry(str(id))
                 opened = self._cards.opened(collection, str(id), public(metadata))

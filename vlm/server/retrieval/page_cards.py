@@ -9,7 +9,7 @@ from typing import Any
 
 from vlm.server.http.addresses import API, address
 from vlm.server.http.signing import Signer
-from vlm.server.retrieval.collection import Collection
+from vlm.server.retrieval.reading import Held
 from vlm.server.retrieval.schemas import HitAnswer, Moment
 
 
@@ -19,23 +19,23 @@ class Cards:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    def hit(self, collection: Collection, hit: HitAnswer) -> str:
+    def hit(self, collection: Held, hit: HitAnswer) -> str:
         """With its score, and a button to look for more like it."""
         seconds = f", at {hit.moment.start:.1f} s" if hit.moment is not None else ""
         label = f'<span class="score">{hit.score:.3f}</span>{_called(hit.id, hit.metadata)}{seconds}'
         return self._card(collection, hit.id, hit.metadata, label, {"like": "More like this"}, hit.moment)
 
-    def entry(self, collection: Collection, id: str, metadata: Mapping[str, Any]) -> str:
+    def entry(self, collection: Held, id: str, metadata: Mapping[str, Any]) -> str:
         """With buttons to open and to delete it."""
         return self._card(collection, id, metadata, _called(id, metadata), {"open": "Open", "delete": "Delete"})
 
-    def opened(self, collection: Collection, id: str, metadata: Mapping[str, Any]) -> str:
+    def opened(self, collection: Held, id: str, metadata: Mapping[str, Any]) -> str:
         """Large, with all that is known of it."""
         said = html.escape(json.dumps({"id": id, **metadata}, indent=1, ensure_ascii=False))
         return f'<div class="opened">{self._shown(collection, id, metadata, None)}<pre>{said}</pre></div>'
 
     def _card(
-        self, collection: Collection, id: str, metadata: Mapping[str, Any], label: str, buttons: dict[str, str],
+        self, collection: Held, id: str, metadata: Mapping[str, Any], label: str, buttons: dict[str, str],
         moment: Moment | None = None,
     ) -> str:  # fmt: skip
         of = html.escape(id, quote=True)
@@ -44,8 +44,8 @@ class Cards:
         row = f'<div class="both">{row}</div>' if len(buttons) > 1 else row
         return f'<figure data-id="{of}">{shown}<figcaption>{label}</figcaption>{row}</figure>'
 
-    def _shown(self, collection: Collection, id: str, metadata: Mapping[str, Any], moment: Moment | None) -> str:
-        kind, at = metadata.get("_kind"), (API, "collections", collection.name)
+    def _shown(self, collection: Held, id: str, metadata: Mapping[str, Any], moment: Moment | None) -> str:
+        kind, at = collection.kind(id, metadata), (API, "collections", collection.name)
         if kind not in ("image", "video"):
             return f'<div class="words">{html.escape(str(metadata.get("_text", id)))}</div>'
         poster = html.escape(self._signer.signed(address(*at, "thumbnails", id)), quote=True)

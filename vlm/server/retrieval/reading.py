@@ -17,13 +17,17 @@ from vlm.server.retrieval.entries import page
 from vlm.server.retrieval.media import Media
 
 T = TypeVar("T")
+Open = Callable[[str | None], Index]
+"""An index as it is, or as it was at a snapshot."""
 
 
 class Readable(ABC):
-    """Of one collection's folder."""
+    """By name. The index lies at `place`; `media` is what is kept beside it, if anything is."""
 
-    def __init__(self, folder: Path, media: Media, readers: ThreadPoolExecutor) -> None:
-        self.folder, self.name, self.media, self._readers = folder, folder.name, media, readers
+    media: Media | None
+
+    def __init__(self, name: str, place: str | Path, media: Media | None, readers: ThreadPoolExecutor) -> None:
+        self.name, self.media, self._place, self._readers = name, media, place, readers
 
     @property
     @abstractmethod
@@ -86,17 +90,46 @@ class Readable(ABC):
 
     def _told(self, error: Exception) -> Exception:
         """Where an index lies is nobody's business."""
-        return BadInput(str(error).removeprefix(f"{self.folder / 'index'}: ")) if isinstance(error, BadInput) else error
+        return BadInput(str(error).removeprefix(f"{self._place}: ")) if isinstance(error, BadInput) else error
 
     async def _read(self, work: Callable[[Index], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, self.index)
 
 
+class Held(Readable):
+    """An index that the server has open, and its snapshots."""
+
+    def __init__(
+        self, name: str, place: str | Path, media: Media | None, open_at: Open, readers: ThreadPoolExecutor
+    ) -> None:
+        super().__init__(name, place, media, readers)
+        self._open = open_at
+
+    def kind(self, id: str, metadata: Metadata) -> str | None:
+        """Whether an entry is shown as `image`, `video` or `text`."""
+        found = metadata.get("_kind")
+        return found if isinstance(found, str) else None
+
+    async def snapshots(self) -> list[str]:
+        """The oldest first."""
+        return await self._read(lambda index: index.snapshots())
+
+    def opened(self, snapshot: str) -> Index:
+        """As it was, to read. Raises `BadInput` where it is damaged."""
+        try:
+            return self._open(snapshot)
+        except BadInput as error:
+            raise self._told(error) from None
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
 class Snapshot(Readable):
     """A collection as it was."""
 
-    def __init__(self, of: Readable, index: Index) -> None:
-        super().__init__(of.folder, of.media, of._readers)
+    def __init__(self, of: Held, index: Index) -> None:
+        super().__init__(of.name, of._place, of.media, of._readers)
         self._index = index
 
     @property

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request
@@ -17,9 +15,10 @@ from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
-from vlm.server.retrieval.collection import MEDIA, Collection
+from vlm.server.retrieval import showing
 from vlm.server.retrieval.embedding_schemas import Embeddings, EmbeddingsAnswer
 from vlm.server.retrieval.embeddings import embeddings, written
+from vlm.server.retrieval.reading import Held
 from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
 
@@ -32,7 +31,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Not ready, or shutting down", 504: "Not done in time",
     }.items()
 }  # fmt: skip
-VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
 
 
 def ready_service(app: FastAPI) -> Service:
@@ -150,7 +148,7 @@ async def get_item(served: Served, name: str, id: str, vector: bool = False) -> 
 @v1.delete("/collections/{name:part}/items/{id:parts}")
 async def delete_item(served: Served, name: str, id: str) -> of.Deleted:
     """An item that is answered to be deleted is so on disk."""
-    count = await served.collections[name].delete([id])
+    count = await served.collections.writable(name).delete([id])
     if not count:
         raise ApiError(404, "item_not_found", f"collection {name} has no item {id[:80]!r}")
     return of.Deleted(deleted=count)
@@ -168,21 +166,15 @@ async def search_collection(
 
 
 @v1.get("/collections/{name:part}/thumbnails/{id:parts}", response_class=FileResponse)
-async def thumbnail(served: Served, name: str, id: str) -> FileResponse:
+async def thumbnail(served: Served, name: str, id: str) -> Response:
     """A small JPEG of a picture, or of a clip's beginning."""
-    collection, key = await _media(served, name, id)
-    return _file(collection.media.thumbnail(key), "image/jpeg")
+    return await showing.small(served, served.collections[name], id)
 
 
 @v1.get("/collections/{name:part}/videos/{id:parts}", response_class=FileResponse)
 async def video(served: Served, name: str, id: str) -> FileResponse:
     """A clip as it came, in ranges if asked."""
-    collection, key = await _media(served, name, id)
-    metadata, _ = await collection.entry(id)
-    path = collection.media.clip(key)
-    if path is None and isinstance(given := metadata.get("_path"), str):
-        path = await asyncio.to_thread(served.sources.find, given)
-    return _file(path, VIDEO_TYPES.get(path.suffix.lower(), "application/octet-stream") if path else "")
+    return await showing.clip(served, served.collections[name], id)
 
 
 @v1.post("/embeddings", response_model=EmbeddingsAnswer)
@@ -193,20 +185,6 @@ async def create_embeddings(served: Served, body: Embeddings) -> Response:
     return StreamingResponse(pieces, media_type="application/json")
 
 
-async def _media(served: Service, name: str, id: str) -> tuple[Collection, str]:
-    collection = served.collections[name]
-    key = (await collection.entry(id))[0].get(MEDIA)
-    if not isinstance(key, str):
-        raise ApiError(404, "media_not_found", "nothing to show of this item")
-    return collection, key
-
-
-def _about(served: Service, collection: Collection) -> of.CollectionAnswer:
+def _about(served: Service, collection: Held) -> of.CollectionAnswer:
     embedder = served.embedder
     return of.CollectionAnswer(name=collection.name, count=len(collection), model=embedder.name, width=embedder.width)
-
-
-def _file(path: Path | None, kind: str) -> FileResponse:
-    if path is None:
-        raise ApiError(404, "media_not_found", "nothing to show of this item")
-    return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})

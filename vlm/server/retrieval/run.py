@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from vlm.errors import BadInput, VlmError
+from vlm.index import there
 from vlm.server.http.auth import Keys, is_loopback
 from vlm.server.http.connections import protocol
 from vlm.server.http.settings import Limits, Settings
@@ -50,6 +51,9 @@ def serve(
     for folder in settings.media:
         if not folder.is_dir():
             raise BadInput(f"{folder}: expected a folder of media, got none")
+    for name, folder in settings.opened.items():
+        if not there(folder):
+            raise BadInput(f"--open {name}={folder}: expected a folder with an index of `vlm index`, got none")
     _share_heaps()
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(format="vlm: %(message)s", level=logging.WARNING)

@@ -106,7 +106,7 @@ def _moment(collection: Readable, vector_D: Vectors, hit: Hit) -> Moment | None:
     """The stretch of a clip whose frames are nearest to the query."""
     if hit.metadata.get("_kind") != "video" or not isinstance(key := hit.metadata.get(MEDIA), str):
         return None
-    frames = collection.media.frames(key)
+    frames = collection.media.frames(key) if collection.media is not None else None
     if frames is None:  # deleted meanwhile
         return None
     from vlm.heads.moments import moments

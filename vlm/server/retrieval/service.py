@@ -19,7 +19,7 @@ from PIL import Image
 from vlm.errors import BadInput
 from vlm.heads.moments import WATCHED
 from vlm.index.base import Vectors
-from vlm.media.process.pictures import COPIES, Picture, PictureDecoder
+from vlm.media.process.pictures import COPIES, Picture, PictureDecoder, Resize
 from vlm.media.thumbnails import thumbnail as thumbnail_of
 from vlm.media.video.reader import VideoReader, open_video
 from vlm.media.video.sampling.base import Sampler
@@ -28,7 +28,7 @@ from vlm.server.http.budget import Budget
 from vlm.server.http.errors import ApiError, busy
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
-from vlm.server.http.sources import ClipFile, PictureBytes, Sources
+from vlm.server.http.sources import ClipFile, PictureBytes, Source, Sources
 from vlm.server.retrieval.collections import Collections
 from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.media import Frames
@@ -145,6 +145,20 @@ class Service:
             room.shrink(found.pixels.nbytes)
             vectors = await self._pictures.embed([found.pixels], patient=patient)
         return Embedded(vectors[0], found.thumbnail)
+
+    async def small(self, source: Source) -> bytes:
+        """A JPEG to show of what is not kept: a picture, or a clip's first frame. Raises `BadInput` for neither."""
+        if isinstance(source, PictureBytes):
+            async with self._memory.reserve(COPIES * await self._decoded(self._decoder.count, source.content)):
+                work = partial(self._decoder.decoded, thumbnail=True)
+                return (await self._decoded(work, source.content, Resize(1, 1, "bilinear"))).thumbnail or b""
+        async with self._clips:
+            reader = await asyncio.to_thread(open_video, source.path, deadline=self.limits.decode_seconds)
+            try:
+                (frame,) = await asyncio.to_thread(reader.frames, [0])
+                return await asyncio.to_thread(thumbnail_of, Image.fromarray(np.asarray(frame)))
+            finally:
+                await asyncio.to_thread(reader.close)
 
     async def _decoded(self, work: Callable[..., T], *given: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, work, *given)

@@ -25,7 +25,7 @@ class SnapshotsAnswer(BaseModel):
 @snapshots.post(SNAPSHOTS, status_code=201)
 async def take_snapshot(served: Served, name: str, request: Request) -> SnapshotAnswer:
     """The collection as it is now, under a name; on disk when it is answered. A state that has a name may keep it."""
-    id = await served.collections.snapshots.take(served.collections[name])
+    id = await served.collections.snapshots.take(served.collections.writable(name))
     remark(request.scope, snapshot=id)
     return SnapshotAnswer(id=id)
 
@@ -33,13 +33,13 @@ async def take_snapshot(served: Served, name: str, request: Request) -> Snapshot
 @snapshots.get(SNAPSHOTS)
 async def list_snapshots(served: Served, name: str) -> SnapshotsAnswer:
     """The oldest first."""
-    names = await served.collections.snapshots.names(served.collections[name])
+    names = await served.collections[name].snapshots()
     return SnapshotsAnswer(snapshots=[SnapshotAnswer(id=id) for id in names])
 
 
 @snapshots.delete(f"{SNAPSHOTS}/{{id:part}}")
 async def drop_snapshot(served: Served, name: str, id: str, request: Request) -> SnapshotAnswer:
     """What it alone still has is given back by the engine."""
-    await served.collections.snapshots.drop(served.collections[name], id)
+    await served.collections.snapshots.drop(served.collections.writable(name), id)
     remark(request.scope, snapshot=id)
     return SnapshotAnswer(id=id)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from vlm.index.base import Index
 from vlm.server.http.errors import ApiError
 from vlm.server.retrieval.collection import Collection
-from vlm.server.retrieval.reading import Readable, Snapshot
+from vlm.server.retrieval.reading import Held, Readable, Snapshot
 
 KEPT = 2
 """Snapshots that stay open once they were searched, of all collections: each takes the memory of a collection."""
@@ -20,7 +20,7 @@ class Snapshots:
     def __init__(self, most: int) -> None:
         """At most so many a collection."""
         self._most = most
-        self._open: OrderedDict[tuple[Collection, str], Index] = OrderedDict()
+        self._open: OrderedDict[tuple[Held, str], Index] = OrderedDict()
         self._changing = asyncio.Lock()
         """One is opened or dropped at a time, so that none is used that is gone."""
 
@@ -34,10 +34,6 @@ class Snapshots:
 
         return await collection.do(work)
 
-    async def names(self, collection: Collection) -> list[str]:
-        """The oldest first."""
-        return await collection.do(lambda index: index.snapshots())
-
     async def drop(self, collection: Collection, name: str) -> None:
         """Raises `ApiError` 404."""
         async with self._changing:
@@ -47,13 +43,13 @@ class Snapshots:
                 raise _none(collection, name) from None
             self._open.pop((collection, name), None)
 
-    async def at(self, collection: Collection, name: str | None) -> Readable:
+    async def at(self, collection: Held, name: str | None) -> Readable:
         """The collection as it was at a snapshot, or as it is. Raises `ApiError` 404."""
         if name is None:
             return collection
         async with self._changing:
             if (collection, name) not in self._open:
-                if name not in await self.names(collection):
+                if name not in await collection.snapshots():
                     raise _none(collection, name)
                 self._open[collection, name] = await asyncio.to_thread(collection.opened, name)
                 if len(self._open) > KEPT:  # a search may still be going on in it: memory goes after that
@@ -61,11 +57,11 @@ class Snapshots:
             self._open.move_to_end((collection, name))
             return Snapshot(collection, self._open[collection, name])
 
-    def forget(self, collection: Collection) -> None:
+    def forget(self, collection: Held) -> None:
         """The collection is gone, or its index is another one."""
         for key in [key for key in self._open if key[0] is collection]:
             del self._open[key]
 
 
-def _none(collection: Collection, name: str) -> ApiError:
+def _none(collection: Held, name: str) -> ApiError:
     return ApiError(404, "snapshot_not_found", f"collection {collection.name} has no snapshot {name[:80]!r}")
