@@ -36,6 +36,8 @@ class Limits(Config):
     """Of `/v1/embeddings`, as OpenAI takes them; they are embedded a batch at a time, and searches pass them."""
     top: PositiveInt = 1000
     """Hits of a query, with those that paging passes over."""
+    rerank: PositiveInt = 50
+    """Hits of a search that the language model looks at: tenths of a second each on a CPU."""
     collections: PositiveInt = 1000
     snapshots: PositiveInt = 64
     """Of a collection; each keeps what was deleted since."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlm.devices import device_of
+from vlm.errors import Incapable
 from vlm.index.base import Vectors
 from vlm.media.process.pictures import Picture, Resize
 from vlm.media.video.sampling.base import Sampler
@@ -46,6 +48,9 @@ class Embedder(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> int:
         """How many tokens of the texts are read, all together; any thread may ask."""
 
+    def match(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
+        """For each pair how well it fits, in nats a token; one thread asks. Raises `Incapable` where it does not."""
+
 
 class ModelEmbedder:
     """A model of `vlm.load`."""
@@ -59,8 +64,9 @@ class ModelEmbedder:
         """`space` is the space's name and its width. The decoder, which makes no vectors, is not loaded."""
         from vlm import api
 
-        only = ("images", "texts")
-        self._model = api.load(name, offline=offline, device=device, dtype=dtype, only=only)
+        self._load = partial(api.load, name, offline=offline, device=device, dtype=dtype)
+        self._model = self._load(only=("images", "texts"))
+        self._whole: Model | None = None
         self.name, (self.space, self.width) = self._model.name, space
         self.sampling = self._model.sampling()
         self.resize = _resize(self._model)
@@ -77,6 +83,12 @@ class ModelEmbedder:
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         return sum(self._model.count_tokens(texts))
+
+    def match(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
+        """The whole model is loaded by the first that asks."""
+        if self._whole is None:
+            self._whole = self._load()
+        return self._whole.match(pictures, texts)
 
 
 def _resize(model: Model) -> Resize | None:
@@ -121,6 +133,9 @@ class Colours:
     def count_tokens(self, texts: Sequence[str]) -> int:
         """A word is one."""
         return sum(len(text.split()) for text in texts)
+
+    def match(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
+        raise Incapable("model colours: it cannot match texts to pictures; expected one that writes, like nano")
 
     def _row(self, text: str) -> NDArray[np.float64]:
         """The colours named, and a little of a pattern of its own, so that no two texts are the same."""

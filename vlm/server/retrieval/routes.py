@@ -19,6 +19,7 @@ from vlm.server.retrieval import showing
 from vlm.server.retrieval.embedding_schemas import Embeddings, EmbeddingsAnswer
 from vlm.server.retrieval.embeddings import embeddings, written
 from vlm.server.retrieval.reading import Held
+from vlm.server.retrieval.reranking import reranked
 from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
 
@@ -159,6 +160,8 @@ async def search_collection(
     served: Served, name: str, body: Annotated[of.OneOrManySearches, Body()]
 ) -> of.Hits | of.ManyHits:
     """The nearest items, best first; with `queries`, those of each."""
+    if isinstance(body, of.Search) and body.rerank is not None:
+        return await reranked(served, served.collections[name], body, body.rerank)
     collection = await served.collections.snapshots.at(served.collections[name], body.snapshot)
     if isinstance(body, of.Searches):
         return of.ManyHits(results=await search(served, collection, body.queries, body))

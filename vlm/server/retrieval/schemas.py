@@ -209,6 +209,14 @@ class Options(Body):
 class Search(Options, Query):
     """One query."""
 
+    rerank: int | None = Field(None, ge=1, description="So many of the best by words, looked at by the model again.")
+
+    @model_validator(mode="after")
+    def _by_words(self) -> Search:
+        if self.rerank is not None and (self.text is None or self.image is not None or self.snapshot is not None):
+            raise ValueError("rerank: expected a text alone, and no snapshot")
+        return self
+
 
 class Searches(Options):
     """Several queries with the same options."""
@@ -232,6 +240,7 @@ class HitAnswer(BaseModel):
     metadata: Metadata
     moment: Moment | None = Field(None, description="Of a clip: the seconds that are nearest to the query.")
     vector: list[float] | None = Field(default=None, description="Where it was asked for; of length 1.")
+    match: float | None = Field(default=None, description="Of one that was looked at again: nats a token, at most 0.")
 
 
 class Hits(BaseModel):

@@ -35,6 +35,8 @@ from vlm.server.retrieval.media import Frames
 
 T = TypeVar("T")
 NICE = 1
+MATCHING = 8
+"""Searches that are re-ranked or wait for it."""
 AT_ONCE = 8
 """Frames of a clip in memory."""
 
@@ -68,6 +70,7 @@ class Service:
             ThreadPoolExecutor(embedder.workers, "texts"),
             ThreadPoolExecutor(embedder.workers, "pictures", initializer=give_way),
         ]
+        self._matcher, self._matching = ThreadPoolExecutor(1, "matcher", initializer=give_way), 0
         self._texts: Batcher[str] = Batcher(
             embedder.embed_texts, executor=self._threads[0], workers=embedder.workers, batch=settings.batch,
             observe=metrics.batches.labels("text").observe, **shared,
@@ -97,7 +100,7 @@ class Service:
         await asyncio.to_thread(self._decoding.shutdown)
         self._decoder.close()
         await asyncio.to_thread(self.sources.close)
-        for threads in self._threads:
+        for threads in [*self._threads, self._matcher]:
             threads.shutdown()
 
     def admit(self, count: int) -> None:
@@ -145,6 +148,17 @@ class Service:
             room.shrink(found.pixels.nbytes)
             vectors = await self._pictures.embed([found.pixels], patient=patient)
         return Embedded(vectors[0], found.thumbnail)
+
+    async def match(self, pictures: Sequence[bytes], text: str) -> list[float]:
+        """How well a text fits each, in nats a token. Raises `Incapable`, and `ApiError` 429 where too many wait."""
+        if self._matching >= MATCHING:
+            raise busy(f"{self._matching} searches are being re-ranked", 5)
+        self._matching += 1
+        try:
+            work = partial(self.embedder.match, pictures, [text] * len(pictures))
+            return await asyncio.get_running_loop().run_in_executor(self._matcher, work)
+        finally:
+            self._matching -= 1
 
     async def small(self, source: Source) -> bytes:
         """A JPEG to show of what is not kept: a picture, or a clip's first frame. Raises `BadInput` for neither."""

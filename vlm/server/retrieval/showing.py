@@ -25,11 +25,21 @@ async def small(service: Service, collection: Held, id: str) -> Response:
     if not isinstance(collection, Opened):
         media, key = await _media(collection, id)
         return _file(media.thumbnail(key), "image/jpeg")
+    return Response(await jpeg(service, collection, id), media_type="image/jpeg", headers=CACHED)
+
+
+async def jpeg(service: Service, collection: Held, id: str) -> bytes:
+    """Its content. Raises `ApiError` 404."""
+    if not isinstance(collection, Opened):
+        media, key = await _media(collection, id)
+        if (kept := media.thumbnail(key)) is None:
+            raise _nothing()
+        return await asyncio.to_thread(kept.read_bytes)
     path, medium = await _path(collection, id)
     try:
         clip = ClipFile(path, "", path.name, ours=False)
         source = clip if medium == "video" else await service.sources.path(str(path))
-        return Response(await service.small(source), media_type="image/jpeg", headers=CACHED)
+        return await service.small(source)
     except BadInput:
         raise _nothing() from None
 
