@@ -183,27 +183,6 @@ def test_a_snapshot_is_kept_until_compaction(engine: Engine) -> None:
     assert len(engine.again()) == 21
 
 
-def test_snapshots_are_listed_and_dropped_one_by_one(engine: Engine) -> None:
-    index = filled(engine, 6)
-    assert index.snapshots() == []
-    names = []
-    for count in range(12):  # more than there are one-digit numbers
-        index.upsert([f"new {count}"], unit(1))
-        names.append(index.snapshot())
-    assert index.snapshots() == names
-    index.drop_snapshot(names[3])
-    for gone in (names[3], "none"):
-        with pytest.raises(KeyError):
-            index.drop_snapshot(gone)
-        with pytest.raises(BadInput):
-            engine.again(snapshot=gone)
-    assert index.snapshots() == [*names[:3], *names[4:]]
-    assert [len(engine.again(snapshot=name)) for name in (names[2], names[4])] == [9, 11]
-    assert len(index) == 18
-    index.close()
-    assert engine.again().snapshots() == [*names[:3], *names[4:]]
-
-
 def test_wrong_entries_change_nothing(engine: Engine) -> None:
     index = filled(engine, 5)
     for ids, vectors, metadata, message in [
