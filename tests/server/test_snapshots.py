@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -107,6 +108,24 @@ def test_there_are_only_so_many(tmp_path: Path) -> None:
         assert error(client.post(f"{C}/snapshots")) == (409, "too_many")
         client.delete(f"{C}/snapshots/{first}")
         taken(client)
+
+
+def test_a_full_disk_takes_none_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlm.index import flat
+
+    def full(path: Path, content: bytes | str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with served(Settings(root=tmp_path, engine="flat")) as client:
+        put(client, "a")
+        first = taken(client)
+        with monkeypatch.context() as patch:
+            patch.setattr(flat, "atomic_write", full)
+            assert error(client.post(f"{C}/snapshots")) == (503, "storage")
+        put(client, "b")
+        second = taken(client)
+        assert listed(client) == [first, second]
+        assert [found(client, each) for each in (first, second, None)] == [["a"], ["a", "b"], ["a", "b"]]
 
 
 def test_who_may_read_searches_them_and_no_more(tmp_path: Path) -> None:

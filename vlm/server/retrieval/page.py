@@ -243,7 +243,8 @@ class _Handlers:
                 return "There is no collection yet: add some pictures.", ""
             collection = service.collections[name]
             wanted = _object(where)
-            if (only := KINDS.get(kind)) is not None:
+            only = KINDS.get(kind)
+            if only is not None and collection.media is not None:  # an index that is served does not say kinds
                 wanted = {**(wanted or {}), "_kind": only}
             asked = Search.model_validate(
                 {**query, "top": TOP, "filter": wanted, "min_score": least if least > -1 else None}
@@ -251,6 +252,7 @@ class _Handlers:
             hits = (await search(service, collection, [asked], asked))[0].hits
         except EXPECTED as error:
             return _told(error), ""
+        hits = [hit for hit in hits if only in (None, collection.kind(hit.id, hit.metadata))]
         cards = "".join(self._cards.hit(collection, hit) for hit in hits)
         of = f"of {len(collection)} in {collection.name}"
         return f"{len(hits)} {of}" if hits else f"Nothing found {of}", f'<div class="found">{cards}</div>'
