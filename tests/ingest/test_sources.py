@@ -56,8 +56,37 @@ def test_a_tables_other_columns_are_metadata(tmp_path: Path) -> None:
 
 def test_a_heading_may_have_a_name_twice_or_none(tmp_path: Path) -> None:
     """As tables of pandas begin, with their index."""
-    (tmp_path / "t.csv").write_text(",image,caption,caption\n0,x.png,a,b\n")
-    assert items(tmp_path / "t.csv")[0].metadata == {"column 1": 0, "caption": "a", "caption_2": "b"}
+    (tmp_path / "t.csv").write_text(",image,caption,caption,caption,caption_2\n0,x.png,a,b,c,d\n")
+    wanted = {"column 1": 0, "caption": "a", "caption_3": "b", "caption_4": "c", "caption_2": "d"}
+    assert items(tmp_path / "t.csv")[0].metadata == wanted
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_record_without_a_picture_is_its_own(tmp_path: Path, suffix: str) -> None:
+    records = [{"n": 1}, {"image": "a.png", "n": 2}, {"image": None}, "words"]
+    text = json.dumps(records) if suffix == "json" else "\n".join(map(json.dumps, records))
+    (tmp_path / f"t.{suffix}").write_text(text)
+    found = items(tmp_path / f"t.{suffix}")
+    assert [bool(item.problem) for item in found] == [True, False, True, True]
+    assert found[1].metadata == {"n": 2}
+
+
+def test_a_clip_of_a_record_that_says_it_has_no_picture(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "<video>"}, {"from": "gpt", "value": "A car."}]
+    (tmp_path / "t.json").write_text(json.dumps([{"image": None, "video": "a.mp4", "conversations": said}]))
+    (item,) = items(tmp_path / "t.json")
+    assert (item.id, item.metadata) == (str(tmp_path / "a.mp4"), {"text": "A car."})
+
+
+def test_no_picture_of_a_sample_takes_anothers_place(tmp_path: Path) -> None:
+    """Archives may have a name several times."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, colour in [("1.png", "red"), ("1.png", "lime"), ("1.png", "blue"), ("1.bmp", "white")]:
+            member = tarfile.TarInfo(name)
+            member.size = len(png(colour))
+            archive.addfile(member, io.BytesIO(png(colour)))
+    found = items(tmp_path / "a.tar")
+    assert len({item.id for item in found}) == len({item.place for item in found}) == 4
 
 
 def test_parquet_may_hold_the_pictures(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _llava(content: list[Any], where: str, notes: Notes) -> Iterator[tuple[Any, 
         if not isinstance(record, dict):
             yield record, {}
             continue
-        names = record.get("image", record.get("video"))
+        names = record.get("image") if record.get("image") is not None else record.get("video")
         if names is None:
             notes.add(where, "conversations without a picture, left out")
             continue
@@ -112,12 +112,15 @@ def _llava(content: list[Any], where: str, notes: Notes) -> Iterator[tuple[Any, 
 
 
 def _records(content: list[Any], where: str, column: str | None) -> Iterator[tuple[Any, dict[str, Any]]]:
-    for number, record in enumerate(content, 1):
-        if not isinstance(record, dict):
-            yield record, {}
-            continue
-        wanted = column or next((name for name in COLUMNS if name in record), None)
-        if wanted is None or wanted not in record:
-            expected = f"key {column!r}" if column else f"one of the keys {', '.join(COLUMNS)}"
-            raise BadInput(f"{where}: record {number}: expected {expected}, got {', '.join(list(record)[:8])}")
-        yield record[wanted], {key: value for key, value in record.items() if key != wanted}
+    """Of a record without the key the picture has no name, and it is skipped; a file without it is no such list."""
+    keys = (column,) if column else COLUMNS
+    objects = [record for record in content if isinstance(record, dict)]
+    if not any(key in record for record in objects for key in keys):
+        got = ", ".join(list(objects[0])[:8]) if objects else "no objects"
+        raise BadInput(f"{where}: expected one of the keys {', '.join(keys)}, got {got}")
+    for record in content:
+        wanted = next((key for key in keys if key in record), None) if isinstance(record, dict) else None
+        if wanted is None:
+            yield None, {}
+        else:
+            yield record[wanted], {key: value for key, value in record.items() if key != wanted}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlm.datasets.readers.jsonfiles import Jsonl
 from vlm.datasets.readers.lazy_media import LazyMedia
 from vlm.datasets.readers.rows import Format, Row
 from vlm.datasets.readers.tables import Table
@@ -88,7 +90,11 @@ def _rows(path: Path, format: Format, column: str | None) -> Iterator[tuple[Row,
         wanted = column or next((name for name in COLUMNS if name in row.values), None)
         if wanted is None or wanted not in row.values:
             expected = f"column {column!r}" if column else f"one of the columns {', '.join(COLUMNS)}"
-            raise BadInput(f"{row.where}: expected {expected}, got {', '.join(list(row.values)[:8])}")
+            problem = f"expected {expected}, got {', '.join(list(row.values)[:8])}"
+            if not isinstance(format, Jsonl):  # all rows have the same columns
+                raise BadInput(f"{row.where}: {problem}")
+            yield replace(row, problem=problem), None
+            continue
         yield row, wanted
 
 

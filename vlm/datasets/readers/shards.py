@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
@@ -138,7 +139,8 @@ class _Sample:
             second = f"member {name_text(name)}.{kind}: a second {medium} of its sample"
             if medium in rows.get(name, {}):
                 doubts.append(second)
-                name = f"{name}.{kind}"
+                taken = (f"{name}.{kind}{n or ''}" for n in count())
+                name = next(free for free in taken if medium not in rows.get(free, {}))
             elif name not in rows and rows and not any(key.startswith(f"{part}.") for key in self.texts):
                 doubts.append(second)
             rows.setdefault(name, self._texts(part))[medium] = content

@@ -137,7 +137,9 @@ def _told_apart(names: list[str]) -> tuple[str, ...]:
     found: list[str] = []
     for place, name in enumerate(names, 1):
         name = name or f"column {place}"
-        found.append(name if name not in found else next(n for i in count(2) if (n := f"{name}_{i}") not in names))
+        found.append(
+            name if name not in found else next(n for i in count(2) if (n := f"{name}_{i}") not in [*names, *found])
+        )
     return tuple(found)
 
 
