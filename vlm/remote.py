@@ -45,16 +45,7 @@ class Server:
 
         Raises `BadInput` for an address with a key in it, or that is none.
         """
-        self.url, self.patience = url.rstrip("/"), patience
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise BadInput(f"{url:.200}: expected an address, got: {error}") from None
-        if parsed.userinfo or parsed.query:
-            raise BadInput(
-                f"{parsed.scheme}://{parsed.host}: expected an address without a user, a password or a query; the key "
-                f"is read from ${KEY}"
-            )
+        self.url, self.patience = checked_address(url), patience
         key = os.environ.get(KEY)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(600.0, connect=10.0)  # an upload may wait for its turn
@@ -113,6 +104,20 @@ class Server:
         if time.monotonic() + seconds > until:
             return False
         return not self._stop.wait(seconds)
+
+
+def checked_address(url: str, key_variable: str = KEY) -> str:
+    """The address as it is kept and printed. Raises `BadInput` where it has a key in it, or is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise BadInput(f"{url:.200}: expected an address, got: {error}") from None
+    if parsed.userinfo or parsed.query:
+        raise BadInput(
+            f"{parsed.scheme}://{parsed.host}: expected an address without a user, a password or a query, "
+            f"as it is kept and printed; the key is read from ${key_variable}"
+        )
+    return url.rstrip("/")
 
 
 def seconds_of(asked: str | None) -> float | None:

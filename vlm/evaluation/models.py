@@ -10,7 +10,7 @@ from vlm.api import Model, load
 from vlm.errors import BadInput
 from vlm.evaluation.cache import RequestCache
 from vlm.evaluation.card import NEEDS, BenchmarkCard
-from vlm.evaluation.endpoint.client import EndpointOptions, checked_address
+from vlm.evaluation.endpoint.client import EndpointOptions
 from vlm.evaluation.endpoint.model import CAN as CHAT_CAN
 from vlm.evaluation.endpoint.model import EndpointModel, is_chat_endpoint
 from vlm.evaluation.model_under_test import ModelUnderTest
@@ -19,6 +19,7 @@ from vlm.evaluation.served import CAN as SERVER_CAN
 from vlm.evaluation.served import ServedModel
 from vlm.evaluation.tasks import Prompts
 from vlm.media.urls import is_url
+from vlm.remote import checked_address
 
 
 @dataclass(frozen=True)

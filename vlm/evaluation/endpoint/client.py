@@ -14,7 +14,7 @@ import httpx
 
 from vlm.errors import BadInput, VlmError
 from vlm.evaluation.usage import Reply
-from vlm.remote import KEY, seconds_of
+from vlm.remote import KEY, checked_address, seconds_of
 
 BACKOFF, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the first repeat, doubled at each, and the most that is waited before one."""
@@ -169,20 +169,6 @@ def _reply(content: bytes) -> Reply | None:
         return Reply(str(said or "").strip(), read, written, choice.get("finish_reason") == "length")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
-
-
-def checked_address(url: str, key_variable: str = KEY) -> str:
-    """The address as it is kept with the results. Raises `BadInput` where it has a key in it, or is none."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise BadInput(f"--model: not an address: {error}") from None
-    if parsed.userinfo or parsed.query:
-        raise BadInput(
-            f"--model {parsed.scheme}://{parsed.host}: expected an address without a user, a password or a query, "
-            f"as it is kept with the results; the key is read from ${key_variable}"
-        )
-    return url.rstrip("/")
 
 
 def _line(text: object) -> str:

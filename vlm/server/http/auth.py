@@ -31,7 +31,7 @@ OPEN = ("/healthz", "/readyz", "/openapi.json", "/", "/favicon.ico")
 NOTHING = "default-src 'none'; sandbox"
 OURS = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 """The page runs what this server gives it and fetches nothing from elsewhere."""
-READING = re.compile(r"/v1/(embeddings|rerank|collections/[^/]+/(search|items/scroll))")
+READING = re.compile(r"/v1/(embeddings|collections/[^/]+/(search|items/scroll))")
 """What is sent with POST and changes nothing."""
 
 
