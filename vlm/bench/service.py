@@ -23,7 +23,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from vlm.bench.timing import Say, processor
+from vlm.bench.machine import machine
+from vlm.bench.timing import Say
 from vlm.errors import VlmError
 
 SEARCHERS, UPLOADERS, FILES = 2, 2, 16
@@ -49,7 +50,7 @@ class Served:
 @dataclass(frozen=True)
 class Comparison:
     rows: list[Served]
-    processor: str
+    machine: str
     """Times of ours hold on one kind."""
     ratios: dict[str, float]
     """Ours over the naive one's; and of ours the p99 of searches beside uploads over that of searches alone."""
@@ -151,7 +152,7 @@ def compare(model: str, rounds: int, seconds: float, say: Say) -> Comparison:
             for side in sides:
                 side.close()
     rows = [_row(name, case, found) for (name, case), found in seen.items()]
-    return Comparison(rows, processor(), _ratios(rows))
+    return Comparison(rows, machine(), _ratios(rows))
 
 
 def _sides(model: str, folder: Path) -> list[Side]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
-import platform
 import resource
 import statistics
 import sys
@@ -129,13 +127,3 @@ def peak_resident() -> int | None:
         return None
     # Not getrusage: a process that another started begins there with the peak of the other.
     return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), None)
-
-
-def processor() -> str:
-    """The CPU by its name, and how many cores of it there are: what times hold on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{named or platform.processor() or platform.machine()}, {os.cpu_count()} cores"

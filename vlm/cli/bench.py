@@ -146,7 +146,7 @@ def _service(rounds: int, as_json: bool) -> None:
          (row.searches, row.p50_ms, row.p99_ms, row.uploads))]
         for row in found.rows
     ]  # fmt: skip
-    table(["service", found.processor, "searches/s", "p50, ms", "p99, ms", "pictures/s"], rows)
+    table(["service", found.machine, "searches/s", "p50, ms", "p99, ms", "pictures/s"], rows)
     table(["ours over naive", "times"], [[what, f"{ratio:.2f}"] for what, ratio in found.ratios.items()])
 
 
