@@ -71,6 +71,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases(shared: Path) -> Path:
+    """The folder of inputs that people reported; a test that needs it is skipped without."""
+    folder = shared / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no reported inputs at {folder} (set VLM_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of small reference values in the repository."""
     return Path(__file__).resolve().parent / "golden"

@@ -11,13 +11,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import sysconfig
 import time
 from pathlib import Path
 
 import pytest
 import typer
+from wheels_installed import PIP, environment
 
 from vlm.cli.app import app
 
@@ -103,19 +102,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     shutil.copy(ROOT / each, source / to)
     (build,) = [words for name, words in FILE if name == "RUN" and words.startswith("pip wheel")]
     words = [str(wheels) if word == "/wheels" else word for word in shlex.split(build)[1:]]
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *words, "--no-build-isolation"], check=True, cwd=source)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "env"], check=True)
-    python = home / "env" / "bin" / "python"
+    subprocess.run([*PIP, *words, "--no-build-isolation"], check=True, cwd=source)
     (install,) = [words for name, words in FILE if name == "RUN" and "/wheels/vlm-" in words]
     (wheel,) = wheels.glob(re.findall(r"/wheels/(\S+?\.whl)", install)[0])
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True, cwd=home)
-    where = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    (Path(where.stdout.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return python.parent
+    return environment(home, wheel)
 
 
 @pytest.mark.process

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from wheels_installed import PIP, environment
 
 pytestmark = pytest.mark.process
 
@@ -20,23 +19,13 @@ CLEAN = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; dependencies are read from this one's folder, whose editable install is not."""
+    """An environment with the wheel."""
     home = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", home, ROOT], check=True, cwd=home
+        [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", home, ROOT], check=True, cwd=home
     )
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "env"], check=True)
-    python = home / "env" / "bin" / "python"
     (wheel,) = home.glob("vlm-*.whl")
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True, cwd=home)
-    where = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    # A plain path in a .pth file does not run the .pth files inside that path, so the clone stays out of sight.
-    (Path(where.stdout.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return home / "env" / "bin"
+    return environment(home, wheel)
 
 
 def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

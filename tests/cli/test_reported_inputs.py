@@ -25,14 +25,6 @@ SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def cases(shared: Path) -> Path:
-    folder = shared / "cases"
-    if not folder.is_dir():
-        pytest.skip(f"no reported inputs at {folder} (set VLM_SHARED)")
-    return folder
-
-
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with three of the samples, and the working folder."""

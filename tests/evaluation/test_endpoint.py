@@ -12,19 +12,11 @@ from chat_server import ROWS, ChatServer, color, options, pictures, words
 from PIL import Image
 from squares import COLORS, FakeModel, write_benchmark
 
-from vlm.evaluation.endpoint import client
 from vlm.evaluation.endpoint.client import EndpointOptions
 from vlm.evaluation.results import read_info
 from vlm.evaluation.run import Options, evaluate
-from vlm.metrics.java import NotAvailable
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
-    monkeypatch.delenv("VLM_SERVER_KEY", raising=False)
-    for name in ("meteor", "spice"):
-        monkeypatch.setattr(f"vlm.evaluation.task_types.caption.{name}", lambda *_: NotAvailable("not in this test"))
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def test_the_figures_are_those_of_the_same_answers_given_directly(tmp_path: Path) -> None:

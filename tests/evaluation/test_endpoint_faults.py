@@ -17,15 +17,8 @@ from vlm.evaluation.endpoint import client
 from vlm.evaluation.endpoint.client import EndpointGone, EndpointOptions
 from vlm.evaluation.results import read_run, read_samples
 from vlm.evaluation.run import evaluate
-from vlm.metrics.java import NotAvailable
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "BACKOFF", 0.001)
-    monkeypatch.delenv("VLM_SERVER_KEY", raising=False)
-    for name in ("meteor", "spice"):
-        monkeypatch.setattr(f"vlm.evaluation.task_types.caption.{name}", lambda *_: NotAvailable("not in this test"))
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 @pytest.mark.parametrize("fault", [(429, {"Retry-After": "0"}), (500, {}), (503, {}), (408, {})])

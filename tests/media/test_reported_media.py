@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image, ImageCms
 
 from vlm.media.images import load_image
@@ -15,14 +14,6 @@ from vlm.media.open import open_media
 from vlm.media.video.reader import open_video
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
-
-
-@pytest.fixture(scope="module")
-def cases(shared: Path) -> Path:
-    folder = shared / "cases"
-    if not folder.is_dir():
-        pytest.skip(f"no reported inputs at {folder} (set VLM_SHARED)")
-    return folder
 
 
 def pixels(source: Any) -> np.ndarray:
