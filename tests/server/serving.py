@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from vlm.server.http.auth import Keys
+from vlm.server.http.serving import Server, configured
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval.app import create_app
 from vlm.server.retrieval.embedder import Colours, Embedder
-from vlm.server.retrieval.run import Server, configured
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIP = REPOSITORY / "data" / "samples" / "city_at_night.mp4"

@@ -24,7 +24,7 @@ from vlm.errors import BadInput
 from vlm.media.kinds import HEAD_BYTES, kind_of, kind_of_name, names_video, suffixes
 from vlm.media.urls import fetch_url
 from vlm.server.http.errors import ApiError
-from vlm.server.http.settings import Settings
+from vlm.server.http.settings import ServerSettings
 
 VIDEO_TYPES = {
     "video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "video/x-matroska": ".mkv",
@@ -66,7 +66,7 @@ Source = PictureBytes | ClipFile
 class Sources:
     """Opens them. Blocking work is done in threads."""
 
-    def __init__(self, settings: Settings, temporary: Path) -> None:
+    def __init__(self, settings: ServerSettings, temporary: Path) -> None:
         self._roots = [root.resolve() for root in settings.media]
         self._limits, self._urls, self._temporary = settings.limits, settings.urls, temporary
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")

@@ -7,7 +7,8 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from vlm.server.http.addresses import API
-from vlm.server.retrieval.routes import ERRORS, Served
+from vlm.server.http.state import ERRORS
+from vlm.server.retrieval.routes import Served
 
 about = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
 

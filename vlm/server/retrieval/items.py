@@ -19,9 +19,10 @@ from starlette.requests import Request
 from vlm.errors import BadInput
 from vlm.index.base import Vectors
 from vlm.server.http.errors import ApiError, of_input, told
+from vlm.server.http.schemas import Failure, size_of
 from vlm.server.http.sources import ClipFile, Source
 from vlm.server.retrieval.collection import MEDIA, Collection
-from vlm.server.retrieval.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany, size_of
+from vlm.server.retrieval.schemas import Id, Item, Items, ItemStatus, OneOrMany
 from vlm.server.retrieval.service import Embedded, Service
 
 MultiPartParser.spool_max_size = 2**16  # larger files of forms lie on the disk, not in memory

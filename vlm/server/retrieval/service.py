@@ -103,6 +103,11 @@ class Service:
         for threads in [*self._threads, self._matcher]:
             threads.shutdown()
 
+    def measure(self) -> None:
+        """What is counted when somebody asks."""
+        for collection in self.collections:
+            self.metrics.items.labels(collection.name).set(len(collection))
+
     def admit(self, count: int) -> None:
         """Raises `ApiError` 429 where so many more pictures would wait for longer than the limit."""
         seconds = (self._coming + count) * self._pictures.pace / self.embedder.workers

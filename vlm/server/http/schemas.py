@@ -1,0 +1,58 @@
+"""What bodies of every server have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
+
+
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ValueError` for what Python reads as JSON and JSON is not: NaN, half a character, what has no end."""
+    size_of(value)
+    return value
+
+
+def size_of(value: dict[str, Any]) -> int:
+    """Bytes as JSON. Raises `ValueError`."""
+    try:
+        return len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):
+        raise ValueError("expected JSON of finite numbers and whole characters") from None
+
+
+class Body(BaseModel):
+    """What somebody sends: numbers are numbers and not texts, and no key is passed over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, body: Any) -> Any:
+        """The first unknown key is told, before a million of them are collected."""
+        unknown = isinstance(body, dict) and next((key for key in body if key not in cls.model_fields), None)
+        if unknown:
+            raise ValueError(f"expected {', '.join(cls.model_fields)}; got {unknown:.80}")
+        return body
+
+    def exactly_one(self, names: Sequence[str]) -> None:
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(names)}; got {', '.join(given) or 'none'}")
+
+
+class Failure(BaseModel):
+    code: str
+    message: str
+
+
+class Error(BaseModel):
+    error: Failure
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
