@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from vlm.facade import Model
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (pip: vlm[dev])")
@@ -45,3 +49,11 @@ def c(client: httpx.Client) -> Iterator[str]:
     assert client.post("/v1/collections", json={"name": "c"}).status_code == 201
     yield "/v1/collections/c"
     assert client.delete("/v1/collections/c").status_code == 200
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A small card's model of random weights."""
+    import chatting
+
+    return chatting.tiny_model(tmp_path_factory.mktemp("tiny"))

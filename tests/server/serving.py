@@ -18,10 +18,12 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 from PIL import Image
+from starlette.types import ASGIApp
 
+from vlm.server.http.app import Failed
 from vlm.server.http.auth import Keys
 from vlm.server.http.serving import Server, configured
-from vlm.server.http.settings import Settings
+from vlm.server.http.settings import Limits, Settings
 from vlm.server.retrieval.app import create_app
 from vlm.server.retrieval.embedder import Colours, Embedder
 
@@ -31,13 +33,10 @@ VLM = "import sys; from vlm.cli import main; sys.exit(main())"
 
 
 @contextmanager
-def served(
-    settings: Settings, load: Callable[[], Embedder] = Colours, keys: Keys | None = None
-) -> Iterator[httpx.Client]:
-    """A client of a server on a free port of this machine, ready."""
+def running(app: Callable[[Failed], ASGIApp], limits: Limits) -> Iterator[httpx.Client]:
+    """A client of an application on a free port of this machine, ready."""
     troubles: list[BaseException] = []
-    app = create_app(settings, load, keys, troubles.append)
-    server = Server(configured(app, settings.limits, "127.0.0.1", 0))
+    server = Server(configured(app(troubles.append), limits, "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -49,6 +48,15 @@ def served(
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+@contextmanager
+def served(
+    settings: Settings, load: Callable[[], Embedder] = Colours, keys: Keys | None = None
+) -> Iterator[httpx.Client]:
+    """A client of a retrieval server."""
+    with running(lambda failed: create_app(settings, load, keys, failed), settings.limits) as client:
+        yield client
 
 
 class ServerProcess:

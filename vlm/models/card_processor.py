@@ -55,6 +55,9 @@ class CardProcessor(Processor):
             return PictureTokens((grid[0] * grid[1] + 1) * self.cfg.visual_tokens, grid)
         return PictureTokens(self.cfg.clip_tokens(grid[0]), frames=grid[0])
 
+    def by_size(self, media: Sequence[Media]) -> bool:
+        return self.cfg.tiles is not None and not any(item.is_clip for item in media)
+
     def media_tokens(self, layout: Layout) -> tuple[PictureTokens, ...]:
         """A clip's frames one by one where the prompt has a line of each."""
         if self.cfg.tower.budget is not None or self.cfg.tiles is not None:

@@ -71,6 +71,10 @@ class Processor(ABC):
     def picture_tokens(self, grid: Grid) -> PictureTokens:
         """The image slots of a picture with this grid."""
 
+    def by_size(self, media: Sequence[Media]) -> bool:
+        """Whether a picture of more pixels has more image slots, where these are a conversation's."""
+        return False
+
     @abstractmethod
     def reply(self, text: str) -> list[int]:
         """The tokens of a reply behind `ids`, the one that ends it last: what is learned, or measured."""

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vlm.errors import MANY, unknown
+
 Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
 
 
@@ -34,9 +36,12 @@ class Body(BaseModel):
     @classmethod
     def _known(cls, body: Any) -> Any:
         """The first unknown key is told, before a million of them are collected."""
-        unknown = isinstance(body, dict) and next((key for key in body if key not in cls.model_fields), None)
-        if unknown:
-            raise ValueError(f"expected {', '.join(cls.model_fields)}; got {unknown:.80}")
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        strange = next((key for key in body if key not in names), None) if isinstance(body, dict) else None
+        if strange is not None and len(names) > MANY:
+            raise ValueError(str(unknown("field", f"{strange:.80}", names)))
+        if strange is not None:
+            raise ValueError(f"expected {', '.join(names)}; got {strange:.80}")
         return body
 
     def exactly_one(self, names: Sequence[str]) -> None:

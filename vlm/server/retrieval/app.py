@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from vlm.server.http.app import Failed, guarded, new_app
+from vlm.server.http.app import Failed, describe, guarded, new_app
 from vlm.server.http.auth import Keys
 from vlm.server.http.browsers import Cookies
 from vlm.server.http.metrics import Metrics
@@ -45,7 +44,7 @@ def create_app(
     app.include_router(browsing)
     app.include_router(about)
     app.include_router(snapshots)
-    _describe(app)
+    describe(app, Item, Items)
     signer, inner = Signer(), cast(ASGIApp, app)
     if settings.page:
         from vlm.server.retrieval import page
@@ -54,19 +53,3 @@ def create_app(
         inner = Cookies(app)
     outer, logged = guarded(inner, settings, keys, signer, metrics)
     return outer
-
-
-def _describe(app: FastAPI) -> None:
-    """The schemas of items, whose route reads its body itself, join the document."""
-    plain = app.openapi
-
-    def openapi() -> dict:
-        document = plain()
-        schemas = document["components"]["schemas"]
-        for model in (Item, Items):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schema.pop("$defs", None)
-            schemas[model.__name__] = schema
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

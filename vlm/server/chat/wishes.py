@@ -1,0 +1,102 @@
+"""From a request's fields to the engine's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from vlm.engine.request import Constraint, Sampling
+from vlm.media.video.sampling.base import Sampler
+from vlm.models.processor import Processor
+from vlm.server.chat.asked import Asked, characters
+from vlm.server.chat.media import Looks, Named, looks
+from vlm.server.chat.service import Constrains
+from vlm.server.chat.settings import ChatLimits
+from vlm.server.http.errors import ApiError
+
+
+def sampling(asked: Asked, choices: int = 1, logprobs: bool = False) -> Sampling:
+    """How tokens are chosen."""
+    wishes = (asked.top_p, asked.top_k, asked.min_p, asked.seed)
+    draws = choices > 1 or any(wish is not None for wish in wishes)
+    return Sampling(
+        temperature=asked.temperature if asked.temperature is not None else float(draws),
+        top_k=asked.top_k if (asked.top_k or 0) > 0 else None,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        min_p=asked.min_p or 0.0,
+        repetition_penalty=asked.repetition_penalty or 1.0,
+        presence_penalty=asked.presence_penalty or 0.0,
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
+        seed=asked.seed,
+        alternatives=(asked.top_logprobs or 0) if logprobs else None,
+    )
+
+
+def constraint(asked: Asked, schema: dict[str, Any] | None) -> Constrains | None:
+    """What makes the constraint of a reply, or nothing where it has none; `schema` is of its JSON."""
+    if schema is not None:
+        return partial(_json, schema)
+    if asked.guided_choice is not None:
+        return partial(_choices, asked.guided_choice)
+    if asked.guided_regex is not None:
+        return partial(_regex, asked.guided_regex)
+    return None if asked.guided_grammar is None else partial(_grammar, asked.guided_grammar)
+
+
+# What constrains is imported by the first request that needs it.
+
+
+def _json(schema: dict[str, Any], processor: Processor) -> Constraint:
+    from vlm.engine.constraint import json_schema
+
+    return json_schema(processor.tokenizer, schema)
+
+
+def _choices(texts: Sequence[str], processor: Processor) -> Constraint:
+    from vlm.engine.constraint import choices
+
+    return choices(processor.tokenizer, texts)
+
+
+def _regex(pattern: str, processor: Processor) -> Constraint:
+    from vlm.engine.constraint import regex
+
+    return regex(processor.tokenizer, pattern)
+
+
+def _grammar(lark: str, processor: Processor) -> Constraint:
+    from vlm.engine.constraint import grammar
+
+    return grammar(processor.tokenizer, lark)
+
+
+def shown(
+    said: Sequence[tuple[str, Any]], asked: Asked, sampler: Sampler, limits: ChatLimits
+) -> tuple[list[dict[str, Any]], list[Named]]:
+    """Messages, given as (role, content), and what they show. Raises `ApiError` for more than the limits."""
+    if (length := characters([content for _, content in said])) > limits.characters:
+        raise ApiError(413, "too_large", f"messages: expected at most {limits.characters} characters, got {length}")
+    look = looks(asked, sampler, limits)
+    messages: list[dict[str, Any]] = []
+    media: list[Named] = []
+    for role, content in said:
+        parts: list[dict[str, Any]] = []
+        for part in [content] if isinstance(content, str) else content or ():
+            if isinstance(part, str) or part.kind == "text":
+                text = part if isinstance(part, str) else part.text
+                parts += [{"type": "text", "text": text}] if text else []
+                continue
+            parts.append({"type": part.kind, "number": len(media)})
+            media.append(_named(part, look))
+        messages.append({"role": role, "content": parts})
+    for name, what in (("fps", "clip"), ("max_frames", "clip"), ("min_pixels", "picture"), ("max_pixels", "picture")):
+        if getattr(asked, name) is not None and not any(one.video or what == "picture" for one in media):
+            raise ApiError(422, "invalid", f"{name}: expected a {what} among the messages")
+    return messages, media
+
+
+def _named(part: Any, look: Looks) -> Named:
+    address = part.address
+    return Named(address.url, part.kind == "video", look if part.kind == "video" else look.low(address.detail))
