@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, Tag, model_validator
 
-from vlm.server.http.schemas import Body, Text, plain
+from vlm.server.http.schemas import Body, Text, either, plain
 
 Taken: TypeAlias = Annotated[Any, Field(description="Taken; it changes nothing.")]
 
@@ -30,18 +30,9 @@ NoFiles: TypeAlias = Annotated[Any, only(because="this server keeps no files")]
 NoModeration: TypeAlias = Annotated[Any, only(because="this server does not moderate")]
 
 
-def whole(text: str) -> str:
-    """Raises `ValueError` for half a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("expected whole characters") from None
-    return text
-
-
-Words: TypeAlias = Annotated[str, Field(min_length=1, max_length=65_536), AfterValidator(whole)]
-Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(whole)]
-Remark: TypeAlias = Annotated[str, Field(max_length=1024), AfterValidator(whole)]
+Words: TypeAlias = Annotated[str, Field(min_length=1, max_length=65_536)]
+Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024)]
+Remark: TypeAlias = Annotated[str, Field(max_length=1024)]
 Schema: TypeAlias = Annotated[dict[str, Any], AfterValidator(plain)]
 Detail: TypeAlias = Literal["auto", "low", "high", "original"]
 LOW_PIXELS = 512 * 512
@@ -55,19 +46,21 @@ class Address(Body):
     detail: Detail | None = None
 
 
-ImageType: TypeAlias = Literal["image_url", "image", "input_image"]
-VideoType: TypeAlias = Literal["video_url", "video", "input_video"]
+Place: TypeAlias = Annotated[Annotated[Address, Tag("one")] | Annotated[str, Tag("words")], either(one=dict, words=str)]
+PartType: TypeAlias = Literal[
+    "text", "input_text", "output_text", "image_url", "image", "input_image", "video_url", "video", "input_video"
+]
 
 
 class Part(Body):
     """A part of a message: a text, a picture or a clip, as chat completions or responses write them."""
 
-    type: Literal["text", "input_text", "output_text"] | ImageType | VideoType
+    type: PartType
     text: Text | None = None
-    image_url: Address | str | None = None
-    image: Address | str | None = None
-    video_url: Address | str | None = None
-    video: Address | str | None = None
+    image_url: Place | None = None
+    image: Place | None = None
+    video_url: Place | None = None
+    video: Place | None = None
     detail: Detail | None = None
     file_id: NoFiles = None
     annotations: Taken = None
@@ -101,7 +94,11 @@ class Part(Body):
         return self
 
 
-Content: TypeAlias = Text | Annotated[list[Part], Field(max_length=4096, fail_fast=True)]
+Parts: TypeAlias = Annotated[list[Part], Field(max_length=4096, fail_fast=True)]
+Content: TypeAlias = Annotated[
+    Annotated[Text, Tag("words")] | Annotated[Parts, Tag("many")], either(words=str, many=list)
+]
+Stops: TypeAlias = Annotated[list[Stop], Field(max_length=16, fail_fast=True)]
 
 
 class Looked(Body):
@@ -135,7 +132,9 @@ class Asked(Looked):
     logit_bias: Annotated[dict[str, FiniteFloat], Field(max_length=1024)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = None
+    stop: (
+        Annotated[Annotated[Stop, Tag("words")] | Annotated[Stops, Tag("many")], either(words=str, many=list)] | None
+    ) = None
 
     guided_choice: Annotated[list[Words], Field(min_length=1, max_length=1024, fail_fast=True)] | None = None
     guided_regex: Words | None = None

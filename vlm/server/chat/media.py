@@ -54,8 +54,9 @@ class Looks:
     def fitted(self, image: Image.Image) -> Image.Image:
         """Within the bounds, its shape kept."""
         pixels = image.width * image.height
-        wanted = min(max(pixels, self.min_pixels), self.max_pixels or pixels)
-        if wanted == pixels or (self.max_pixels is None and pixels >= self.min_pixels):
+        wanted = max(pixels, self.min_pixels)
+        wanted = wanted if self.max_pixels is None else min(wanted, self.max_pixels)
+        if wanted == pixels:
             return image
         scale, round_ = math.sqrt(wanted / pixels), math.floor if wanted < pixels else math.ceil
         size = (max(1, round_(image.width * scale)), max(1, round_(image.height * scale)))

@@ -38,6 +38,8 @@ class Reply:
             raise
         except Full as error:
             raise busy(str(error), error.seconds) from None
+        if self._closed:  # its reader fell behind before this
+            self._ticket.cancel()
 
     def close(self) -> None:
         """The engine need not go on; any number of times."""

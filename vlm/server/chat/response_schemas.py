@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
 from vlm.server.chat.asked import Asked, Content, Schema, Stop, Taken, only
 from vlm.server.chat.completion_schemas import NoEffort, NoVerbosity, PlainFormat
-from vlm.server.http.schemas import Body, Text
+from vlm.server.http.schemas import Body, Text, either
 
 KEPT = "this server keeps nothing of what was said: send the whole conversation as input"
 NotKept: TypeAlias = Annotated[Any, only(because=KEPT)]
@@ -28,6 +28,9 @@ class InputMessage(Body):
     id: Taken = None
     status: Taken = None
     phase: Taken = None
+
+
+InputMessages: TypeAlias = Annotated[list[InputMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
 
 
 class NamedSchemaFormat(Body):
@@ -54,7 +57,9 @@ class ResponseStreamOptions(Body):
 
 
 class ResponsesRequest(Asked):
-    input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
+    input: Annotated[
+        Annotated[Text, Tag("words")] | Annotated[InputMessages, Tag("many")], either(words=str, many=list)
+    ]
     instructions: Text | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     text: TextConfig | None = None
