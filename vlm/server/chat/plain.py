@@ -116,7 +116,7 @@ async def _read(request: Request, model: type[CaptionRequest]) -> tuple[Any, Upl
     kind = kind_of_body(request)
     try:
         if kind == "multipart/form-data":
-            return _of_form(await read_form(request, 1, 16))
+            return _of_form(await read_form(request, 1, 16), model)
         if kind not in ("application/json", ""):
             raise ApiError(415, "unsupported", "expected multipart/form-data or application/json")
         return await asyncio.to_thread(TypeAdapter(model).validate_json, await request.body()), None
@@ -124,14 +124,17 @@ async def _read(request: Request, model: type[CaptionRequest]) -> tuple[Any, Upl
         raise ApiError(422, "invalid", told(error.errors(include_input=False, include_url=False))) from None
 
 
-def _of_form(form: FormData) -> tuple[FormFields, UploadFile]:
+def _of_form(form: FormData, model: type[CaptionRequest]) -> tuple[FormFields, UploadFile]:
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     if len(files) != 1 or not isinstance(form.get("file"), UploadFile):
         raise ApiError(422, "invalid", "expected one file under the name `file`")
     if len(texts) + 1 != len(form.multi_items()):
         raise ApiError(422, "invalid", "expected each field of the form once")
-    return FormFields.model_validate_strings(texts, strict=False), files[0]
+    asked = FormFields.model_validate_strings(texts, strict=False)
+    if (asked.question is None) is issubclass(model, QuestionRequest):
+        raise ApiError(422, "invalid", "question: expected one of /vqa, and none of /caption")
+    return asked, files[0]
 
 
 async def _said(
