@@ -97,10 +97,10 @@ def loaded(model: Model, engine: Any, name: str = "tiny") -> Loaded:
 
 @contextmanager
 def chatting(
-    model: Model, engine: Any, settings: ChatSettings | None = None, keys: Keys | None = None
+    model: Model, engine: Any, settings: ChatSettings | None = None, keys: Keys | None = None, name: str = "tiny"
 ) -> Iterator[httpx.Client]:
     """A client of a server, ready."""
-    chosen, served = settings or ChatSettings(), loaded(model, engine)
+    chosen, served = settings or ChatSettings(), loaded(model, engine, name)
     with running(lambda failed: create_app(chosen, lambda: served, keys, failed), chosen.limits) as client:
         yield client
 
