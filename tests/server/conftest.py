@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (pip: vlm[dev])")
 
-from serving import ServerProcess, served  # noqa: E402
+from serving import ServingProcess, served  # noqa: E402
 
 from vlm.server.http.settings import Limits, Settings  # noqa: E402
 
@@ -21,8 +21,8 @@ from vlm.server.http.settings import Limits, Settings  # noqa: E402
 def ended() -> Iterator[None]:
     """No server outlives its test."""
     yield
-    while ServerProcess.started:
-        ServerProcess.started.pop().process.kill()
+    while ServingProcess.started:
+        ServingProcess.started.pop().process.kill()
 
 
 @pytest.fixture(scope="module")

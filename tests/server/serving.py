@@ -59,16 +59,14 @@ def served(
         yield client
 
 
-class ServerProcess:
-    """`vlm serve retrieval` with these options."""
+class ServingProcess:
+    """`vlm serve` with these words."""
 
-    started: ClassVar[list[ServerProcess]] = []
+    started: ClassVar[list[ServingProcess]] = []
 
-    def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
-        command = [sys.executable, "-c", VLM, "serve", "retrieval", "--model", model, "--root", str(root)]
-        self.process = subprocess.Popen(
-            [*command, "--port", "0", "--no-page", *options], stderr=subprocess.PIPE, text=True
-        )
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, "-c", VLM, "serve", *words, "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.started.append(self)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
@@ -83,6 +81,13 @@ class ServerProcess:
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
+
+
+class ServerProcess(ServingProcess):
+    """`vlm serve retrieval` with these options."""
+
+    def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
+        super().__init__("retrieval", "--model", model, "--root", str(root), "--no-page", *options)
 
 
 def ready(client: httpx.Client) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from serving import CLIP, as_json, error, picture
 
 from vlm.facade import Model
 from vlm.server.chat.settings import ChatLimits, ChatSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "facade"))  # small models of every kind
+import kinds
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +155,7 @@ def test_what_a_picture_lost_is_told(client: httpx.Client) -> None:
     assert seen["notes"] == ["several frames, the first one is used"]
 
 
-def test_pixels_where_the_model_counts_them_and_where_not(
-    client: httpx.Client, engine: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_where_the_model_counts_them_and_where_not(client: httpx.Client, engine: Script, tmp_path: Path) -> None:
     large = showing(data_url(picture("red", (900, 600))))
     for fields in ({"max_pixels": 10_000}, {"min_pixels": 10}):
         told = ask(client, messages=large, **fields)
@@ -161,9 +163,6 @@ def test_pixels_where_the_model_counts_them_and_where_not(
         assert "model tiny sees it in as many tokens whatever its pixels" in told.text
     low = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(), "detail": "low"}}]}]
     assert error(ask(client, messages=low)) == (400, "bad_input")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "facade")
-    import kinds
-
     tiled, other = kinds.load("DeepSeek-VL2", tmp_path / "vl2"), Script()
     with chatting(tiled, other) as found:
         whole = ask(found, messages=large).json()["usage"]["media"][0]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlm.engine.engine import Answers
 from vlm.media.video.sampling.base import Sampler
 from vlm.models.processor import Processor
+from vlm.server.chat.replies import Answers
 
 if TYPE_CHECKING:
     from vlm.engine.settings import EngineSettings

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import Protocol
 
-from vlm.engine.engine import Answers, Ticket
 from vlm.engine.request import Full, Piece, Request
 from vlm.errors import BadInput
 from vlm.server.http.errors import ApiError, busy, log
+
+
+class Ticket(Protocol):
+    """A request that an engine took."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; from any thread, any number of times."""
+
+
+class Answers(Protocol):
+    """What is asked of an engine."""
+
+    def submit(self, request: Request, heard: Callable[[Piece], None]) -> Ticket:
+        """Take a request; `heard` is called with its pieces, in the engine's thread, until each choice has finished.
+
+        Raises `BadInput` for what can never be answered, and `Full`.
+        """
 
 
 class Reply:
