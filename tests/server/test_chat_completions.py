@@ -150,12 +150,12 @@ def test_pictures_and_clips(client: Any, engine: Script, media: Path) -> None:
         model="tiny", messages=[{"role": "user", "content": content}], extra_body={"max_frames": 3}
     )
     shown = engine.asked[-1].prompt.media
-    assert [item.frames[0].size for item in shown[:2]] == [(40, 30), (20, 20)]
+    assert [item.frames[0].size for item in shown] == [(64, 64)] * 3  # every picture, by this tower
     assert shown[0].frames[0].getpixel((5, 5)) == (255, 0, 0)
     assert len(shown[2].frames) == 3
     seen = answer.usage.model_dump()["media"]
     assert [(one["kind"], one["size"][:2], one["frames"], one["image_tokens"]) for one in seen] == [
-        ("image", [40, 30], 1, 4), ("image", [20, 20], 1, 4), ("video", list(shown[2].frames[0].size), 3, 12),
+        ("image", [64, 64], 1, 4), ("image", [64, 64], 1, 4), ("video", [64, 64], 3, 12),
     ]  # fmt: skip
     assert seen[2]["times"] == [pytest.approx(time, abs=1e-3) for time in shown[2].times]
     assert answer.usage.prompt_tokens_details.image_tokens == 3

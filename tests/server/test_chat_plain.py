@@ -42,7 +42,7 @@ def test_a_caption(client: httpx.Client, engine: Script, tiny_model: Model, medi
     ):  # fmt: skip
         answer = client.post("/caption", **given).json()
         assert (answer["caption"], answer["finish_reason"], answer["model"]) == ("A cat.", "stop", "tiny")
-        assert answer["usage"]["media"][0]["size"] == [24, 16]
+        assert answer["usage"]["media"][0]["size"] == [64, 64]  # every picture, by this tower
         asked(tiny_model, engine, CAPTION_PROMPT)
         assert engine.asked[-1].max_tokens == 40
 

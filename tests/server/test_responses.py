@@ -86,13 +86,13 @@ def test_a_conversation_with_a_picture_goes_on(client: Any, engine: Script) -> N
         {"type": "input_image", "image_url": data_url(), "detail": "auto"},
     ]}]  # fmt: skip
     first = client.responses.create(model="tiny", input=asked)
-    assert first.usage.model_dump()["media"][0]["size"] == [24, 16]
+    assert first.usage.model_dump()["media"][0]["size"] == [64, 64]  # every picture, by this tower
     asked += first.output
     second = client.responses.create(model="tiny", input=[*asked, {"role": "user", "content": "And now?"}])
     assert second.output_text == "A red square."
     ids, (item,) = engine.asked[-1].prompt.ids, engine.asked[-1].prompt.media
     assert len(ids) > len(engine.asked[-2].prompt.ids)
-    assert item.frames[0].size == (24, 16)
+    assert item.frames[0].size == (64, 64)
 
 
 def test_chances_of_tokens(client: Any) -> None:

@@ -37,6 +37,7 @@ class CardProcessor(Processor):
         self.cfg, self.tokenizer, self.preprocess, self.with_times = cfg, tokenizer, preprocess, with_times
         self.template = Template(tokenizer)
         self.stop_tokens = frozenset({self.template.end})
+        self.squashed = cfg.tower.squashed if cfg.tiles is None else None
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
         return [Layout(self._grids(item)) for item in media]

@@ -52,6 +52,9 @@ class Processor(ABC):
     video_token: int | None = None
     pad_token: int
     stop_tokens: frozenset[int]
+    squashed: tuple[int, str] | None = None
+    """The side and Pillow's filter by which every picture becomes a square before anything else, where that does not
+    depend on the picture: whoever decodes one may do it there."""
     placeholders: Mapping[str, str] = {IMAGE: "image"}
     """Texts that stand for pictures and clips in a message."""
 

@@ -25,6 +25,11 @@ class Resize(NamedTuple):
     height: int
     filter: str
 
+    @classmethod
+    def square(cls, squashed: tuple[int, str] | None) -> Resize | None:
+        """To a side, by a filter."""
+        return None if squashed is None else cls(squashed[0], squashed[0], squashed[1])
+
 
 @dataclass(frozen=True)
 class Decoded:

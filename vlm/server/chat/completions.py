@@ -21,7 +21,7 @@ from vlm.server.http.events import SILENCE, SILENCE_SECONDS
 DONE = ServerSentEvent(raw_data="[DONE]")
 
 
-def wanted(service: ChatService, asked: ChatRequest, client: str) -> Wanted:
+def wanted(service: ChatService, asked: ChatRequest) -> Wanted:
     """Raises `ApiError` for another model, and for more than the limits."""
     service.check_model(asked.model)
     choices = asked.n or 1
@@ -37,7 +37,6 @@ def wanted(service: ChatService, asked: ChatRequest, client: str) -> Wanted:
         stop=asked.stops,
         constrain=constraint(asked, _schema(asked)),
         n=choices,
-        client=client,
     )
 
 

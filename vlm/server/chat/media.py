@@ -16,11 +16,11 @@ import anyio
 from PIL import Image
 
 from vlm.errors import BadInput
-from vlm.media.open import Media, open_media
-from vlm.media.process.pictures import COPIES, PictureDecoder
+from vlm.media.open import Media
+from vlm.media.process.pictures import COPIES, PictureDecoder, Resize
 from vlm.media.urls import is_url
 from vlm.media.video.reader import open_video
-from vlm.media.video.sampling import Rate, Sampler, sample
+from vlm.media.video.sampling import Rate, Sampler
 from vlm.server.chat.asked import LOW_PIXELS, Detail, Looked
 from vlm.server.chat.settings import ChatLimits, ChatSettings
 from vlm.server.http.budget import Budget, Room
@@ -30,6 +30,8 @@ from vlm.server.http.settings import MB
 from vlm.server.http.sources import ClipFile, Source, Sources
 
 CHANNELS = 3
+AT_ONCE = 8
+"""Whole frames of a clip in memory, where they are made smaller."""
 FILE = "file://"
 
 
@@ -89,8 +91,10 @@ def looks(asked: Looked, sampling: Sampler, limits: ChatLimits) -> Looks:
 class Opening:
     """Opens them, a request's at a time."""
 
-    def __init__(self, settings: ChatSettings, temporary: Path, metrics: Answered) -> None:
-        self._limits = settings.limits
+    def __init__(self, settings: ChatSettings, temporary: Path, metrics: Answered, resize: Resize | None) -> None:
+        """`resize` is what the model makes of any picture first: done where it is decoded, so that no whole photograph
+        is held, nor made smaller while others wait for the engine."""
+        self._limits, self._resize = settings.limits, resize
         self.sources = Sources(settings, temporary)
         self._threads = ThreadPoolExecutor(settings.decoders, "decoder")
         self._decoder = PictureDecoder(self._limits.pixels, self._limits.decode_seconds)
@@ -163,25 +167,37 @@ class Opening:
         """Bytes of what is kept, and those that decoding takes meanwhile."""
         if not isinstance(source, ClipFile):
             pixels = self._decoder.count(source.content)
-            return CHANNELS * max(pixels, look.min_pixels), COPIES * pixels
+            return self._kept(pixels, look), COPIES * pixels
         with open_video(source.path, deadline=self._limits.decode_seconds) as reader:
-            frames = len(look.sampling.pick(reader))
-            if frames > self._limits.frames:
-                raise ApiError(
-                    413, "too_large", f"expected at most {self._limits.frames} frames of a clip, got {frames}"
-                )
-            return frames * CHANNELS * max(reader.size[0] * reader.size[1], look.min_pixels), 0
+            frames, pixels = len(look.sampling.pick(reader)), reader.size[0] * reader.size[1]
+        if (most := self._limits.frames) < frames:
+            raise ApiError(413, "too_large", f"expected at most {most} frames of a clip, got {frames}")
+        return frames * self._kept(pixels, look), AT_ONCE * CHANNELS * pixels
+
+    def _kept(self, pixels: int, look: Looks) -> int:
+        if self._resize is not None and not look.resizes:
+            return CHANNELS * self._resize.width * self._resize.height
+        return CHANNELS * max(pixels, look.min_pixels)
 
     def _open(self, source: Source, look: Looks) -> Media:
-        if isinstance(source, ClipFile):
-            with open_video(source.path, deadline=self._limits.decode_seconds) as reader:
-                media = open_media(sample(reader, look.sampling))
-        else:
-            found = self._decoder.decoded(source.content)
-            media = Media((Image.fromarray(found.pixels),), notes=found.notes)
-        frames = tuple(map(look.fitted, media.frames))
-        notes = tuple(_named(note, source) for note in media.notes)
-        return replace(media, frames=frames, source=source.name, notes=notes)
+        resize = None if look.resizes else self._resize
+        if not isinstance(source, ClipFile):
+            found = self._decoder.decoded(source.content, resize)
+            frame, notes = Image.fromarray(found.pixels), tuple(_named(note, source) for note in found.notes)
+            return Media((look.fitted(frame),), source=source.name, notes=notes)
+        with open_video(source.path, deadline=self._limits.decode_seconds) as reader:
+            indices = look.sampling.pick(reader)
+            frames: list[Image.Image] = []
+            for start in range(0, len(indices), AT_ONCE):
+                some = reader.frames(indices[start : start + AT_ONCE])
+                frames += [look.fitted(one) if resize is None else _resized(one, resize) for one in some]
+            times = tuple(float(reader.times_N[index]) for index in indices)
+            notes = tuple(_named(note, source) for note in reader.notes)
+            return Media(tuple(frames), times, source.name, notes, reader.duration)
+
+
+def _resized(frame: Image.Image, resize: Resize) -> Image.Image:
+    return frame.resize((resize.width, resize.height), Image.Resampling[resize.filter.upper()])
 
 
 def _bytes(media: Media) -> int:

@@ -21,7 +21,7 @@ from vlm.models.processor import Processor, Prompt
 from vlm.server.chat.asked import Looked
 from vlm.server.chat.completion_schemas import Usage
 from vlm.server.chat.media import Named, looks
-from vlm.server.chat.routes import Client, Served
+from vlm.server.chat.routes import Asker, Asks, Served
 from vlm.server.chat.service import ChatService, Wanted
 from vlm.server.chat.telling import reason, seen, usage
 from vlm.server.http.errors import ApiError, told
@@ -89,7 +89,7 @@ def _body(model: type[BaseModel], fields: Sequence[str]) -> dict[str, Any]:
 
 
 @plain.post("/caption", openapi_extra=_body(CaptionRequest, ["max_tokens"]))
-async def caption(served: Served, asker: Client, request: Request) -> CaptionAnswer:
+async def caption(served: Served, asker: Asks, request: Request) -> CaptionAnswer:
     """A sentence about a picture or clip."""
     try:
         asked, source = await _read(request, CaptionRequest)
@@ -100,7 +100,7 @@ async def caption(served: Served, asker: Client, request: Request) -> CaptionAns
 
 
 @plain.post("/vqa", openapi_extra=_body(QuestionRequest, ["question", "max_tokens"]))
-async def vqa(served: Served, asker: Client, request: Request) -> QuestionAnswer:
+async def vqa(served: Served, asker: Asks, request: Request) -> QuestionAnswer:
     """The answer to a question about a picture or clip."""
     try:
         asked, source = await _read(request, QuestionRequest)
@@ -138,7 +138,7 @@ def _of_form(form: FormData, model: type[CaptionRequest]) -> tuple[FormFields, U
 
 
 async def _said(
-    served: ChatService, client: str, asked: Any, file: UploadFile | None, question: str | None, usual: int
+    served: ChatService, asker: Asker, asked: Any, file: UploadFile | None, question: str | None, usual: int
 ) -> tuple[str, dict[str, Any]]:
     """The text, and what is told beside it; without a question it is the instruction of a caption."""
     served.check_model(asked.model)
@@ -158,8 +158,10 @@ async def _said(
         return processor.prompt(processor.user_messages(text, media[0]), media)
 
     answering = await served.answering(
-        Wanted([], [named], max_tokens=asked.max_tokens or usual, client=client, read=read), streams=False
-    )
+        Wanted(
+            [], [named], max_tokens=asked.max_tokens or usual, client=asker.name, noted=asker.noted, read=read,
+        ), streams=False
+    )  # fmt: skip
     try:
         text, used, finish = "", None, None
         async for piece in answering.pieces():

@@ -21,7 +21,7 @@ from vlm.server.http.errors import ApiError
 from vlm.server.http.events import SILENCE, SILENCE_SECONDS
 
 
-def wanted_response(service: ChatService, asked: ResponsesRequest, client: str) -> Wanted:
+def wanted_response(service: ChatService, asked: ResponsesRequest) -> Wanted:
     """Raises `ApiError` for another model, and for more than the limits."""
     service.check_model(asked.model)
     said: list[tuple[str, Any]] = [] if asked.instructions is None else [("system", asked.instructions)]
@@ -37,7 +37,6 @@ def wanted_response(service: ChatService, asked: ResponsesRequest, client: str) 
         max_tokens=asked.max_output_tokens,
         stop=asked.stops,
         constrain=constraint(asked, asked.schema_asked),
-        client=client,
     )
 
 

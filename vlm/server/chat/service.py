@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm.engine.request import Constraint, Piece, Request, Sampling
+from vlm.engine.request import Constraint, Piece, Request, Sampling, Usage
 from vlm.errors import BadInput, unknown
 from vlm.media.open import Media
+from vlm.media.process.pictures import Resize
 from vlm.models.processor import Processor, Prompt
 from vlm.server.chat.loaded import Loaded
 from vlm.server.chat.media import Named, Opening
@@ -40,6 +41,8 @@ class Wanted:
     constrain: Constrains | None = None
     n: int = 1
     client: str = ""
+    noted: Callable[[Usage], None] = lambda usage: None
+    """Told what it cost, for a log."""
     read: Callable[[Processor, Sequence[Media]], Prompt] | None = None
     """Makes the prompt where it is not that of `messages`."""
 
@@ -48,9 +51,10 @@ class Answering:
     """A reply that is being written, and what was made of its pictures and clips. To be closed."""
 
     def __init__(
-        self, reply: Reply, prompt: Prompt, media: list[Media], metrics: ChatMetrics, stack: AsyncExitStack
-    ) -> None:
-        self.prompt, self.media = prompt, media
+        self, wanted: Wanted, reply: Reply, prompt: Prompt, media: list[Media], metrics: ChatMetrics,
+        stack: AsyncExitStack,
+    ) -> None:  # fmt: skip
+        self.prompt, self.media, self._noted = prompt, media, wanted.noted
         self._reply, self._metrics, self._stack, self._began = reply, metrics, stack, time.monotonic()
         metrics.running.inc()
         stack.callback(metrics.running.dec)
@@ -67,6 +71,7 @@ class Answering:
                     self._metrics.finished.labels(piece.finish).inc()
                 if piece.usage is not None:
                     self._metrics.used(piece.usage)
+                    self._noted(piece.usage)
             yield piece
 
     async def close(self) -> None:
@@ -80,7 +85,7 @@ class ChatService:
     def __init__(self, settings: ChatSettings, loaded: Loaded, metrics: ChatMetrics) -> None:
         self.settings, self.limits, self.loaded, self.metrics = settings, settings.limits, loaded, metrics
         self._temporary = Path(tempfile.mkdtemp(prefix="vlm-chat-"))
-        self.opening = Opening(settings, self._temporary, metrics)
+        self.opening = Opening(settings, self._temporary, metrics, Resize.square(loaded.processor.squashed))
 
     def measure(self) -> None:
         """All is counted as it comes."""
@@ -113,7 +118,7 @@ class ChatService:
             )  # fmt: skip
             reply = Reply(wanted.n, self.limits.pieces if streams else None)
             await reply.ask(self.loaded.engine, request)
-            return Answering(reply, prompt, media, self.metrics, stack.pop_all())
+            return Answering(wanted, reply, prompt, media, self.metrics, stack.pop_all())
         raise AssertionError("not reached")
 
     def _prepared(self, wanted: Wanted, media: list[Media]) -> tuple[Prompt, Constraint | None]:

@@ -13,6 +13,8 @@ class ChatLimits(Limits):
 
     body_bytes: PositiveInt = 64 * MB
     json_bytes: PositiveInt = 64 * MB
+    requests: PositiveInt = 1024
+    """More than an engine takes, which says by itself when it has too many."""
     pixels: PositiveInt = Field(default=MAX_PIXELS, le=MAX_PIXELS)
     characters: PositiveInt = 1_000_000
     """Of all texts of a conversation: more are not made tokens of to find that they are too many."""
