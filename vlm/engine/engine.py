@@ -1,25 +1,299 @@
-"""The engine: requests of many callers, answered together."""
+"""The engine: requests of many callers, answered together (continuous batching, Orca, OSDI 2022).
+
+A step gives every reply that is being written one token, and then reads some of the prompts that wait, a chunk at a
+time. A reply is the same, to the bit, alone and in any company, with a prompt that was read before or anew, and after
+its memory was taken away: decoding steps have one shape (`rows`), prompts are cut by themselves alone (`chunks`), and
+each reply attends alone to what its own cache holds.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
 
-from vlm.engine.request import Piece, Request
+import torch
+from torch import Tensor
+
+from vlm.engine.encoder_cache import EncoderCache
+from vlm.engine.intake import Intake
+from vlm.engine.job import Heard, Job, Reply, ids_of, inputs
+from vlm.engine.prefix_cache import PrefixCache
+from vlm.engine.request import Full, Piece, Request
+from vlm.engine.rows import filled, step_sizes, tiles
+from vlm.engine.sampling import chosen
+from vlm.engine.settings import EngineSettings
+from vlm.engine.turns import Turns
+from vlm.language.attention.kv_cache import Apart, KVCache
+from vlm.models.processor import Processor
+from vlm.models.vision_language import VisionLanguageModel
+
+IDLE_SECONDS = 0.5
 
 
-class Ticket(Protocol):
+class Ticket:
     """A request that was taken."""
 
+    def __init__(self, job: Job, wake: Callable[[], None]):
+        self._job, self._wake = job, wake
+
     def cancel(self) -> None:
-        """Nobody waits for it any more: its memory is free at once. From any thread, any number of times."""
+        """Nobody waits for it any more: its memory is free before the next step. From any thread, any number of
+        times."""
+        self._job.cancelled = True
+        self._wake()
 
 
-class Answers(Protocol):
-    """What servers and commands ask of an engine."""
+class Engine:
+    """Of one model. `submit` and `Ticket.cancel` may be called from any thread; the rest belongs to one, which `start`
+    makes, or which calls `step`."""
 
-    def submit(self, request: Request, heard: Callable[[Piece], None]) -> Ticket:
+    def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings | None = None):
+        self.model, self.processor, self.settings = model, processor, settings or EngineSettings()
+        self.cfg = model.language.cfg
+        self.sizes = self.settings.sizes or step_sizes(model.language)
+        self.pictures, self.prompts = EncoderCache(self.settings.pictures_bytes), PrefixCache()
+        self.preempted = 0
+        """Replies whose memory was taken away, so far."""
+        self._intake = Intake(model, processor, self.settings)
+        self._turns = Turns()
+        self._replies: list[Reply] = []
+        """All that are not finished."""
+        self._came = 0
+        self._changed = threading.Condition()
+        self._new: list[Job] = []
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    # What others ask
+
+    def submit(self, request: Request, heard: Heard) -> Ticket:
         """Take a request; `heard` is called with its pieces, in the engine's thread, until each choice has finished.
 
-        Raises `BadInput` for what can never be answered (too long, a constraint that is none), and `Full`.
+        Raises `BadInput` for what can never be answered, and `Full` where too many wait.
         """
+        job = self._intake.job(request, heard)
+        with self._changed:
+            waiting = len(self._new) + sum(reply.cache is None for reply in self._replies)
+            if self._closed or waiting + request.n > self.settings.waiting:
+                raise Full(waiting, 1.0 + waiting / self.settings.running)
+            job.number = self._came = self._came + 1
+            self._new.append(job)
+            self._changed.notify()
+        return Ticket(job, self._wake)
+
+    def start(self) -> Engine:
+        """Answer in a thread of its own, until `close`."""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Finish what was taken, and take nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        """Replies that wait to be begun."""
+        return len(self._new) + sum(reply.cache is None for reply in self._replies)
+
+    @property
+    def nbytes(self) -> int:
+        """Of keys and values, those kept of earlier prompts among them."""
+        return sum(self._bytes(reply.held) for reply in self._replies) + self.prompts.nbytes
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """A token of every reply, and some of the prompts that wait; false where there is nothing to do."""
+        self._take_in()
+        for reply in self._replies:
+            if reply.job.cancelled or reply.job.late():
+                reply.end("cancelled" if reply.job.cancelled else "deadline")
+        self._forget()
+        if not self._replies:
+            return False
+        states = self._written() + self._prompts_read()
+        self._choose(states)
+        self._forget()
+        return True
+
+    # One step
+
+    def _written(self) -> list[tuple[Reply, Tensor]]:
+        """Feed each reply its last token: the replies and their states `[D]`."""
+        writing = [reply for reply in self._replies if reply.writing]
+        writing = [reply for reply in writing if self._room(1, reply)]
+        states = []
+        for tile, rows in tiles([reply for reply in writing if reply.cache is not None], self.sizes):
+            tokens_B = torch.tensor([reply.tokens[reply.fed] for reply in tile], device=self.model.device)
+            x_BD = filled(self.model.language.embedding(tokens_B), rows)
+            caches = [reply.cache for reply in tile if reply.cache is not None]
+            states_BD = self.model.language.step(x_BD, Apart(caches))
+            for reply, state_D in zip(tile, states_BD, strict=False):
+                reply.fed += 1
+                self._turns.gave(reply.job.request.client, 1)
+                states.append((reply, state_D))
+        return states
+
+    def _prompts_read(self) -> list[tuple[Reply, Tensor]]:
+        """Read chunks, as many as a step may: the replies whose prompts are whole now, and their states `[D]`."""
+        states = []
+        tokens, visual = self.settings.tokens, self.settings.visual
+        while tokens > 0 and (reply := self._next()) is not None:
+            try:
+                if reply.cache is None:
+                    self._begin(reply)
+                if reply.cache is None:  # no room for what is known of it
+                    break
+                part = reply.job.parts[reply.read]
+                if visual <= 0 and self._unseen(reply, part):
+                    break
+                if not self._room(len(part), reply):
+                    break
+                before = self.pictures.encoded
+                state_D = self._chunk(reply, part)
+                visual -= self.pictures.encoded - before
+                tokens -= len(part)
+                self._turns.gave(reply.job.request.client, len(part))
+                if state_D is not None:
+                    states.append((reply, state_D))
+            except Exception as error:  # a picture that cannot be read, say: this request's own
+                self._failed(reply.job, error)
+        return states
+
+    def _chunk(self, reply: Reply, part: range) -> Tensor | None:
+        """Read one; the state `[D]` behind a prompt's last."""
+        job, cache = reply.job, reply.cache
+        assert cache is not None
+        ids_1T = ids_of(reply, part, self.model.device)
+        visual = [self._seen(job, item.number) if _within(item.places, part) else ids_1T[0, :0] for item in job.shown]
+        x_1TD = self.model.embed(ids_1T, inputs(reply, part, visual))
+        state_1D = self.model.language.prefill(x_1TD, cache, chunk=len(part), whole=len(job.request.prompt.ids))
+        if self._keeps(job):
+            self.prompts.keep(job.stretches[reply.read], cache.taken(part.start))
+            self._room(0, reply)
+        reply.read += 1
+        if reply.read < len(job.parts):
+            return None
+        self.prompts.touch(job.stretches)
+        return state_1D[0]
+
+    def _choose(self, states: list[tuple[Reply, Tensor]]) -> None:
+        """The next token of each reply; of one that is read again those it had come first."""
+        choosing = [(reply, state_D) for reply, state_D in states if reply.fed == len(reply.tokens) and reply.writing]
+        for tile, rows in tiles(choosing, self.sizes):
+            x_BD = filled(torch.stack([state_D for _, state_D in tile]), rows)
+            for (reply, _), logits_V in zip(tile, self.model.language.logits(x_BD), strict=False):
+                if reply.finish is not None:
+                    continue
+                request = reply.job.request
+                try:
+                    allowed = None if reply.followed is None else reply.followed.allowed()
+                    token = chosen(
+                        logits_V, request.sampling, reply.tokens, request.prompt.ids, len(reply.tokens), reply.choice,
+                        reply.seed, allowed,
+                    )  # fmt: skip
+                    reply.take(token, self.processor.stop_tokens)
+                except Exception as error:
+                    self._failed(reply.job, error)
+
+    # Whose turn it is, and what it may take
+
+    def _next(self) -> Reply | None:
+        """Whose prompt is read next."""
+        begun = sum(reply.cache is not None for reply in self._replies)
+        free = begun < self.settings.running
+        reading = [
+            reply for reply in self._replies
+            if reply.finish is None and not reply.writing and (free or reply.cache is not None)
+        ]  # fmt: skip
+        return min(reading, key=self._turns.key, default=None)
+
+    def _begin(self, reply: Reply) -> None:
+        """A cache, with what is known of the prompt; of all but its last chunk, behind which the reply begins."""
+        request = reply.job.request
+        tokens = len(request.prompt.ids) + request.max_tokens
+        reply.cache = KVCache(self.cfg, 1, tokens, like=self.model.language.embedding.weight)
+        found = self.prompts.found(reply.job.stretches[:-1]) if self._keeps(reply.job) else []
+        if found and self._room(found[-1].end, reply):
+            reply.cache.restore(found)
+            reply.read = len(found)
+            if not reply.tokens and reply.choice == 0:
+                reply.job.cached = found[-1].end
+
+    def _room(self, tokens: int, reply: Reply) -> bool:
+        """Make room for so many more: earlier prompts go, then the newest replies give way; false where it is this
+        one."""
+        need = self._bytes(reply.held + tokens) - self._bytes(reply.held)
+        held = self.nbytes - self.prompts.nbytes
+        while held + need > self.settings.memory_bytes:
+            last = self._turns.last(other for other in self._replies if other.held or other is reply)
+            self.preempted += last.held > 0
+            last.let_go()
+            if last is reply:
+                return False
+            held = self.nbytes - self.prompts.nbytes
+        self.prompts.shrink(self.settings.memory_bytes - held - need)
+        return True
+
+    def _seen(self, job: Job, number: int) -> Tensor:
+        """The visual tokens `[M, D]` of one picture or clip."""
+        item, layout = job.request.prompt.media[number], job.request.prompt.layouts[number]
+        return self.pictures.get(
+            job.keys[number], lambda: self.model.visual(self.processor.pixels(item, layout), layout.grids)
+        )
+
+    def _unseen(self, reply: Reply, part: range) -> bool:
+        """Whether a chunk needs a picture that is not encoded yet."""
+        job = reply.job
+        return any(_within(item.places, part) and job.keys[item.number] not in self.pictures for item in job.shown)
+
+    # Coming and going
+
+    def _take_in(self) -> None:
+        with self._changed:
+            new, self._new = self._new, []
+        for job in new:
+            self._turns.came(job.request.client, (reply.job.request.client for reply in self._replies))
+            self._replies += job.replies
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        for reply in job.replies:
+            reply.finish = reply.finish or "cancelled"
+            reply.let_go()
+        with suppress(Exception):  # it may be what failed
+            job.heard(Piece(0, error=error))
+
+    def _forget(self) -> None:
+        with self._changed:
+            self._replies = [reply for reply in self._replies if reply.finish is None]
+
+    def _keeps(self, job: Job) -> bool:
+        return self.settings.keep_prompts and self.cfg.rope.fixed(len(job.request.prompt.ids))
+
+    def _bytes(self, tokens: int) -> int:
+        return KVCache.bytes_of(self.cfg, tokens, self.model.dtype.itemsize)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            if self.step():
+                continue
+            with self._changed:
+                if self._new:
+                    continue
+                if self._closed:
+                    return
+                self._changed.wait(IDLE_SECONDS)
+
+
+def _within(places: tuple[int, ...], part: range) -> bool:
+    """Whether any of these slots stands in the chunk."""
+    return any(place in part for place in places)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+
 from vlm.errors import VlmError
 from vlm.models.processor import Prompt
 
@@ -58,8 +60,8 @@ class Constraint(Protocol):
 class Followed(Protocol):
     """A constraint at one place of one reply."""
 
-    def allowed(self) -> object:
-        """Boolean `[V]`, numpy: true at the tokens that may come next, those that end the reply among them."""
+    def allowed(self) -> np.ndarray:
+        """Boolean `[V]`: true at the tokens that may come next, those that end the reply among them."""
 
     def take(self, token: int) -> None:
         """Go on behind a token."""

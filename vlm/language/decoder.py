@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.language.attention.build import build_attention
-from vlm.language.attention.kv_cache import KVCache
+from vlm.language.attention.kv_cache import Apart, KVCache
 from vlm.language.attention.masks import padded, padded_mask, positions
 from vlm.language.attention.rotary import Rotary
 from vlm.language.config import LanguageConfig
@@ -34,13 +34,13 @@ class DecoderLayer(nn.Module):
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor],
         mask_BTS: Tensor | None,
-        cache: KVCache | None,
+        cache: KVCache | Apart | None,
         real_BT: Tensor | None = None,
     ) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, mask_BTS, cache)
         normed_BTD = self.ffn_norm(x_BTD)
         if isinstance(self.ffn, MixtureOfExperts):
-            return x_BTD + self.ffn(normed_BTD, real_BT)
+            return x_BTD + self.ffn(normed_BTD, real_BT, alone=isinstance(cache, Apart))
         return x_BTD + self.ffn(normed_BTD)
 
 
@@ -98,19 +98,26 @@ class LanguageModel(nn.Module):
         return self._through(x_BTD, self.rotary(positions_BT, x_BTD.dtype), mask_BTS, cache, real_BT)
 
     def prefill(
-        self, x_BTD: Tensor, cache: KVCache, *, real_BS: Tensor | None = None, chunk: int = PREFILL_CHUNK
+        self,
+        x_BTD: Tensor,
+        cache: KVCache,
+        *,
+        real_BS: Tensor | None = None,
+        chunk: int = PREFILL_CHUNK,
+        whole: int | None = None,
     ) -> Tensor:
         """Read prompts into the cache, `chunk` tokens at a time; the last token's normalised state `[B, D]`.
 
         `real_BS` is false where a batch is padded, on the left, at the cache's tokens and the new ones. Memory grows
-        with T and not with its square; the states are those of `hidden`.
+        with T and not with its square; the states are those of `hidden`. Of prompts that are read a part a call,
+        `whole` is how many tokens they will have.
         """
         tokens, past = x_BTD.shape[1], cache.length
+        # Of all positions at once: those of dynamic kinds depend on the longest.
         if real_BS is None or bool(real_BS.all()):
-            real_BS, positions_BT = None, torch.arange(past, past + tokens, device=x_BTD.device)[None]
+            real_BS, positions_BT = None, torch.arange(past, max(past + tokens, whole or 0), device=x_BTD.device)[None]
         else:
             positions_BT = positions(real_BS)[:, past:]
-        # Of all positions at once: those of dynamic kinds depend on the longest.
         rotary = self.rotary(positions_BT, x_BTD.dtype)
         for begin in range(0, tokens, chunk):
             part = slice(begin, min(begin + chunk, tokens))
@@ -119,12 +126,28 @@ class LanguageModel(nn.Module):
             hidden_BTD = self._through(x_BTD[:, part], (cos, sin), mask_BTS, cache)
         return hidden_BTD[:, -1]
 
+    def step(self, x_BD: Tensor, caches: Apart) -> Tensor:
+        """A token of every sequence, each at its own place: normalised states `[B, D]` of the tokens' embeddings.
+
+        With as many rows in every call - those beyond the caches are filler - a sequence's state is the same whatever
+        its neighbours are, where the machine's products are (`vlm.engine.rows`).
+        """
+        places_B = torch.zeros(len(x_BD), dtype=torch.long, device=x_BD.device)
+        places_B[: len(caches.caches)] = torch.tensor(caches.lengths, device=x_BD.device)
+        real_BT = (torch.arange(len(x_BD), device=x_BD.device) < len(caches.caches))[:, None]
+        if self.cfg.rope.fixed(int(places_B.max()) + 1):
+            rotary = self.rotary(places_B[:, None], x_BD.dtype)
+        else:  # each by its own length
+            turned = [self.rotary(place_1[:, None], x_BD.dtype) for place_1 in places_B.split(1)]
+            rotary = tuple(map(torch.cat, zip(*turned, strict=True)))
+        return self._through(x_BD[:, None], rotary, None, caches, real_BT)[:, 0]
+
     def _through(
         self,
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor],
         mask_BTS: Tensor | None,
-        cache: KVCache | None,
+        cache: KVCache | Apart | None,
         real_BT: Tensor | None = None,
     ) -> Tensor:
         for layer in self.layers:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlm.language.attention.attend import attend, plain_attention
 from vlm.language.attention.gathered import HeavyBlocks, attend_blocks
-from vlm.language.attention.kv_cache import KVCache, block_means
+from vlm.language.attention.kv_cache import Apart, KVCache, block_means, each, whole
 from vlm.language.attention.rotary import Rotary, rotate
 from vlm.language.config.attention import GroupedQueryConfig
 
@@ -44,20 +44,27 @@ class GroupedQueryAttention(nn.Module):
             self.k_norm = nn.RMSNorm(k_heads * cfg.head_width, eps=cfg.norm_eps)
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTS: Tensor | None, cache: KVCache | None
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTS: Tensor | None, cache: KVCache | Apart | None
     ) -> Tensor:
         """`mask_BTS` is true where a token may look; `None` means causal."""
         q_BHTK = rotate(self._heads(self.q_proj(x_BTD), self.q_norm), rotary, self.interleaved)
         k_BGSK = rotate(self._heads(self.k_proj(x_BTD), self.k_norm), rotary, self.interleaved)
         v_BGSK = self._heads(self.v_proj(x_BTD), None)
+        parts = [
+            self._seen(q_BHTK[rows], k_BGSK[rows], v_BGSK[rows], mask_BTS, one) for rows, one in each(cache, len(x_BTD))
+        ]
+        out_BHTK = whole(parts, len(x_BTD))
+        return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
+
+    def _seen(
+        self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_BTS: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
         if cache is not None:
             k_BGSK, v_BGSK = cache.append(self.layer, k_BGSK, v_BGSK)
         if self.blocks is not None and self.window is None:
             means = block_means if cache is None else partial(cache.block_means, self.layer)
-            out_BHTK = attend_blocks(q_BHTK, k_BGSK, v_BGSK, self.blocks, mask_BTS, means)
-        else:
-            out_BHTK = attend(q_BHTK, k_BGSK, v_BGSK, mask_BTS, window=self.window)
-        return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
+            return attend_blocks(q_BHTK, k_BGSK, v_BGSK, self.blocks, mask_BTS, means)
+        return attend(q_BHTK, k_BGSK, v_BGSK, mask_BTS, window=self.window)
 
     def _heads(self, x_BTC: Tensor, norm: nn.RMSNorm | None) -> Tensor:
         """`[B, heads, T, K]` of a projection, normalised and clipped where the family does."""

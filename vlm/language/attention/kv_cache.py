@@ -5,6 +5,8 @@ B batch, S tokens, a heads and w width of one kept tensor (`cached` of the atten
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +37,13 @@ class KVCache:
         self.capacity = capacity
         self.length = 0
         self._means: dict[int, Tensor] = {}
+
+    @staticmethod
+    def bytes_of(cfg: LanguageConfig, tokens: int, itemsize: int) -> int:
+        """Bytes that so many tokens of one sequence fill."""
+        numbers = sum(heads * width for heads, width in cfg.attention.cached(cfg))
+        windows = [cfg.window_of(layer) for layer in range(cfg.layers)]
+        return itemsize * numbers * sum(tokens if window is None else min(tokens, 2 * window) for window in windows)
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +87,28 @@ class KVCache:
         self._means[layer] = means if known is None else torch.cat([known[:, :, :first], means], dim=2)
         return self._means[layer]
 
+    def taken(self, begin: int) -> Taken:
+        """A copy of what was kept since token `begin`, for another cache to go on from."""
+        layers = []
+        for parts, window, dropped in zip(self.parts, self.windows, self.dropped, strict=True):
+            first = begin if window is None else 0  # of a window all that is left: what follows must find the same
+            layers.append([part[:, :, first : self.length - dropped].clone() for part in parts])
+        return Taken(begin, self.length, layers, list(self.dropped))
+
+    def restore(self, taken: Sequence[Taken]) -> None:
+        """Take in what other caches had read of the same tokens from the first on, a piece after another; then this
+        cache is as if it had read them itself. It has to be empty, and of one sequence."""
+        last = taken[-1]
+        for layer, parts in enumerate(self.parts):
+            pieces = taken if self.windows[layer] is None else [last]
+            for number, part in enumerate(parts):
+                at = 0
+                for piece in pieces:
+                    new = piece.layers[layer][number]
+                    part[:, :, at : at + new.shape[2]] = new
+                    at += new.shape[2]
+        self.dropped, self.length = list(last.dropped), last.end
+
     def keep(self, rows_B: Tensor) -> None:
         """Keep only these rows of the batch (finished sequences drop out)."""
         self.parts = [[self._rows(part, rows_B) for part in parts] for parts in self.parts]
@@ -88,6 +119,54 @@ class KVCache:
         kept = used.new_empty(len(used), *part.shape[1:])
         kept[:, :, : used.shape[2]] = used
         return kept
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a cache kept of tokens `begin` to `end`, `[B, a, S, w]` each; of a layer with a window, of those it sees."""
+
+    begin: int
+    end: int
+    layers: list[list[Tensor]]
+    dropped: list[int]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for parts in self.layers for part in parts)
+
+
+class Apart:
+    """The caches of B sequences that are at different places, each of one sequence, for a token of every one.
+
+    Attention goes through them one by one, so that what a sequence gets does not depend on its neighbours. A batch may
+    have more rows than there are caches; the others are filler, and attend to nothing.
+    """
+
+    def __init__(self, caches: Sequence[KVCache]):
+        self.caches = caches
+
+    @property
+    def lengths(self) -> list[int]:
+        return [cache.length for cache in self.caches]
+
+    def advance(self, tokens: int) -> None:
+        for cache in self.caches:
+            cache.advance(tokens)
+
+
+def each(cache: KVCache | Apart | None, rows: int) -> list[tuple[slice, KVCache | None]]:
+    """Which rows of a batch are attended to together, and in which cache."""
+    if isinstance(cache, Apart):
+        return [(slice(row, row + 1), one) for row, one in enumerate(cache.caches)]
+    return [(slice(0, rows), cache)]
+
+
+def whole(parts: Sequence[Tensor], rows: int) -> Tensor:
+    """The rows of `each` as one batch again; filler is zero."""
+    if len(parts) == 1 and len(parts[0]) == rows:
+        return parts[0]
+    filler = rows - sum(map(len, parts))
+    return torch.cat([*parts, parts[0].new_zeros(filler, *parts[0].shape[1:])] if filler else list(parts))
 
 
 def block_means(keys_BaSw: Tensor, block: int) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from vlm.language.attention.attend import attend
 from vlm.language.attention.gathered import HeavyBlocks, attend_blocks, attend_chosen, gathering_pays
-from vlm.language.attention.kv_cache import KVCache, block_means
+from vlm.language.attention.kv_cache import Apart, KVCache, block_means, each, whole
 from vlm.language.attention.masks import shown_mask
 from vlm.language.attention.rotary import rotate
 from vlm.language.attention.sparse import LightningIndexer, top_token_mask
@@ -72,7 +72,7 @@ class LatentAttention(nn.Module):
             self.indexer = LightningIndexer(cfg.width, options.q_rank, index.heads, index.head_width, self.interleaved)
 
     def forward(
-        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTS: Tensor | None, cache: KVCache | None
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTS: Tensor | None, cache: KVCache | Apart | None
     ) -> Tensor:
         """`mask_BTS` is true where a token may look; `None` means causal."""
         latent_BTQ = x_BTD if self.q_rank is None else self.q_norm(self.q_down(x_BTD))
@@ -83,18 +83,26 @@ class LatentAttention(nn.Module):
         latent_BTL, k_BTP = self.kv_down(x_BTD).split([self.L, self.P], dim=-1)
         k_B1TP = rotate(k_BTP[:, None], rotary, self.interleaved)
         kept_B1SC = torch.cat([self.kv_norm(latent_BTL)[:, None], k_B1TP], dim=-1)
-        if self.indexer is not None:
-            index_B1SJ = self.indexer.keys(x_BTD, rotary)[:, None]
-            if cache is not None:
-                kept_B1SC, index_B1SJ = cache.append(self.layer, kept_B1SC, index_B1SJ)
-        elif cache is not None:
-            (kept_B1SC,) = cache.append(self.layer, kept_B1SC)
+        new = [kept_B1SC] if self.indexer is None else [kept_B1SC, self.indexer.keys(x_BTD, rotary)[:, None]]
+        parts = []
+        for rows, one in each(cache, len(x_BTD)):
+            cos, sin = (angles if len(angles) == 1 else angles[rows] for angles in rotary)
+            index = (x_BTD[rows], latent_BTQ[rows], (cos, sin))
+            parts.append(self._seen(q_BHTN[rows], q_BHTP[rows], [part[rows] for part in new], index, mask_BTS, one))
+        return self.o_proj(whole(parts, len(x_BTD)).transpose(1, 2).flatten(2))
 
+    def _seen(
+        self, q_BHTN: Tensor, q_BHTP: Tensor, kept: list[Tensor], queries: tuple[Tensor, Tensor, tuple[Tensor, Tensor]],
+        mask_BTS: Tensor | None, cache: KVCache | None,
+    ) -> Tensor:  # fmt: skip
+        """Attention `[B, H, T, V]` to what is `kept`: latents and keys, index keys; the indexer asks with `queries`."""
+        x_BTD, latent_BTQ, rotary = queries
+        kept_B1SC, *index_B1SJ = kept if cache is None else cache.append(self.layer, *kept)
         tokens, keys = x_BTD.shape[1], kept_B1SC.shape[2]
         look = partial(attend, mask_BTS=mask_BTS, window=self.window)
         absorbs = self._absorbs(tokens, cache)
         if self.indexer is not None and self.top_k < keys:
-            index = (x_BTD, latent_BTQ, index_B1SJ[:, 0], rotary)
+            index = (x_BTD, latent_BTQ, index_B1SJ[0][:, 0], rotary)
             if self.form == "auto" and self._plain() and gathering_pays(tokens, keys, self.top_k, self.heads):
                 chosen_BTk, there_BTk = self.indexer.choose(*index, self.top_k, mask_BTS)
                 look, absorbs = partial(attend_chosen, chosen_BTk=chosen_BTk, there_BTk=there_BTk), True
@@ -104,8 +112,7 @@ class LatentAttention(nn.Module):
         elif self.blocks is not None and self.window is None:
             means = block_means if cache is None else partial(cache.block_means, self.layer)
             look, absorbs = partial(attend_blocks, blocks=self.blocks, mask_BTS=mask_BTS, means=means), True
-        out_BHTV = (self._absorbed if absorbs else self._expanded)(q_BHTN, q_BHTP, kept_B1SC, look)
-        return self.o_proj(out_BHTV.transpose(1, 2).flatten(2))
+        return (self._absorbed if absorbs else self._expanded)(q_BHTN, q_BHTP, kept_B1SC, look)
 
     def _expanded(self, q_BHTN: Tensor, q_BHTP: Tensor, kept_B1SC: Tensor, look: Attend) -> Tensor:
         """Some heads at a time behind a long past, where all heads' keys and values would be many times the cache."""

@@ -37,6 +37,10 @@ class Rope(Config):
         """Radians a token of each pair, `[J]`, float32."""
         return _plain(width, theta, positions_BT.device)
 
+    def fixed(self, tokens: int) -> bool:
+        """Whether a text of so many tokens turns as any shorter one does."""
+        return True
+
     def context(self, max_positions: int) -> int:
         """Tokens that a model whose config says `max_positions` reads."""
         return max_positions
@@ -74,6 +78,9 @@ class DynamicRope(Rope):
         longest = max(int(positions_BT.max()) + 1, self.original_positions)
         stretch = self.factor * longest / self.original_positions - (self.factor - 1)
         return _plain(width, theta * stretch ** (width / (width - 2)), positions_BT.device)
+
+    def fixed(self, tokens: int) -> bool:
+        return tokens <= self.original_positions
 
     def context(self, max_positions: int) -> int:
         return int(max_positions * self.factor)
@@ -164,6 +171,9 @@ class LongRope(Rope):
         beyond = int(positions_BT.max()) >= self.original_positions
         divisors_J = torch.tensor(self.long_factor if beyond else self.short_factor, device=positions_BT.device)
         return _plain(width, theta, positions_BT.device, divisors_J)
+
+    def fixed(self, tokens: int) -> bool:
+        return tokens <= self.original_positions
 
 
 RopeConfig = Annotated[

@@ -28,18 +28,19 @@ class RoutedExperts(nn.Module):
         for weight in (self.gate_EFD, self.up_EFD, self.down_EDF):
             nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
 
-    def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor, *, alone: bool = False) -> Tensor:
         """The sum of gate * expert(x) over each token's experts, `[T, D]`; a choice of -1 is none, and costs nothing.
 
         `plain` defines it; this is as fast as reading the weights of the experts that are called where rows are few,
-        and keeps products large where they are many.
+        and keeps products large where they are many. With `alone`, without gradients, a token's sum is made in an order
+        that no other token changes.
         """
         inputs: tuple[Tensor, ...] = x_TD, gates_Tk, self.gate_EFD, self.up_EFD, self.down_EDF
         device, (tokens, k) = x_TD.device.type, chosen_Tk.shape
         if torch.is_autocast_enabled(device):
             inputs = tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in inputs)
         few = device == "cpu" and tokens * k <= max(k, len(self.gate_EFD) // 2)
-        if few and not torch.is_grad_enabled():
+        if (few or alone) and not torch.is_grad_enabled():
             return _row_by_row(chosen_Tk, *inputs)
         out: Tensor = _Experts.apply(chosen_Tk, *inputs)
         return out

@@ -1,0 +1,100 @@
+"""A reply is the same, to the token and the last bit of its log-probabilities, whatever else the engine does."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import running
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "facade"))
+import kinds
+
+from vlm.api import load
+from vlm.engine.engine import Engine, Ticket
+from vlm.engine.request import Request
+from vlm.engine.settings import EngineSettings
+from vlm.heads.writer import Writer
+
+SEEING = ["a card", "SmolVLM", "LLaVA-OneVision", "DeepSeek-VL2"]
+PLAIN = {"keep_prompts": False, "pictures_bytes": 0}
+"""Nothing is remembered."""
+
+
+@pytest.fixture(scope="module", params=SEEING)
+def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Writer:
+    folder = tmp_path_factory.mktemp("model")
+    made = kinds.WRITERS[request.param](folder)
+    found = load(str(made if request.param == "a card" else folder)).writer
+    assert found is not None
+    return found
+
+
+def engine(writer: Writer, **settings: object) -> Engine:
+    return Engine(writer.model, writer.processor, EngineSettings.model_validate({"chunk": 16, **settings}))
+
+
+def alone(writer: Writer, requests: list[Request]) -> list[running.Heard]:
+    """Each in an engine that has seen nothing else."""
+    return [running.ask(engine(writer, **PLAIN), [request])[0] for request in requests]
+
+
+def answers(heard: list[running.Heard]) -> list[dict[int, running.Answer]]:
+    return [one.answers for one in heard]
+
+
+def test_random_requests_over_random_schedules(writer: Writer) -> None:
+    """Of mixed lengths, with pictures, clips and none, some cancelled, with cache hits and memory taken away."""
+    media = [*running.pictures(4), *running.clips(2)]
+    requests = running.requests(writer, 40, 1, media)
+    expected = answers(alone(writer, requests))
+    assert len({str(one) for one in expected}) > 20  # the model says something
+    need = max(engine(writer)._bytes(len(one.prompt.ids) + one.max_tokens) for one in requests)
+    preempted = 0
+    for seed in range(3):
+        chance = random.Random(seed)
+        options = {"memory_bytes": chance.choice((need, 3 * need, 10**9)), "running": chance.choice((2, 5, 16)),
+                   "tokens": chance.choice((8, 64, 512)), "keep_prompts": seed != 1}  # fmt: skip
+        busy = engine(writer, **options)
+        heard, cancelled = [running.Heard() for _ in requests], set()
+        tickets: dict[int, Ticket] = {}
+        order = chance.sample(range(len(requests)), len(requests))
+        while order or busy.step():
+            for number in [order.pop() for _ in range(min(len(order), chance.randrange(4)))]:
+                tickets[number] = busy.submit(requests[number], heard[number])
+            if tickets and chance.random() < 0.05:
+                cancelled.add(number := chance.choice(list(tickets)))
+                tickets[number].cancel()
+            busy.step()
+        for number, wanted in enumerate(expected):
+            found = heard[number].answers
+            if number not in cancelled:
+                assert found == wanted, f"request {number} of schedule {seed}"
+                continue
+            for choice, answer in found.items():  # the beginning of it
+                assert answer.tokens == wanted[choice].tokens[: len(answer.tokens)]
+                assert wanted[choice].text.startswith(answer.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+        assert not busy._replies
+        assert busy.nbytes == busy.prompts.nbytes
+        preempted += busy.preempted
+    assert preempted
+
+
+def test_a_prompt_that_was_read_before(writer: Writer) -> None:
+    requests = running.requests(writer, 12, 2, running.pictures(3))
+    busy = engine(writer)
+    cold = running.ask(busy, requests)
+    encoded = busy.pictures.encoded
+    warm = running.ask(busy, requests)
+    assert answers(warm) == answers(cold) == answers(alone(writer, requests))
+    assert busy.pictures.encoded == encoded
+    assert sum(one.usage.cached for one in warm if one.usage) > sum(one.usage.cached for one in cold if one.usage)
+
+
+def test_greedy_replies_are_those_of_the_plain_way(writer: Writer) -> None:
+    prompts = running.prompts(writer, 8, 3, running.pictures(3))
+    plain = writer.write(prompts, max_tokens=12, batch=4)
+    heard = running.ask(engine(writer), [Request(prompt, max_tokens=12) for prompt in prompts])
+    assert [one.answers[0].text.strip() for one in heard] == plain

@@ -1,0 +1,50 @@
+"""A request as the engine works with it: checked, cut into chunks, its pictures known by their content."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from vlm.engine.chunks import chunks, shown_in
+from vlm.engine.job import Heard, Job, Reply
+from vlm.engine.keys import picture_key
+from vlm.engine.prefix_cache import stretches
+from vlm.engine.request import Request
+from vlm.engine.sampling import check
+from vlm.engine.settings import EngineSettings
+from vlm.errors import BadInput
+from vlm.language.attention.kv_cache import KVCache
+from vlm.models.processor import Processor
+from vlm.models.vision_language import VisionLanguageModel
+
+
+class Intake:
+    """Of one model; any thread may ask."""
+
+    def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings):
+        self._processor, self._cfg, self._itemsize = processor, model.language.cfg, model.dtype.itemsize
+        self._memory, self._chunk = settings.memory_bytes, settings.chunk
+        self._identity = secrets.token_bytes(32)  # what is remembered is this engine's, and goes with it
+
+    def job(self, request: Request, heard: Heard) -> Job:
+        """Raises `BadInput` for what can never be answered."""
+        prompt = request.prompt
+        self._processor.budget(prompt, request.max_tokens, self._cfg.context).check()
+        check(request.sampling, self._cfg.vocab_size)
+        if request.n < 1 or request.max_tokens < 1:
+            raise BadInput(f"expected at least one reply of one token, got n {request.n}, tokens {request.max_tokens}")
+        need = KVCache.bytes_of(self._cfg, len(prompt.ids) + request.max_tokens, self._itemsize)
+        if need > self._memory:
+            raise BadInput(f"expected a request of at most {self._memory} bytes of keys and values, got one of {need}")
+        salt = request.client.encode()
+        shown = shown_in(prompt, self._processor)
+        pictures = zip(prompt.media, prompt.layouts, strict=True)
+        keys = [picture_key(item, layout, self._identity, salt) for item, layout in pictures]
+        parts = chunks(len(prompt.ids), shown, self._chunk)
+        first = [(item.places[0], keys[item.number]) for item in shown if item.places]
+        root = b"%d %s %s" % (len(salt), salt, self._identity)
+        until = None if request.seconds is None else time.monotonic() + request.seconds
+        job = Job(request, heard, shown, keys, stretches(prompt.ids, parts, first, root), parts, until)
+        seed = secrets.randbits(63) if request.sampling.seed is None else request.sampling.seed
+        job.replies = [Reply(job, choice, seed, self._processor) for choice in range(request.n)]
+        return job

@@ -1,0 +1,96 @@
+"""Decoding steps of one shape, so that a reply is the same whatever else is being written.
+
+A product of B rows adds up in another order for another B: alone, a reply's logits would differ in their last digits
+from those in a batch, and now and then its tokens (in a mixture also its experts, and that is more than last digits).
+So a step has one of a few numbers of rows, some of them filler, in which any row comes to the same numbers. Which those
+are depends on the processor's kernels, and is looked at when an engine begins: places in a matrix differ where a
+vectorised loop leaves a few numbers over, or threads share a matrix out elsewhere than between rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.language.decoder import LanguageModel
+from vlm.language.mixture.experts import RoutedExperts
+from vlm.language.mixture.moe import Router, SwiGLU
+
+T = TypeVar("T")
+SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
+FIRST = (8, 16, 32, 4)
+"""The first of these that is steady is taken, and all that agree with it; one row, which is slow, if none is."""
+DRAWS = 8
+"""Random matrices a shape: what differs, differs in some rows of most."""
+Work = Callable[[Tensor], Tensor]
+
+
+def step_sizes(language: LanguageModel) -> tuple[int, ...]:
+    """Numbers of rows, the least first, in which a decoding step of this model on this machine gives any row the same
+    numbers."""
+    works = _works(language)
+    base = next((rows for rows in FIRST if all(_steady(work, of, rows, rows) for work, of in works)), None)
+    if base is None:
+        return (1,)
+    return tuple(size for size in SIZES if size == base or all(_steady(work, of, size, base) for work, of in works))
+
+
+@torch.inference_mode()
+def _steady(work: Work, like_D: Tensor, rows: int, base: int) -> bool:
+    """Whether each of `rows` rows is, in every place and beside any others, what it is among `base` rows."""
+    generator = torch.Generator().manual_seed(0)
+    most = max(rows, base)
+    for _ in range(DRAWS):
+        x_B1D = 2 * torch.randn(most, 1, len(like_D), generator=generator).to(like_D.device, like_D.dtype)
+        wanted_B1V = torch.cat([work(_filled(part, base))[: len(part)] for part in x_B1D.split(base)])
+        for shift in {0, 1, most // 2, most - 1}:
+            turned, expected = x_B1D.roll(shift, 0)[:rows], wanted_B1V.roll(shift, 0)[:rows]
+            if not torch.equal(work(turned), expected):
+                return False
+        if not torch.equal(work(_filled(x_B1D[:1], rows))[:1], wanted_B1V[:1]):
+            return False
+    return True
+
+
+def tiles(items: Sequence[T], sizes: Sequence[int]) -> Iterator[tuple[Sequence[T], int]]:
+    """As many at a time as the largest step takes, with the size of the step that has room for them."""
+    for begin in range(0, len(items), sizes[-1]):
+        part = items[begin : begin + sizes[-1]]
+        yield part, next(size for size in sizes if size >= len(part))
+
+
+def filled(x_BD: Tensor, rows: int) -> Tensor:
+    """`[rows, D]`, with filler behind."""
+    return F.pad(x_BD, (0, 0, 0, rows - len(x_BD)))
+
+
+def _filled(x_B1D: Tensor, rows: int) -> Tensor:
+    return F.pad(x_B1D, (0, 0, 0, 0, 0, rows - len(x_B1D)))
+
+
+def _works(language: LanguageModel) -> list[tuple[Work, Tensor]]:
+    """What a step does to all rows at once, each of a shape once, and what a row of its input is like."""
+    like = language.embedding.weight
+    found: dict[Hashable, tuple[Work, Tensor]] = {}
+
+    def add(key: Hashable, work: Work, width: int) -> None:
+        found.setdefault((key, width), (work, like.new_empty(width)))
+
+    for module in language.modules():
+        if isinstance(module, nn.Linear):
+            add(("product", module.weight.shape), module, module.in_features)
+        elif isinstance(module, nn.RMSNorm):
+            add("norm", module, len(module.weight))
+        elif isinstance(module, SwiGLU):
+            add("silu", F.silu, module.gate_proj.out_features)
+        elif isinstance(module, Router):
+            add("logits", module.logits, language.cfg.width)
+            add("scores", module.scores, module.cfg.experts)
+        elif isinstance(module, RoutedExperts):
+            assert language.cfg.moe is not None
+            add("silu", F.silu, language.cfg.moe.top_k * module.gate_EFD.shape[1])
+    return list(found.values())
