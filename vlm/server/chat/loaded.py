@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vlm.media.video.sampling.base import Sampler
@@ -11,6 +12,7 @@ from vlm.models.processor import Processor
 from vlm.server.chat.replies import Answers
 
 if TYPE_CHECKING:
+    from vlm.engine.constraint import Vocabulary
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
 
@@ -22,11 +24,19 @@ class Loaded:
     engine: Answers
     context: int
     """Tokens that the language model reads."""
-    vocabulary: int
+    width: int
+    """Of its logits: tokens that there are."""
     sampling: Sampler
     """Of the frames of clips, where a request says nothing of them."""
     close: Callable[[], None] = lambda: None
     """End the engine."""
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What constraints of replies are made for."""
+        from vlm.engine.constraint import Vocabulary
+
+        return Vocabulary(self.processor.tokenizer, self.width, frozenset(self.processor.stop_tokens))
 
 
 def load(model: Model, settings: EngineSettings) -> Loaded:

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm.engine.request import Constraint, Piece, Request, Sampling, Usage
-from vlm.errors import BadInput, unknown
+from vlm.errors import BadInput, VlmError, unknown
 from vlm.media.open import Media
 from vlm.media.process.pictures import Resize
 from vlm.models.processor import Processor, Prompt
@@ -24,8 +24,11 @@ from vlm.server.chat.replies import Reply
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.http.errors import ApiError
 
+if TYPE_CHECKING:
+    from vlm.engine.constraint import Vocabulary
+
 GREEDY = Sampling()
-Constrains = Callable[[Processor], Constraint]
+Constrains = Callable[["Vocabulary"], Constraint]
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,21 @@ class ChatService:
                     f"{self.loaded.name} sees it in as many tokens whatever its pixels"
                 )
         for token in wanted.sampling.bias:
-            if token >= self.loaded.vocabulary:
-                raise BadInput(f"logit_bias: expected tokens below {self.loaded.vocabulary}, got {token}")
+            if token >= self.loaded.width:
+                raise BadInput(f"logit_bias: expected tokens below {self.loaded.width}, got {token}")
         if wanted.read is not None:
             prompt = wanted.read(processor, media)
         else:
             prompt = processor.read(_with(wanted.messages, media), None, lambda item: item)  # type: ignore[arg-type,return-value]
-        return prompt, wanted.constrain(processor) if wanted.constrain is not None else None
+        return prompt, None if wanted.constrain is None else self._constraint(wanted.constrain)
+
+    def _constraint(self, make: Constrains) -> Constraint:
+        try:
+            return make(self.loaded.vocabulary)
+        except BadInput:
+            raise
+        except VlmError as error:  # what it needs is not installed
+            raise ApiError(501, "unsupported", str(error)) from None
 
 
 def _with(messages: Sequence[dict[str, Any]], media: Sequence[Media]) -> list[dict[str, Any]]:

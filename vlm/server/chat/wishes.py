@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm.engine.request import Constraint, Sampling
 from vlm.media.video.sampling.base import Sampler
-from vlm.models.processor import Processor
 from vlm.server.chat.asked import Asked, characters
 from vlm.server.chat.media import Looks, Named, looks
 from vlm.server.chat.service import Constrains
 from vlm.server.chat.settings import ChatLimits
 from vlm.server.http.errors import ApiError
+
+if TYPE_CHECKING:
+    from vlm.engine.constraint import Vocabulary
 
 
 def sampling(asked: Asked, choices: int = 1, logprobs: bool = False) -> Sampling:
@@ -48,28 +50,28 @@ def constraint(asked: Asked, schema: dict[str, Any] | None) -> Constrains | None
 # What constrains is imported by the first request that needs it.
 
 
-def _json(schema: dict[str, Any], processor: Processor) -> Constraint:
+def _json(schema: dict[str, Any], vocabulary: Vocabulary) -> Constraint:
     from vlm.engine.constraint import json_schema
 
-    return json_schema(processor.tokenizer, schema)
+    return json_schema(vocabulary, schema)
 
 
-def _choices(texts: Sequence[str], processor: Processor) -> Constraint:
+def _choices(texts: Sequence[str], vocabulary: Vocabulary) -> Constraint:
     from vlm.engine.constraint import choices
 
-    return choices(processor.tokenizer, texts)
+    return choices(vocabulary, texts)
 
 
-def _regex(pattern: str, processor: Processor) -> Constraint:
+def _regex(pattern: str, vocabulary: Vocabulary) -> Constraint:
     from vlm.engine.constraint import regex
 
-    return regex(processor.tokenizer, pattern)
+    return regex(vocabulary, pattern)
 
 
-def _grammar(lark: str, processor: Processor) -> Constraint:
+def _grammar(lark: str, vocabulary: Vocabulary) -> Constraint:
     from vlm.engine.constraint import grammar
 
-    return grammar(processor.tokenizer, lark)
+    return grammar(vocabulary, lark)
 
 
 def shown(
