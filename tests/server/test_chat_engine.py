@@ -15,14 +15,18 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from chatting import HELLO, ask, chatting, data_url, showing
+from chatting import CHAT, HELLO, ask, chatting, data_url, showing
 from PIL import Image
 from serving import CLIP, error, picture, wait
-from vlm.engine.settings import EngineSettings
 
+from vlm.conversation.messages import Conversation, question
 from vlm.engine.engine import Engine
+from vlm.engine.settings import EngineSettings
+from vlm.evaluation.endpoint.client import EndpointOptions
+from vlm.evaluation.endpoint.model import EndpointModel
 from vlm.facade import Model
 from vlm.media.open import open_media
+from vlm.server.http.auth import Keys
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "facade"))  # small models of every kind
 import kinds
@@ -169,4 +173,41 @@ def test_a_reader_that_goes_away_frees_the_engine(tiny_model: Model) -> None:
         assert engine.nbytes <= before + 2**20
         kinds = client.get("/metrics").text
         assert 'vlm_choices_total{finish="length"} 1.0' in kinds or 'vlm_choices_total{finish="stop"} 1.0' in kinds
+    engine.close()
+
+
+def test_the_harness_hears_over_http_what_it_hears_from_the_model(client: httpx.Client, tiny_model: Model) -> None:
+    """`vlm eval --model http://.../v1` measures a model that is served as the model itself."""
+    asked = [Conversation(tuple(question("What is it?")), (open_media(noise(seed)),)) for seed in range(4)]
+    endpoint = EndpointModel.at(f"{client.base_url}".rstrip("/") + "/v1", None, EndpointOptions(retries=0))
+    assert endpoint.name == "tiny"
+    said = endpoint.replies(asked, max_tokens=10)
+    assert [text.strip() for text in said] == tiny_model.replies(asked, max_tokens=10)
+    endpoint.endpoint.close()
+
+
+def test_callers_of_different_keys_share_nothing(tiny_model: Model) -> None:
+    """Else one could learn, by what is cached, what another asked."""
+    engine = Engine(tiny_model.model, tiny_model.processor, EngineSettings()).start()
+    ours, theirs = "o" * 20, "t" * 20
+    with chatting(tiny_model, engine, keys=Keys({ours: "read", theirs: "write"})) as client:
+
+        def cached(key: str) -> int:
+            body = {"messages": conversation(noise(1)), "max_tokens": 2}
+            answer = client.post(CHAT, json=body, headers={"Authorization": f"Bearer {key}"})
+            return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+        assert cached(ours) == 0
+        assert cached(ours) > 0
+        assert cached(theirs) == 0
+    engine.close()
+
+
+def test_a_language_model_alone_is_served_and_takes_no_picture(tmp_path: Path) -> None:
+    model = kinds.load("a language model", tmp_path / "model")
+    engine = Engine(model.model, model.processor, EngineSettings()).start()
+    with chatting(model, engine) as client:
+        alone = "".join(model.chat(HELLO, max_tokens=8, stream=True))
+        assert text_of(ask(client, max_tokens=8)) == streamed(ask(client, max_tokens=8, stream=True)) == alone
+        assert error(ask(client, messages=conversation(noise(1)))) == (400, "bad_input")
     engine.close()

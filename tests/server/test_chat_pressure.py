@@ -88,6 +88,16 @@ def test_a_slow_reader_loses_its_reply_and_holds_up_nobody(tiny_model: Model) ->
         slow.close()
 
 
+def test_a_reader_that_takes_nothing_at_all_is_left_off(tiny_model: Model) -> None:
+    engine = Script(["x" * 4000], endless=True)
+    limits = ChatLimits(pieces=2**30, silence_seconds=0.5)
+    with chatting(tiny_model, engine, ChatSettings(limits=limits)) as client:
+        stuck = opened(client, stream=True)
+        wait(lambda: engine.cancelled, 30)
+        wait(lambda: b"vlm_replies_running 0.0" in client.get("/metrics").content, 5)
+        stuck.close()
+
+
 def test_the_buffer_is_bounded_and_says_so() -> None:
     class Fast:
         def submit(self, request: Request, heard: object) -> Fast:
@@ -152,7 +162,8 @@ def test_pictures_take_room_until_their_reply_is_whole(tiny_model: Model, tmp_pa
         two = showing(data_url(picture("blue", (1000, 1000)))) + content
         assert error(ask(client, messages=two)) == (413, "too_large")  # never, whoever else is there
     engine.go.clear()
-    with chatting(tiny_model, engine, ChatSettings(limits=limits)) as client, ThreadPoolExecutor(3) as threads:
+    patient = ChatSettings(limits=ChatLimits(decoded_bytes=20_000_000))
+    with chatting(tiny_model, engine, patient) as client, ThreadPoolExecutor(3) as threads:
         asked = len(engine.asked)
         all_of_them = [threads.submit(ask, client, messages=two) for _ in range(3)]
         wait(lambda: len(engine.asked) == asked + 3)
@@ -182,6 +193,18 @@ def test_a_server_that_ends_finishes_what_it_accepted(tiny_model: Model) -> None
     thread.join(20)
     assert closed.is_set()
     assert not engine.cancelled
+
+
+def test_a_reply_that_never_ends_holds_up_the_end_for_so_long_alone(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.server.http.serving.GRACE_SECONDS", 1)
+    engine = Script(endless=True)
+    with chatting(tiny_model, engine) as client:
+        sock = opened(client, stream=True)
+        wait(lambda: engine.said > 3)
+    assert engine.cancelled
+    sock.close()
 
 
 def test_nothing_of_uploads_is_left(tiny_model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "What was sent cannot be used", 401: "No key", 403: "Not allowed", 404: "No such thing",
         408: "The body took too long", 409: "In the way of what is there", 413: "Over a limit",
         415: "Another content type", 422: "Another form", 429: "Busy: see Retry-After", 500: "The server failed",
+        501: "Needs what is not installed",
         503: "Not ready, or shutting down", 504: "Not done in time",
     }.items()
 }  # fmt: skip
