@@ -32,11 +32,13 @@ VLM = "import sys; from vlm.cli import main; sys.exit(main())"
 
 @contextmanager
 def served(
-    settings: Settings, load: Callable[[], Embedder] = Colours, keys: Keys | None = None
+    settings: Settings,
+    *loads: Callable[[], Embedder],
+    keys: Keys | None = None,
 ) -> Iterator[httpx.Client]:
-    """A client of a server on a free port of this machine, ready."""
+    """A client of a server on a free port of this machine, ready; of `colours` where no model is said."""
     troubles: list[BaseException] = []
-    app = create_app(settings, load, keys, troubles.append)
+    app = create_app(settings, loads or [Colours], keys, troubles.append)
     server = Server(configured(app, settings.limits, "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ROUTES = re.compile(r"/v1/(collections|embeddings)|/healthz|/readyz|/metrics|/openapi\.json|/page")
+ROUTES = re.compile(r"/v1/(collections|embeddings|models)|/healthz|/readyz|/metrics|/openapi\.json|/page")
 KNOWN = ("items", "search", "thumbnails", "videos")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
@@ -26,9 +26,9 @@ class Metrics:
         )
         self.seconds = Histogram("vlm_request_seconds", "From a request's header to its answer's end.", ["route"], **of)
         self.batches = Histogram(
-            "vlm_embedding_batch", "Inputs embedded at once.", ["kind"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
+            "vlm_embedding_batch", "Inputs embedded at once.", ["kind", "model"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
         )
-        self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind"], **of)
+        self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind", "model"], **of)
         self.commits = Histogram("vlm_commit_seconds", "A durable write, of as many changes as came together.", **of)
         self.changes = Counter("vlm_changes", "Changes that were made durable.", ["collection"], **of)
         self.deaths = Gauge("vlm_decoder_deaths", "Decoding processes that a picture ended.", **of)

@@ -75,6 +75,8 @@ class Settings(Config):
     """Folders whose files can be named by path."""
     opened: Mapping[str, Path] = Field(default_factory=dict)
     """Indexes of `vlm index` that are served as they are, by the name of their collection."""
+    originals: bool = False
+    """Whether pictures are kept as they came, beside the small ones that are shown."""
     urls: bool = False
     """Whether URLs are fetched."""
     engine: str = "lance"

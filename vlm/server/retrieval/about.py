@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
@@ -28,6 +30,29 @@ class LimitsAnswer(BaseModel):
     """Of one item, as JSON."""
     urls: bool
     """Whether URLs are fetched."""
+
+
+class ModelAnswer(BaseModel):
+    """OpenAI's, and of how many numbers its vectors are."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """When it was loaded here, in seconds of Unix time."""
+    owned_by: str = "vlm"
+    width: int
+
+
+class ModelsAnswer(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelAnswer]
+
+
+@about.get("/models")
+async def models(served: Served) -> ModelsAnswer:
+    """Those that are served; the first is taken where none is named."""
+    embedders = [model.embedder for model in served.models]
+    return ModelsAnswer(data=[ModelAnswer(id=e.name, created=served.began, width=e.width) for e in embedders])
 
 
 @about.get("/limits")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -32,11 +32,14 @@ Failed = Callable[[BaseException], None]
 
 
 def create_app(
-    settings: Settings, load: Callable[[], Embedder], keys: Keys | None = None, failed: Failed = lambda error: None
+    settings: Settings,
+    loads: Sequence[Callable[[], Embedder]],
+    keys: Keys | None = None,
+    failed: Failed = lambda error: None,
 ) -> ASGIApp:
-    """The service of `settings`, with the model that `load` gives.
+    """The service of `settings`, with the models that `loads` give; the first is taken where none is named.
 
-    It answers while the model loads, and is ready then; `failed` is told where that does not come about. `keys` None
+    It answers while they load, and is ready then; `failed` is told where that does not come about. `keys` None
     lets everybody in who reaches it: such a server belongs on loopback.
     """
 
@@ -44,7 +47,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async def ready() -> None:
             try:
-                service = Service(settings, await asyncio.to_thread(load), app.state.metrics)
+                embedders = [await asyncio.to_thread(load) for load in loads]
+                service = Service(settings, embedders, app.state.metrics)
                 await service.collections.open()
                 app.state.service = service
             except Exception as error:

@@ -8,10 +8,9 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,8 +20,9 @@ from vlm.index import there
 from vlm.server.http.auth import Keys, is_loopback
 from vlm.server.http.connections import protocol
 from vlm.server.http.settings import Limits, Settings
+from vlm.server.retrieval.alone import alone
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import THREADS, Embedder
+from vlm.server.retrieval.embedder import Embedder
 
 SWITCH_SECONDS = 0.001
 """After which a thread of Python lets another on: a search's few steps wait behind those of uploads."""
@@ -32,7 +32,7 @@ GRACE_SECONDS = 60
 
 def serve(
     settings: Settings,
-    load: Callable[[], Embedder],
+    loads: Sequence[Callable[[], Embedder]],
     *,
     host: str,
     port: int,
@@ -58,16 +58,13 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(format="vlm: %(message)s", level=logging.WARNING)
     troubles: list[BaseException] = []
-    with _alone(settings.root):
+    with alone(settings.root):
 
         def failed(error: BaseException) -> None:
             troubles.append(error)
             server.should_exit = True
 
-        server = Server(
-            configured(create_app(settings, lambda: _sharing_cores(load()), keys, failed), settings.limits, host, port),
-            say,
-        )
+        server = Server(configured(create_app(settings, loads, keys, failed), settings.limits, host, port), say)
         try:
             asyncio.run(server.serve())
         except SystemExit:  # uvicorn has logged why
@@ -81,15 +78,6 @@ def _share_heaps() -> None:
     arena_max = -8
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(arena_max, 2)
-
-
-def _sharing_cores(embedder: Embedder) -> Embedder:
-    """Some cores for each picture that is embedded at a time, instead of all of them for each."""
-    if embedder.workers > 1:
-        import torch
-
-        torch.set_num_threads(min(THREADS, torch.get_num_threads()))  # of threads that begin from now on
-    return embedder
 
 
 def configured(app: ASGIApp, limits: Limits, host: str, port: int) -> uvicorn.Config:
@@ -139,26 +127,3 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """The folder is this process's until the end; the lock goes with the process however it ends."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / ".lock").open("a") as lock:
-            _lock(lock, root)
-            yield
-    except OSError as error:
-        raise BadInput(f"{root}: expected a folder that can be written, got: {error}") from None
-
-
-def _lock(file: IO[str], root: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on every system
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(f"{root}: expected a folder that no other server uses") from None
