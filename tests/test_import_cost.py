@@ -27,7 +27,7 @@ from vlm.server.retrieval import run
 from vlm.server.retrieval.app import create_app
 from vlm.server.retrieval.embedder import EMBEDDERS, ModelEmbedder
 
-app = create_app(Settings(root=Path(sys.argv[1]), page=False), EMBEDDERS["colours"])
+app = create_app(Settings(root=Path(sys.argv[1]), page=False), [EMBEDDERS["colours"]])
 with TestClient(app, base_url="http://127.0.0.1") as client:
     while client.get("/readyz").status_code != 200:
         time.sleep(0.01)

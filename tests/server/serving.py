@@ -52,10 +52,12 @@ def running(app: Callable[[Failed], ASGIApp], limits: Limits) -> Iterator[httpx.
 
 @contextmanager
 def served(
-    settings: Settings, load: Callable[[], Embedder] = Colours, keys: Keys | None = None
+    settings: Settings,
+    *loads: Callable[[], Embedder],
+    keys: Keys | None = None,
 ) -> Iterator[httpx.Client]:
-    """A client of a retrieval server."""
-    with running(lambda failed: create_app(settings, load, keys, failed), settings.limits) as client:
+    """A client of a retrieval server; of `colours` where no model is said."""
+    with running(lambda failed: create_app(settings, loads or [Colours], keys, failed), settings.limits) as client:
         yield client
 
 

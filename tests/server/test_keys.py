@@ -103,7 +103,7 @@ def test_without_keys_only_this_machine_is_served(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.com"):
         assert not is_loopback(host)
         with pytest.raises(BadInput, match="expected keys"):
-            serve(Settings(root=tmp_path), Colours, host=host, port=0, keys=None)
+            serve(Settings(root=tmp_path), [Colours], host=host, port=0, keys=None)
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
         assert is_loopback(host)
 

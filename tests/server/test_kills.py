@@ -73,7 +73,7 @@ def test_a_termination_finishes_what_was_accepted(tmp_path: Path) -> None:
     threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    begun = re.compile(r'vlm_embedding_batch_count{kind="image"} [1-9]')
+    begun = re.compile(r'vlm_embedding_batch_count{kind="image",model="colours"} [1-9]')
     wait(lambda: begun.search(server.client.get("/metrics").text))
     assert server.end() == 0
     for thread in threads:

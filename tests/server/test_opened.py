@@ -171,4 +171,4 @@ def test_a_collection_of_the_same_name_stops_the_start(tmp_path: Path, photos: P
         client.post("/v1/collections", json={"name": "Photos"})
     settings = Settings(root=tmp_path / "root", opened={"photos": indexed(photos, tmp_path / "index")})
     with pytest.raises(BadInput, match="expected another name"):
-        serve(settings, Colours, host="127.0.0.1", port=0, keys=None)
+        serve(settings, [Colours], host="127.0.0.1", port=0, keys=None)

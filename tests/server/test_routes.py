@@ -118,7 +118,7 @@ def test_items_as_json(client: httpx.Client, c: str, media: Path) -> None:
     assert [item["status"] for item in answer.json()["items"]] == ["added"] * 5
     assert client.post(f"{c}/items", json=items[1]).json()["items"][0]["status"] == "replaced"
     shown = client.get(f"{c}/items/path").json()["metadata"]
-    assert shown == {"year": 2020, "_kind": "image", "_name": "sub/green.png"}
+    assert shown == {"year": 2020, "_kind": "image", "_name": "sub/green.png", "_path": "sub/green.png"}
     assert ids(client.post(f"{c}/search", json={"text": "green", "top": 2})) == ["path", "absolute"]
     hit = client.post(f"{c}/search", json={"vector": unit(1, 1), "top": 1}).json()["hits"][0]
     assert hit["id"] == "vector"

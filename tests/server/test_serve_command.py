@@ -34,7 +34,7 @@ def test_a_folder_in_use_is_refused_and_a_collection_of_another_model_set_aside(
     server = ServerProcess(tmp_path)
     assert server.client.get(C).status_code == 200
     with pytest.raises(BadInput, match="no other server"):
-        serve(settings, Colours, host="127.0.0.1", port=0, keys=None)
+        serve(settings, [Colours], host="127.0.0.1", port=0, keys=None)
     port = server.client.base_url.port
     command = [sys.executable, "-c", VLM, "serve", "retrieval", "--model", "colours", "--no-page"]
     taken = subprocess.run(

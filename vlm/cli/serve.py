@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -26,13 +27,21 @@ def serve() -> None:  # without it a single command would take the place of the 
 def retrieval(
     root: Annotated[Path, typer.Option("--root", metavar="DIR", help="Where collections are kept.")],
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="A model of `vlm models`, or `colours`, which needs none.")
-    ] = "nano",
+        list[str],
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="A model of `vlm models`, or `colours`, which needs none; may be repeated, the first is the default.",
+        ),
+    ] = ["nano"],  # noqa: B006
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes one that is free.")] = 8000,
     keys: Annotated[
         Path | None, typer.Option("--keys", metavar="FILE", help="Lines of `read KEY` or `write KEY`.")
     ] = None,
+    keep_originals: Annotated[
+        bool, typer.Option("--keep-originals", help="Keep pictures as they came, so that `vlm reindex` can read them.")
+    ] = False,
     media: Annotated[
         list[Path] | None, typer.Option("--media", metavar="DIR", help="A folder whose files can be named by path.")
     ] = None,
@@ -81,11 +90,11 @@ def retrieval(
     try:
         from vlm.server.http.auth import read_keys
         from vlm.server.http.settings import ENGINES, MB, Limits, Settings
-        from vlm.server.retrieval.embedder import EMBEDDERS, Embedder, ModelEmbedder
+        from vlm.server.retrieval.embedder import EMBEDDERS, loaded
         from vlm.server.retrieval.run import serve as run
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
-    from vlm.cli.session import check_model, space_of
+    from vlm.cli.session import check_model
     from vlm.index import is_folder
 
     if page and find_spec("gradio") is None:
@@ -95,18 +104,17 @@ def retrieval(
         raise unknown("engine", engine, ENGINES)
     if store is not None and is_folder(store):
         raise BadInput(f"--index {store}: expected s3://bucket/prefix or http://host:port, got a folder")
-    if model not in EMBEDDERS:
-        check_model(model)
-
-    def load() -> Embedder:
-        return (
-            EMBEDDERS[model]() if model in EMBEDDERS else ModelEmbedder(model, space_of(model), offline, device, dtype)
-        )
-
+    for name in model:
+        if name not in EMBEDDERS:
+            check_model(name)
+        if model.count(name) > 1:
+            raise BadInput(f"--model {name}: expected each model once")
+    loads = [partial(loaded, name, offline, device, dtype) for name in model]
     settings = Settings(
         root=root.resolve(),
         media=tuple(path.resolve() for path in media or ()),
         opened=_named(opened or ()),
+        originals=keep_originals,
         urls=urls and not offline,
         engine=engine,
         store=store,
@@ -116,7 +124,7 @@ def retrieval(
         origins=tuple(map(origin, cors or ())),
         limits=Limits(body_bytes=body_mb * MB, answer_seconds=deadline, wait_seconds=wait),
     )
-    run(settings, load, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
+    run(settings, loads, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
 
 
 def origin(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field, model_validator
 
 from vlm.server.chat.asked import Asked, Content, NoTools, Schema, Taken, only
-from vlm.server.http.schemas import Body
+from vlm.server.http.schemas import Body, ModelAnswer
 
 NoNames: TypeAlias = Annotated[Any, only(because="this server's models know no names of speakers")]
 NoRefusal: TypeAlias = Annotated[Any, only("", because="a refusal is no part of a conversation here")]
@@ -141,13 +141,6 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-
-
-class ModelAnswer(BaseModel):
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: Literal["vlm"] = "vlm"
 
 
 class ModelsAnswer(BaseModel):

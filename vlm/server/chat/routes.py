@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from vlm.engine.request import Usage
-from vlm.server.chat.completion_schemas import ChatCompletion, ChatRequest, ModelAnswer, ModelsAnswer
+from vlm.server.chat.completion_schemas import ChatCompletion, ChatRequest, ModelsAnswer
 from vlm.server.chat.completions import chunks, completion, wanted
 from vlm.server.chat.response_schemas import ResponsesRequest
 from vlm.server.chat.responses import events, response, wanted_response
@@ -22,10 +21,10 @@ from vlm.server.http.addresses import API
 from vlm.server.http.auth import CLIENT
 from vlm.server.http.events import EventStream, while_there
 from vlm.server.http.remarks import remark
+from vlm.server.http.schemas import ModelAnswer
 from vlm.server.http.state import ERRORS, ready
 
 v1 = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
-BEGAN = int(time.time())
 
 
 def service(request: Request) -> ChatService:
@@ -86,13 +85,13 @@ async def create_response(
 @v1.get("/models")
 async def list_models(served: Served) -> ModelsAnswer:
     """The one there is."""
-    return ModelsAnswer(data=[ModelAnswer(id=served.loaded.name, created=BEGAN)])
+    return ModelsAnswer(data=[ModelAnswer(id=served.loaded.name, created=served.began)])
 
 
 @v1.get("/models/{name:parts}")
 async def get_model(served: Served, name: str) -> ModelAnswer:
     served.check_model(name)
-    return ModelAnswer(id=served.loaded.name, created=BEGAN)
+    return ModelAnswer(id=served.loaded.name, created=served.began)
 
 
 class ChatLimitsAnswer(BaseModel):

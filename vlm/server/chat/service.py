@@ -87,6 +87,7 @@ class ChatService:
 
     def __init__(self, settings: ChatSettings, loaded: Loaded, metrics: ChatMetrics) -> None:
         self.settings, self.limits, self.loaded, self.metrics = settings, settings.limits, loaded, metrics
+        self.began = int(time.time())
         self._temporary = Path(tempfile.mkdtemp(prefix="vlm-chat-"))
         self.opening = Opening(settings, self._temporary, metrics, Resize.square(loaded.processor.squashed))
 

@@ -41,9 +41,9 @@ class Metrics(Answered):
         super().__init__()
         of: dict[str, Any] = {"registry": self.registry}
         self.batches = Histogram(
-            "vlm_embedding_batch", "Inputs embedded at once.", ["kind"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
+            "vlm_embedding_batch", "Inputs embedded at once.", ["kind", "model"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
         )
-        self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind"], **of)
+        self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind", "model"], **of)
         self.commits = Histogram("vlm_commit_seconds", "A durable write, of as many changes as came together.", **of)
         self.changes = Counter("vlm_changes", "Changes that were made durable.", ["collection"], **of)
         self.items = Gauge("vlm_items", "Entries of a collection.", ["collection"], **of)

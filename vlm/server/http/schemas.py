@@ -76,3 +76,12 @@ def either(**sorts: type) -> Discriminator:
 
 
 SAID: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
+
+
+class ModelAnswer(BaseModel):
+    """OpenAI's."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When it was loaded here, in seconds of Unix time.")
+    owned_by: str = "vlm"

@@ -93,6 +93,8 @@ class Settings(ServerSettings):
     """Everything the server keeps lies below."""
     opened: Mapping[str, Path] = Field(default_factory=dict)
     """Indexes of `vlm index` that are served as they are, by the name of their collection."""
+    originals: bool = False
+    """Whether pictures are kept as they came, beside the small ones that are shown."""
     engine: str = "lance"
     """Of collections that are made; those that are there keep theirs."""
     store: str | None = None

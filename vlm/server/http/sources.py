@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -41,6 +41,8 @@ class PictureBytes:
     content: bytes
     name: str = ""
     """As the caller calls it: a path below a folder of the server, a URL, an upload's file name."""
+    ours: bool = True
+    """Whether it came here; else it is a file's that stays where it is."""
 
     @property
     def sha256(self) -> str:
@@ -140,7 +142,9 @@ class Sources:
                     while chunk := file.read(CHUNK):
                         digest.update(chunk)
                     return ClipFile(path, digest.hexdigest(), relative, ours=False)
-                return self._sorted(file.read(most + 1), None, relative)
+                found = self._sorted(file.read(most + 1), None, relative)
+                assert isinstance(found, PictureBytes)
+                return replace(found, ours=False)
         except OSError:
             raise ApiError(404, "path_not_found", "no such file") from None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from vlm.server.http.addresses import API
+from vlm.server.http.schemas import ModelAnswer
 from vlm.server.http.state import ERRORS
 from vlm.server.retrieval.routes import Served
 
@@ -29,6 +32,24 @@ class LimitsAnswer(BaseModel):
     """Of one item, as JSON."""
     urls: bool
     """Whether URLs are fetched."""
+
+
+class EmbedderAnswer(ModelAnswer):
+    """And of how many numbers its vectors are."""
+
+    width: int
+
+
+class ModelsAnswer(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[EmbedderAnswer]
+
+
+@about.get("/models")
+async def models(served: Served) -> ModelsAnswer:
+    """Those that are served; the first is taken where none is named."""
+    embedders = [model.embedder for model in served.models]
+    return ModelsAnswer(data=[EmbedderAnswer(id=e.name, created=served.began, width=e.width) for e in embedders])
 
 
 @about.get("/limits")

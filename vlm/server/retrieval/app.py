@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from starlette.types import ASGIApp
@@ -24,18 +24,21 @@ from vlm.server.retrieval.snapshot_routes import snapshots
 
 
 def create_app(
-    settings: Settings, load: Callable[[], Embedder], keys: Keys | None = None, failed: Failed = lambda error: None
+    settings: Settings,
+    loads: Sequence[Callable[[], Embedder]],
+    keys: Keys | None = None,
+    failed: Failed = lambda error: None,
 ) -> ASGIApp:
-    """The service of `settings`, with the model that `load` gives.
+    """The service of `settings`, with the models that `loads` give; the first is taken where none is named.
 
-    It answers while the model loads, and is ready then; `failed` is told where that does not come about. `keys` None
+    It answers while they load, and is ready then; `failed` is told where that does not come about. `keys` None
     lets everybody in who reaches it: such a server belongs on loopback.
     """
 
     metrics = Metrics()
 
     async def make() -> Service:
-        service = Service(settings, await asyncio.to_thread(load), metrics)
+        service = Service(settings, [await asyncio.to_thread(load) for load in loads], metrics)
         await service.collections.open()
         return service
 

@@ -17,6 +17,8 @@ from vlm.server.retrieval.writer import Chosen, Delete, Upsert, Writer
 T = TypeVar("T")
 MEDIA = "_media"
 """The key of an entry's metadata that names its files; callers' own keys cannot begin so."""
+SHA256 = "_sha256"
+"""The key of the content of a file that was named, and not sent, beside its `_path`."""
 Committed = Callable[[str, int, float], None]
 
 
@@ -25,10 +27,10 @@ class Collection(Held):
 
     media: Media
 
-    def __init__(self, folder: Path, index: Index, store: str | None, open_at: Open, readers: ThreadPoolExecutor,
+    def __init__(self, folder: Path, place: str | Path, index: Index, open_at: Open, readers: ThreadPoolExecutor,
                  committed: Committed) -> None:  # fmt: skip
-        super().__init__(folder.name, store or folder / "index", Media(folder / "media"), open_at, readers)
-        self.folder, self.store = folder, store
+        super().__init__(folder.name, place, Media(folder / "media"), open_at, readers)
+        self.folder = folder
         self._writer = Writer(index, lambda: open_at(None), lambda count, seconds: committed(self.name, count, seconds))
 
     @property

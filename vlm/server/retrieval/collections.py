@@ -1,10 +1,8 @@
 """Collections: an index each, in a folder of its own below the server's root.
 
-<root>/.lock                                 held while a server runs
-<root>/collections/<name>/collection.json    its engine, its model's space and width
-<root>/collections/<name>/index/             the engine's own, where it is not in a store elsewhere
-<root>/collections/<name>/media/             small pictures, clips, frames' vectors
-<root>/tmp/                                  uploads as they come; emptied at the start
+<root>/.lock                  held while a server runs, or `vlm reindex`
+<root>/collections/<name>/    as `stored.py` has it
+<root>/tmp/                   uploads as they come; emptied at the start
 """
 
 from __future__ import annotations
@@ -14,43 +12,34 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from vlm.config import Config, parse
 from vlm.errors import BadInput, VlmError
-from vlm.files import atomic_folder, read_json
+from vlm.files import atomic_folder
 from vlm.index import create_index, drop_index, open_index
 from vlm.index.base import Index
+from vlm.index.checks import same
 from vlm.server.http.errors import ApiError, log, storage
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval.collection import Collection, Committed, keys_of
 from vlm.server.retrieval.opened import Opened
 from vlm.server.retrieval.reading import Held
 from vlm.server.retrieval.snapshots import Snapshots
+from vlm.server.retrieval.stored import About, read_about, sweep
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-class About(Config):
-    """What `collection.json` says."""
-
-    kind: Literal["vlm-collection"] = "vlm-collection"
-    version: Literal[1] = 1
-    engine: str
-    model: str
-    width: int
-    place: str | None = None
-    """In a store elsewhere."""
 
 
 class Collections:
     """All of a server's, by name. Made in the event loop."""
 
-    def __init__(self, settings: Settings, space: str, width: int, committed: Committed) -> None:
-        self._settings, self._space, self._width, self._committed = settings, space, width, committed
+    def __init__(self, settings: Settings, widths: Mapping[str, int], committed: Committed) -> None:
+        """`widths` is of each space that is served; of the first are collections of which it is not said."""
+        self._settings, self._widths, self._committed = settings, widths, committed
+        self._default = next(iter(widths))
         self._folder = settings.root / "collections"
         self._readers = ThreadPoolExecutor(4, "reader")
         self._open: dict[str, Held] = {}
@@ -117,8 +106,8 @@ class Collections:
                     raise
         return self.writable(name)
 
-    async def create(self, name: str) -> Collection:
-        """Raises `ApiError` for a name that is none, or taken."""
+    async def create(self, name: str, space: str | None = None) -> Collection:
+        """Of one of the spaces that are served. Raises `ApiError` for a name that is none, or taken."""
         if not NAME.fullmatch(name):
             raise ApiError(422, "invalid", "name: expected 1 to 64 letters, digits, - and _, a letter or digit first")
         async with self._changing:
@@ -129,7 +118,8 @@ class Collections:
             if len(self._open) >= self._settings.limits.collections:
                 raise ApiError(409, "too_many", f"expected at most {self._settings.limits.collections} collections")
             try:
-                made = await asyncio.to_thread(self._created, name, asyncio.get_running_loop())
+                loop = asyncio.get_running_loop()
+                made = await asyncio.to_thread(self._created, name, space or self._default, loop)
             except (VlmError, OSError) as error:
                 log.error("collection %s could not be made: %s", name, " ".join(str(error).split()))
                 raise storage() from None
@@ -149,9 +139,9 @@ class Collections:
                 self._open[name] = await asyncio.to_thread(self._opened, collection.folder, asyncio.get_running_loop())
                 raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
-        if collection.store is not None:
+        if isinstance(collection.place, str):  # in a store elsewhere
             try:
-                await asyncio.to_thread(drop_index, collection.store)
+                await asyncio.to_thread(drop_index, collection.place)
             except VlmError as error:
                 log.error("collection %s is gone, but not from its store: %s", name, " ".join(str(error).split()))
 
@@ -164,7 +154,7 @@ class Collections:
         """Make an index and drop it: the engine is imported, and found to work, before anybody waits for it."""
         name = f"trial-{uuid.uuid4().hex}"
         place = self._stored(name) or self.temporary / name
-        index = create_index(place, self._width, self._space, engine=self._engine)
+        index = create_index(place, self._widths[self._default], self._default, engine=self._engine)
         index.commit()
         index.close()
         drop_index(place)
@@ -177,26 +167,30 @@ class Collections:
     def _stored(self, name: str) -> str | None:
         return None if self._settings.store is None else f"{self._settings.store.rstrip('/')}/{name}"
 
-    def _created(self, name: str, loop: asyncio.AbstractEventLoop) -> Collection:
+    def _created(self, name: str, space: str, loop: asyncio.AbstractEventLoop) -> Collection:
         place = self._stored(name)
-        about = About(engine=self._engine or "", model=self._space, width=self._width, place=place)
+        about = About(engine=self._engine or "", model=space, width=self._widths[space], place=place)
         with atomic_folder(self._folder / name) as folder:
-            index = create_index(place or folder / "index", about.width, about.model, engine=self._engine)
+            index = create_index(about.at(folder), about.width, about.model, engine=self._engine)
             index.commit()
             index.close()
-            (folder / "collection.json").write_text(about.model_dump_json(indent=1))
+            about.write(folder)
         return self._opened(self._folder / name, loop)
 
     def _opened(self, folder: Path, loop: asyncio.AbstractEventLoop) -> Collection:
-        path = folder / "collection.json"
-        about = parse(About, read_json(path), str(path))
+        about = read_about(folder)
+        if about.model not in self._widths:
+            served = " or ".join(self._widths)
+            told = f"expected a collection of model {served}, got one of {about.model}"
+            raise BadInput(f"{folder}: {told}; `vlm reindex` makes it anew")
+        sweep(folder, about)
+        place = about.at(folder)
 
         def open_at(snapshot: str | None) -> Index:
-            place = about.place or folder / "index"
-            return open_index(place, model=self._space, width=self._width, snapshot=snapshot)
+            return open_index(place, model=about.model, width=self._widths[about.model], snapshot=snapshot)
 
         async def made(index: Index) -> Collection:  # a writer belongs to the event loop
-            return Collection(folder, index, about.place, open_at, self._readers, self._committed)
+            return Collection(folder, place, index, open_at, self._readers, self._committed)
 
         index = open_at(None)
         collection = asyncio.run_coroutine_threadsafe(made(index), loop).result()
@@ -207,6 +201,13 @@ class Collections:
 
     def _served(self, name: str, folder: Path) -> Opened:
         def open_at(snapshot: str | None) -> Index:
-            return open_index(folder, model=self._space, width=self._width, snapshot=snapshot)
+            index = open_index(folder, snapshot=snapshot)
+            try:
+                served = index.model if index.model in self._widths else " or ".join(self._widths)
+                same(folder, index.model, index.width, served, self._widths.get(served))
+            except BadInput:
+                index.close()
+                raise
+            return index
 
         return Opened(name, folder, open_at, self._readers, [root.resolve() for root in self._settings.media])

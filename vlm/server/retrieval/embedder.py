@@ -17,6 +17,7 @@ from vlm.index.base import Vectors
 from vlm.media.process.pictures import Picture, Resize
 from vlm.media.video.sampling.base import Sampler
 from vlm.media.video.sampling.uniform import Uniform
+from vlm.models.identity import space_of
 
 if TYPE_CHECKING:
     from vlm.facade import Model
@@ -143,6 +144,24 @@ class Colours:
 
 EMBEDDERS: dict[str, Callable[[], Embedder]] = {"colours": Colours}
 """Those that are no model of `vlm models`."""
+
+
+def space_named(name: str) -> str:
+    """Of one of `EMBEDDERS` or a model of `vlm.load`, told without loading it. Raises `BadInput` for none."""
+    return EMBEDDERS[name]().space if name in EMBEDDERS else space_of(name)[0]
+
+
+def loaded(name: str, offline: bool = False, device: str = "auto", dtype: str = "auto") -> Embedder:
+    """One of `EMBEDDERS` or a model of `vlm.load`. It gets some cores for each picture that is embedded at a time,
+    instead of all of them for each."""
+    if name in EMBEDDERS:
+        return EMBEDDERS[name]()
+    embedder = ModelEmbedder(name, space_of(name), offline, device, dtype)
+    if embedder.workers > 1:
+        import torch
+
+        torch.set_num_threads(min(THREADS, torch.get_num_threads()))  # of threads that begin from now on
+    return embedder
 
 
 def _bins(picture: NDArray[np.uint8]) -> NDArray[np.int64]:

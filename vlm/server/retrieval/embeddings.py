@@ -9,21 +9,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vlm.errors import unknown
+from vlm.errors import BadInput
 from vlm.index.base import Vectors
 from vlm.media.urls import is_url
 from vlm.server.http.errors import ApiError
 from vlm.server.retrieval.embedding_schemas import Embeddings, ImageUrl, Part
+from vlm.server.retrieval.queued import QueuedModel
 from vlm.server.retrieval.searching import vector_of
 from vlm.server.retrieval.service import Service
 from vlm.vectors import shortened
 
 
-async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, int]:
-    """float32 `[N, D]` of unit length, with `dimensions` the first of them brought to length 1 again; tokens read."""
-    embedder, inputs = service.embedder, request.input if isinstance(request.input, list) else [request.input]
-    if request.model not in (None, embedder.name):
-        raise ApiError(404, "model_not_found", str(unknown("model", request.model[:80], [embedder.name])))
+async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, int, str]:
+    """float32 `[N, D]` of unit length, with `dimensions` the first of them brought to length 1 again; the tokens that
+    were read, and the model's name."""
+    try:
+        model = service.models.named(request.model)
+    except BadInput as error:  # 404 as OpenAI's
+        raise ApiError(404, "model_not_found", str(error)) from None
+    embedder, inputs = model.embedder, request.input if isinstance(request.input, list) else [request.input]
     if len(inputs) > service.limits.inputs:
         raise ApiError(413, "too_large", f"input: expected at most {service.limits.inputs}, got {len(inputs)}")
     if request.dimensions is not None and request.dimensions > embedder.width:
@@ -31,12 +35,12 @@ async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, in
     rows: list[Vectors] = []
     step = service.limits.batch
     for start in range(0, len(inputs), step):  # what is asked for at once holds up nobody else for longer than this
-        coming = (_vector(service, given, patient=len(inputs) > step) for given in inputs[start : start + step])
+        coming = (_vector(service, model, given, patient=len(inputs) > step) for given in inputs[start : start + step])
         rows += await asyncio.gather(*coming)
     rows_ND = np.stack(rows)
     texts = [text for given in inputs if (text := _text(given)) is not None]
     tokens = await asyncio.to_thread(embedder.count_tokens, texts) if texts else 0
-    return shortened(rows_ND, request.dimensions), tokens
+    return shortened(rows_ND, request.dimensions), tokens, embedder.name
 
 
 def written(rows_ND: Vectors, tokens: int, model: str, form: str) -> Iterator[str]:
@@ -54,13 +58,13 @@ def _text(given: str | Part) -> str | None:
     return given if isinstance(given, str) else given.text
 
 
-async def _vector(service: Service, given: str | Part, *, patient: bool) -> Vectors:
+async def _vector(service: Service, model: QueuedModel, given: str | Part, *, patient: bool) -> Vectors:
     if (text := _text(given)) is not None:
-        return (await service.texts([text], patient=patient))[0]
+        return (await model.texts([text], patient=patient))[0]
     assert isinstance(given, Part)
     address = given.image_url.url if isinstance(given.image_url, ImageUrl) else given.image_url
     if address is not None and is_url(address):
-        return await vector_of(service, await service.sources.url(address))
+        return await vector_of(model, await service.sources.url(address))
     encoded = given.image if given.image is not None else address
     assert encoded is not None
-    return await vector_of(service, await asyncio.to_thread(service.sources.base64, encoded, video=False))
+    return await vector_of(model, await asyncio.to_thread(service.sources.base64, encoded, video=False))

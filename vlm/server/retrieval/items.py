@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from vlm.index.base import Vectors
 from vlm.server.http.errors import ApiError, of_input, told
 from vlm.server.http.forms import kind_of_body, read_form
 from vlm.server.http.schemas import Failure, size_of
-from vlm.server.http.sources import ClipFile, Source
-from vlm.server.retrieval.collection import MEDIA, Collection
+from vlm.server.http.sources import ClipFile, PictureBytes, Source
+from vlm.server.retrieval.collection import MEDIA, SHA256, Collection
+from vlm.server.retrieval.queued import Embedded
 from vlm.server.retrieval.schemas import Id, Item, Items, ItemStatus, OneOrMany
-from vlm.server.retrieval.service import Embedded, Service
+from vlm.server.retrieval.service import Service
 
 ITEMS: TypeAdapter[Item | Items] = TypeAdapter(OneOrMany)
 ID: TypeAdapter[str] = TypeAdapter(Id)
@@ -66,7 +68,8 @@ async def read_items(request: Request, batch: int) -> Sequence[Item | Upload]:
 
 async def add(service: Service, collection: Collection, items: Sequence[Item | Upload]) -> list[ItemStatus]:
     """What became of each. Raises the one item's error where there is only one."""
-    service.admit(sum(isinstance(item, Upload) or (item.text is None and item.vector is None) for item in items))
+    model = service.model_of(collection)
+    model.admit(sum(isinstance(item, Upload) or (item.text is None and item.vector is None) for item in items))
     prepared = await asyncio.gather(*(_prepared(service, collection, item) for item in items), return_exceptions=True)
     entries: dict[str, Entry] = {}
     statuses: list[ItemStatus] = []
@@ -95,31 +98,36 @@ async def add(service: Service, collection: Collection, items: Sequence[Item | U
 
 async def _prepared(service: Service, collection: Collection, item: Item | Upload) -> Entry:
     check_metadata(item.metadata, service.limits.metadata_bytes)
+    model = service.model_of(collection)
     if isinstance(item, Item) and item.vector is not None:
-        vector = service.vector(item.vector)
+        vector = model.vector(item.vector)
         return _entry(item, hashlib.sha256(vector.tobytes()).hexdigest(), Embedded(vector), {"_kind": "vector"})
     if isinstance(item, Item) and item.text is not None:
-        embedded = Embedded((await service.texts([item.text], patient=True))[0])
+        embedded = Embedded((await model.texts([item.text], patient=True))[0])
         shown = {"_kind": "text", "_text": item.text}
         return _entry(item, hashlib.sha256(item.text.encode()).hexdigest(), embedded, shown)
-    async with service.turn():
+    async with model.turn():
         return await _seen(service, collection, item)
 
 
 async def _seen(service: Service, collection: Collection, item: Item | Upload) -> Entry:
     """A picture or clip as an entry, with what is shown of it kept."""
-    source = await _source(service, item)
+    source, model = await _source(service, item), service.model_of(collection)
     about: dict[str, Any] = {"_kind": "video" if isinstance(source, ClipFile) else "image"}
     about |= {"_name": source.name} if source.name else {}
     try:
         if isinstance(source, ClipFile):
-            embedded = await service.clip(source, patient=True, shown=True)
+            embedded = await model.clip(source, patient=True, shown=True)
             about |= {"_duration": embedded.frames.duration} if embedded.frames else {}
-            about |= {} if source.ours else {"_path": source.name}
         else:
-            embedded = await service.picture(source, patient=True, shown=True)
+            embedded = await model.picture(source, patient=True, shown=True)
+        if not source.ours:
+            about |= {"_path": source.name, SHA256: source.sha256}
         clip = source.path if isinstance(source, ClipFile) and source.ours else None
-        about[MEDIA] = await asyncio.to_thread(collection.media.keep, embedded.thumbnail, clip, embedded.frames)
+        wanted = service.settings.originals and source.ours
+        original = source.content if wanted and isinstance(source, PictureBytes) else None
+        keep = partial(collection.media.keep, embedded.thumbnail, clip, embedded.frames, original)
+        about[MEDIA] = await asyncio.to_thread(keep)
     finally:
         if isinstance(source, ClipFile):
             source.discard()

@@ -1,4 +1,5 @@
-"""What a collection keeps beside its vectors: a small picture of each item, uploaded clips, and their frames' vectors.
+"""What a collection keeps beside its vectors: a small picture of each item, uploaded clips, their frames' vectors, and
+pictures as they came where that was asked for.
 
 Files are named by the upsert that made them, never by a caller, so that replacing an item overwrites nothing; the old
 ones go when the new entry is durable.
@@ -6,20 +7,24 @@ ones go when the new entry is durable.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from vlm.files import atomic_write
+from vlm.files import atomic_path, atomic_write
 from vlm.index.base import Vectors
 
 KEY = re.compile(r"[0-9a-f]{32}")
+SMALL, FRAMES, ORIGINAL = ".jpg", ".frames", ".original"
+"""A clip has its own suffix."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +43,61 @@ class Media:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, thumbnail: bytes | None, clip: Path | None, frames: Frames | None) -> str:
+    def keep(
+        self, thumbnail: bytes | None, clip: Path | None, frames: Frames | None, original: bytes | None = None
+    ) -> str:
         """The key of what is kept. `clip` is moved here."""
-        key = uuid.uuid4().hex
-        try:
+        with self._new() as key:
             if thumbnail is not None:
-                atomic_write(self._path(key, ".jpg"), thumbnail)
+                atomic_write(self._path(key, SMALL), thumbnail)
+            if original is not None:
+                atomic_write(self._path(key, ORIGINAL), original)
             if clip is not None:
                 self._path(key, "").parent.mkdir(exist_ok=True)
                 shutil.move(clip, self._path(key, clip.suffix))
             if frames is not None:
-                rows = {"vectors": frames.vectors, "times": np.array([*frames.times, frames.duration])}
-                atomic_write(self._path(key, ".frames"), save(rows))
+                self._write(key, frames)
+        return key
+
+    def keep_again(self, old: str, frames: Frames | None) -> str:
+        """The key of the same with other vectors of its frames. The files themselves are there but once, where the file
+        system has links."""
+        with self._new() as key:
+            self._path(key, "").parent.mkdir(exist_ok=True)
+            for path in self._all(old):
+                if path.suffix != FRAMES:
+                    _link(path, self._path(key, path.suffix))
+            if frames is not None:
+                self._write(key, frames)
+        return key
+
+    @contextmanager
+    def _new(self) -> Iterator[str]:
+        """A key, of which nothing stays where it cannot be written."""
+        key = uuid.uuid4().hex
+        try:
+            yield key
         except OSError:
             self.forget([key])
             raise
-        return key
+
+    def _write(self, key: str, frames: Frames) -> None:
+        rows = {"vectors": frames.vectors, "times": np.array([*frames.times, frames.duration])}
+        atomic_write(self._path(key, FRAMES), save(rows))
 
     def thumbnail(self, key: str) -> Path | None:
-        return self._existing(key, ".jpg")
+        return self._existing(key, SMALL)
+
+    def original(self, key: str) -> Path | None:
+        """A picture as it came."""
+        return self._existing(key, ORIGINAL)
 
     def clip(self, key: str) -> Path | None:
-        found = [path for path in self._all(key) if path.suffix not in (".jpg", ".frames")]
+        found = [path for path in self._all(key) if path.suffix not in (SMALL, FRAMES, ORIGINAL)]
         return found[0] if found else None
 
     def frames(self, key: str) -> Frames | None:
-        path = self._existing(key, ".frames")
+        path = self._existing(key, FRAMES)
         if path is None:
             return None
         rows = load_file(path)
@@ -93,3 +127,11 @@ class Media:
 
     def _all(self, key: str) -> list[Path]:
         return list(self._path(key, "").parent.glob(f"{key}*"))
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError:  # a file system without links
+        with atomic_path(to) as copy:
+            shutil.copyfile(path, copy)

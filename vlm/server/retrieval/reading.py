@@ -27,7 +27,7 @@ class Readable(ABC):
     media: Media | None
 
     def __init__(self, name: str, place: str | Path, media: Media | None, readers: ThreadPoolExecutor) -> None:
-        self.name, self.media, self._place, self._readers = name, media, place, readers
+        self.name, self.media, self.place, self._readers = name, media, place, readers
 
     @property
     @abstractmethod
@@ -90,7 +90,7 @@ class Readable(ABC):
 
     def _told(self, error: Exception) -> Exception:
         """Where an index lies is nobody's business."""
-        return BadInput(str(error).removeprefix(f"{self._place}: ")) if isinstance(error, BadInput) else error
+        return BadInput(str(error).removeprefix(f"{self.place}: ")) if isinstance(error, BadInput) else error
 
     async def _read(self, work: Callable[[Index], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, self.index)
@@ -129,7 +129,7 @@ class Snapshot(Readable):
     """A collection as it was."""
 
     def __init__(self, of: Held, index: Index) -> None:
-        super().__init__(of.name, of._place, of.media, of._readers)
+        super().__init__(of.name, of.place, of.media, of._readers)
         self._index = index
 
     @property

@@ -25,7 +25,8 @@ async def reranked(service: Service, collection: Held, asked: Search, count: int
     hits = (await search(service, collection, [first], first))[0].hits
     pictures = await asyncio.gather(*(_picture(service, collection, hit) for hit in hits[:count]))
     seen = [(hit, picture) for hit, picture in zip(hits, pictures, strict=False) if picture is not None]
-    for (hit, _), fits in zip(seen, await service.match([each for _, each in seen], asked.text or ""), strict=True):
+    found = await service.model_of(collection).match([each for _, each in seen], asked.text or "")
+    for (hit, _), fits in zip(seen, found, strict=True):
         hit.match = fits
     best = sorted((hit for hit, _ in seen), key=lambda hit: -(hit.match or 0.0))
     return Hits(hits=[*best, *(hit for hit in hits if hit.match is None)][asked.offset : wanted])

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 
+from vlm.errors import BadInput
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
@@ -57,7 +58,12 @@ async def list_collections(served: Served) -> of.CollectionsAnswer:
 
 @v1.post("/collections", status_code=201)
 async def create_collection(served: Served, body: of.NewCollection) -> of.CollectionAnswer:
-    return _about(served, await served.collections.create(body.name))
+    """Of one of the models that are served."""
+    try:
+        model = served.models.named(body.model)
+    except BadInput as error:
+        raise ApiError(422, "invalid", str(error)) from None
+    return _about(served, await served.collections.create(body.name, model.embedder.space))
 
 
 @v1.get("/collections/{name:part}")
@@ -148,11 +154,11 @@ async def video(served: Served, name: str, id: str) -> FileResponse:
 @v1.post("/embeddings", response_model=EmbeddingsAnswer)
 async def create_embeddings(served: Served, body: Embeddings) -> Response:
     """As OpenAI's, and for pictures too."""
-    rows_ND, tokens = await embeddings(served, body)
-    pieces = written(rows_ND, tokens, served.embedder.name, body.encoding_format)
+    rows_ND, tokens, model = await embeddings(served, body)
+    pieces = written(rows_ND, tokens, model, body.encoding_format)
     return StreamingResponse(pieces, media_type="application/json")
 
 
 def _about(served: Service, collection: Held) -> of.CollectionAnswer:
-    embedder = served.embedder
+    embedder = served.model_of(collection).embedder
     return of.CollectionAnswer(name=collection.name, count=len(collection), model=embedder.name, width=embedder.width)

@@ -207,6 +207,7 @@ class ManyHits(BaseModel):
 
 class NewCollection(Body):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    model: Text | None = Field(None, description="One of `/v1/models`; by default the first.")
 
 
 class CollectionAnswer(BaseModel):

@@ -12,7 +12,8 @@ from vlm.errors import BadInput
 from vlm.index.base import Hit, Vectors
 from vlm.server.http.errors import ApiError
 from vlm.server.http.sources import PictureBytes, Source
-from vlm.server.retrieval.collection import MEDIA
+from vlm.server.retrieval.collection import MEDIA, SHA256
+from vlm.server.retrieval.queued import QueuedModel
 from vlm.server.retrieval.reading import Readable
 from vlm.server.retrieval.schemas import HitAnswer, Hits, Moment, Options, Query
 from vlm.server.retrieval.service import Service
@@ -50,12 +51,12 @@ async def search(service: Service, collection: Readable, queries: Sequence[Query
         raise ApiError(422, "invalid", "filter: expected less depth") from None
 
 
-async def vector_of(service: Service, source: Source) -> Vectors:
+async def vector_of(model: QueuedModel, source: Source) -> Vectors:
     """`[D]` of a picture or clip that is not kept."""
     if isinstance(source, PictureBytes):
-        return (await service.picture(source)).vector
+        return (await model.picture(source)).vector
     try:
-        return (await service.clip(source)).vector
+        return (await model.clip(source)).vector
     finally:
         source.discard()
 
@@ -67,15 +68,15 @@ async def _vector(service: Service, collection: Readable, query: Query) -> Vecto
         both = await asyncio.gather(*(_vector(service, collection, part) for part in parts))
         return composed(both, [1 - weight, weight])
     if query.text is not None:
-        return (await service.texts([query.text]))[0]
+        return (await service.model_of(collection).texts([query.text]))[0]
     if query.vector is not None:
-        return service.vector(query.vector)
+        return service.model_of(collection).vector(query.vector)
     if query.id is not None:
         return (await collection.entry(query.id))[1]
     text = query.image if query.image is not None else query.video
     assert text is not None
     source = await asyncio.to_thread(service.sources.base64, text, video=query.image is None)
-    return await vector_of(service, source)
+    return await vector_of(service.model_of(collection), source)
 
 
 def _words(queries: Sequence[Query]) -> list[str]:
@@ -99,7 +100,7 @@ def _answer(
 def public(metadata: object) -> dict:
     """Without what is nobody's business."""
     assert isinstance(metadata, dict)
-    return {key: value for key, value in metadata.items() if key != MEDIA}
+    return {key: value for key, value in metadata.items() if key not in (MEDIA, SHA256)}
 
 
 def _moment(collection: Readable, vector_D: Vectors, hit: Hit) -> Moment | None:

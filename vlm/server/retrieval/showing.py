@@ -39,7 +39,7 @@ async def jpeg(service: Service, collection: Held, id: str) -> bytes:
     try:
         clip = ClipFile(path, "", path.name, ours=False)
         source = clip if medium == "video" else await service.sources.path(str(path))
-        return await service.small(source)
+        return await service.decoding.small(source)
     except BadInput:
         raise _nothing() from None
 
@@ -52,7 +52,7 @@ async def clip(service: Service, collection: Held, id: str) -> FileResponse:
     media, key = await _media(collection, id)
     kept = media.clip(key)
     metadata, _ = await collection.entry(id)
-    if kept is None and isinstance(given := metadata.get("_path"), str):
+    if kept is None and metadata.get("_kind") == "video" and isinstance(given := metadata.get("_path"), str):
         kept = await asyncio.to_thread(service.sources.find, given)
     return _clip(kept)
 
