@@ -10,17 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-import torch
 from PIL import Image
 
-from vlm.conversation.tokenizer import TextTokenizer
 from vlm.engine import keys
-from vlm.engine.keys import model_identity, picture_key
+from vlm.engine.keys import picture_key
 from vlm.media.open import Media, open_media
-from vlm.models.card_processor import CardProcessor
 from vlm.models.processor import Layout
-from vlm.models.vision_language import VisionLanguageModel
 
 MODEL, SALT, LAYOUT = b"m" * 32, b"someone", Layout(((1, 1),))
 RGB = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
@@ -149,39 +144,3 @@ def test_large_pictures_are_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(keys, "STRIP", 8)
     found = {key(BASE), *(key(still(changed(row, 3, 1))) for row in range(6))}
     assert len(found) == 7
-
-
-def build(tokenizer: TextTokenizer, seed: int = 0, **options: Any) -> tuple[VisionLanguageModel, CardProcessor]:
-    model = tiny.vision_language(seed)
-    assert model.tower is not None
-    return model, CardProcessor(tiny.MODEL, tokenizer, model.tower.preprocess, **options)
-
-
-def test_models_of_other_weights_and_settings_are_others(tokenizer: TextTokenizer) -> None:
-    model, processor = build(tokenizer)
-    found = {"the model": model_identity(model, processor)}
-    assert found["the model"] == model_identity(*build(tokenizer))
-    assert len(found["the model"]) == 32
-    found["seed"] = model_identity(*build(tokenizer, seed=1))
-    found["times are said"] = model_identity(*build(tokenizer, with_times=True))
-    for part in (model.tower, model.projector, model.language):
-        weight = next(weight for weight in part.parameters() if weight.ndim == 2)  # as merging an adapter changes it
-        with torch.no_grad():
-            weight[-1, -1] += 1e-3
-        found[f"one weight of {type(part).__name__}"] = model_identity(model, processor)
-    tower = tiny.TOWER.model_copy(update={"interpolation": "bilinear"})
-    processor.cfg = tiny.MODEL.model_copy(update={"tower": tower})
-    found["interpolation"] = model_identity(model, processor)
-    model.language.cfg = tiny.LANGUAGE.model_copy(update={"rope_theta": 5e5})
-    found["positions"] = model_identity(model, processor)
-    processor.stop_tokens = frozenset({0, 2})
-    found["stop tokens"] = model_identity(model, processor)
-    processor.preprocess = lambda images: torch.zeros(len(images), 3, 64, 64)
-    found["preprocessing"] = model_identity(model, processor)
-    assert len(set(found.values())) == len(found)
-
-
-def test_a_model_of_texts_alone_has_an_identity(tokenizer: TextTokenizer) -> None:
-    model, processor = build(tokenizer)
-    without = VisionLanguageModel(None, model.projector, model.arrangement, model.language, image_token=-1)
-    assert model_identity(without, processor) != model_identity(model, processor)
