@@ -1,0 +1,49 @@
+"""Drafts of a reply out of what was read already: a question about a text is often answered in its words.
+
+The tokens that came after the last ones when they stood in the prompt or reply before (prompt look-up decoding, an
+n-gram draft: arXiv:2304.04487). They cost nothing to find, and only the model says whether they are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+LEAST, MOST = 2, 4
+"""Tokens of a match: fewer say too little, and more find hardly anything that these do not."""
+
+
+class Drafts:
+    """The tokens of one prompt and its reply, with where each run of `least` to `most` of them was seen last."""
+
+    def __init__(self, ids: Iterable[int] = (), least: int = LEAST, most: int = MOST):
+        if not 1 <= least <= most:
+            raise ValueError(f"expected matches of at least one token, got {least} to {most}")
+        self._lengths = range(least, most + 1)
+        self._ids: list[int] = []
+        self._behind: dict[tuple[int, ...], int] = {}
+        """Run -> the place behind its last appearance that has a token behind it."""
+        self.extend(ids)
+
+    def extend(self, ids: Iterable[int]) -> None:
+        """Tokens that came; a few entries of a table for each."""
+        for token in ids:
+            end = len(self._ids)
+            for length in self._lengths:
+                if length <= end:
+                    self._behind[tuple(self._ids[end - length :])] = end
+            self._ids.append(token)
+
+    def draft(self, most: int) -> list[int]:
+        """Up to `most` tokens that followed where the last ones were before, in the longest match and of those the
+        latest; none where there is no match."""
+        for length in reversed(self._lengths):
+            if length <= len(self._ids):
+                begin = self._behind.get(tuple(self._ids[-length:]))
+                if begin is not None:
+                    return self._ids[begin : begin + most]
+        return []
+
+
+def draft(ids: Sequence[int], most: int, least_match: int = LEAST) -> list[int]:
+    """The same of a sequence that is not kept: it is read once."""
+    return Drafts(ids, least_match, max(MOST, least_match)).draft(most)
