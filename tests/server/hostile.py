@@ -124,10 +124,10 @@ PATHS = [
 
 
 def lay_traps(media: Path) -> None:
-    """Links, pipes and large files in a folder whose files may be named."""
+    """Links, pipes and large files in a folder whose files may be named; once, however often it is asked for."""
     outside = media.parent / "outside"
-    if not outside.exists():
-        outside.mkdir()
+    if not (media / "pipe.png").exists():
+        outside.mkdir(exist_ok=True)
         (outside / "secret.png").write_bytes(picture())
         (media.parent / "secret.png").write_bytes(picture())
         (media / "link.png").symlink_to(outside / "secret.png")
