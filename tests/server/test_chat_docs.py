@@ -40,7 +40,7 @@ def test_the_requests_shown_are_answered(tiny_model: Model) -> None:
 @pytest.mark.process
 def test_the_python_shown_runs(tiny_model: Model) -> None:
     pytest.importorskip("openai", reason="openai is not installed (pip: vlm[dev])")
-    pytest.importorskip("vlm.engine.constraint")
+    pytest.importorskip("llguidance", reason="llguidance is not installed (pip: vlm[serve])")
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
     engine = Script()
     with chatting(tiny_model, engine, SETTINGS, name="nano") as client:

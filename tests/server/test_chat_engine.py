@@ -148,7 +148,6 @@ def test_what_is_too_long_is_refused_before_it_begins(client: httpx.Client) -> N
 
 
 def test_replies_that_are_bound(client: httpx.Client) -> None:
-    pytest.importorskip("vlm.engine.constraint")
     pytest.importorskip("llguidance", reason="llguidance is not installed (pip: vlm[serve])")
     assert text_of(ask(client, guided_choice=["blue", "reddish"], max_tokens=20)) in ("blue", "reddish")
     assert set(text_of(ask(client, guided_regex="[ab]{4}", max_tokens=20))) <= set("ab")

@@ -137,7 +137,7 @@ def test_numbers_that_json_does_not_know(client: httpx.Client) -> None:
 
 
 def test_schemas_that_are_none(client: httpx.Client) -> None:
-    pytest.importorskip("vlm.engine.constraint")
+    pytest.importorskip("llguidance", reason="llguidance is not installed (pip: vlm[serve])")
     nested: dict[str, Any] = {"type": "string"}
     for _ in range(500):
         nested = {"type": "array", "items": nested}

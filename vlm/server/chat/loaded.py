@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vlm.engine.constraint import Vocabulary
 from vlm.media.video.sampling.base import Sampler
 from vlm.models.processor import Processor
 from vlm.server.chat.replies import Answers
 
 if TYPE_CHECKING:
-    from vlm.engine.constraint import Vocabulary
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
 
@@ -34,8 +34,6 @@ class Loaded:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What constraints of replies are made for."""
-        from vlm.engine.constraint import Vocabulary
-
         return Vocabulary(self.processor.tokenizer, self.width, frozenset(self.processor.stop_tokens))
 
 

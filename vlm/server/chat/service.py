@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vlm.engine.constraint import Vocabulary
 from vlm.engine.request import Constraint, Piece, Request, Sampling, Usage
 from vlm.errors import BadInput, VlmError, unknown
 from vlm.media.open import Media
@@ -24,11 +25,8 @@ from vlm.server.chat.replies import Reply
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.http.errors import ApiError
 
-if TYPE_CHECKING:
-    from vlm.engine.constraint import Vocabulary
-
 GREEDY = Sampling()
-Constrains = Callable[["Vocabulary"], Constraint]
+Constrains = Callable[[Vocabulary], Constraint]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vlm.engine.constraint import Vocabulary, choices, grammar, json_schema, regex
 from vlm.engine.request import Constraint, Sampling
 from vlm.media.video.sampling.base import Sampler
 from vlm.server.chat.asked import Asked, characters
@@ -13,9 +14,6 @@ from vlm.server.chat.media import Looks, Named, looks
 from vlm.server.chat.service import Constrains
 from vlm.server.chat.settings import ChatLimits
 from vlm.server.http.errors import ApiError
-
-if TYPE_CHECKING:
-    from vlm.engine.constraint import Vocabulary
 
 
 def sampling(asked: Asked, choices: int = 1, logprobs: bool = False) -> Sampling:
@@ -38,40 +36,18 @@ def sampling(asked: Asked, choices: int = 1, logprobs: bool = False) -> Sampling
 
 def constraint(asked: Asked, schema: dict[str, Any] | None) -> Constrains | None:
     """What makes the constraint of a reply, or nothing where it has none; `schema` is of its JSON."""
-    if schema is not None:
-        return partial(_json, schema)
-    if asked.guided_choice is not None:
-        return partial(_choices, asked.guided_choice)
-    if asked.guided_regex is not None:
-        return partial(_regex, asked.guided_regex)
-    return None if asked.guided_grammar is None else partial(_grammar, asked.guided_grammar)
+    makers: tuple[tuple[Any, Callable[[Vocabulary, Any], Constraint]], ...] = (
+        (schema, json_schema), (asked.guided_choice, choices), (asked.guided_regex, regex),
+        (asked.guided_grammar, grammar),
+    )  # fmt: skip
+    for given, make in makers:
+        if given is not None:
+            return partial(_made, make, given)
+    return None
 
 
-# What constrains is imported by the first request that needs it.
-
-
-def _json(schema: dict[str, Any], vocabulary: Vocabulary) -> Constraint:
-    from vlm.engine.constraint import json_schema
-
-    return json_schema(vocabulary, schema)
-
-
-def _choices(texts: Sequence[str], vocabulary: Vocabulary) -> Constraint:
-    from vlm.engine.constraint import choices
-
-    return choices(vocabulary, texts)
-
-
-def _regex(pattern: str, vocabulary: Vocabulary) -> Constraint:
-    from vlm.engine.constraint import regex
-
-    return regex(vocabulary, pattern)
-
-
-def _grammar(lark: str, vocabulary: Vocabulary) -> Constraint:
-    from vlm.engine.constraint import grammar
-
-    return grammar(vocabulary, lark)
+def _made(make: Callable[[Vocabulary, Any], Constraint], given: Any, vocabulary: Vocabulary) -> Constraint:
+    return make(vocabulary, given)
 
 
 def shown(
