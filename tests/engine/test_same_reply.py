@@ -14,13 +14,13 @@ import kinds
 
 from vlm.api import load
 from vlm.engine.engine import Engine, Ticket
-from vlm.engine.request import Request
+from vlm.engine.request import Request, Sampling
 from vlm.engine.settings import EngineSettings
 from vlm.heads.writer import Writer
 
 SEEING = ["a card", "SmolVLM", "LLaVA-OneVision", "DeepSeek-VL2"]
-PLAIN = {"keep_prompts": False, "pictures_bytes": 0}
-"""Nothing is remembered."""
+PLAIN = {"keep_prompts": False, "pictures_bytes": 0, "guesses": 0}
+"""Nothing is remembered, and nothing guessed."""
 
 
 @pytest.fixture(scope="module", params=SEEING)
@@ -91,6 +91,29 @@ def test_a_prompt_that_was_read_before(writer: Writer) -> None:
     assert answers(warm) == answers(cold) == answers(alone(writer, requests))
     assert busy.pictures.encoded == encoded
     assert sum(one.usage.cached for one in warm if one.usage) > sum(one.usage.cached for one in cold if one.usage)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_what_is_guessed_changes_no_reply_and_saves_steps(writer: Writer, temperature: float) -> None:
+    sampling = Sampling(temperature=temperature, seed=1, alternatives=1)
+    texts = ["red red red red red red red red", "blue wall? blue wall? blue wall?"]
+    prompts = [writer.processor.read([{"role": "user", "content": text}]) for text in texts]
+    requests = [Request(prompt, max_tokens=24, sampling=sampling) for prompt in prompts]
+    steps = {}
+    found = {}
+    for guesses in (0, 4):
+        busy = engine(writer, guesses=guesses)
+        found[guesses] = heard = [running.Heard() for _ in requests]
+        for request, listener in zip(requests, heard, strict=True):
+            busy.submit(request, listener)
+        steps[guesses] = 0
+        while busy.step():
+            steps[guesses] += 1
+        assert busy.decoding.right <= busy.decoding.guessed
+        if busy.decoding.right == 0:
+            assert steps[guesses] == steps[0]
+    assert answers(found[4]) == answers(found[0])
+    assert steps[4] <= steps[0]
 
 
 def test_greedy_replies_are_those_of_the_plain_way(writer: Writer) -> None:

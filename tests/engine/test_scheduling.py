@@ -60,7 +60,7 @@ def test_a_client_with_many_requests_holds_up_no_other(writer: Writer) -> None:
 
 
 def test_a_token_of_every_reply_comes_before_more_of_the_prompts(writer: Writer) -> None:
-    busy = engine(writer, tokens=16)
+    busy = engine(writer, tokens=16, guesses=0)
     first, second = running.Heard(), running.Heard()
     busy.submit(ask(writer), first)
     while not first.answers:
@@ -214,3 +214,17 @@ def test_another_client_finds_nothing(writer: Writer) -> None:
     assert heard.usage is not None
     assert heard.usage.cached == 0
     assert busy.pictures.encoded == 2 * encoded
+
+
+def test_a_reply_that_repeats_itself_is_guessed(writer: Writer) -> None:
+    """What a random model says without end goes in circles soon."""
+    asked = ask(writer, max_tokens=120)
+    steps = {}
+    for guesses in (0, 4):
+        busy = engine(writer, guesses=guesses)
+        heard = running.Heard()
+        busy.submit(asked, heard)
+        steps[guesses] = sum(1 for _ in iter(busy.step, False))
+        assert len(heard.answers[0].tokens) == 120
+    assert busy.decoding.right > 20
+    assert steps[4] <= steps[0] - busy.decoding.right

@@ -15,17 +15,16 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from vlm.engine.decoding import Decoding, Fed
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.intake import Intake
 from vlm.engine.job import Heard, Job, Reply, ids_of, inputs
 from vlm.engine.prefix_cache import PrefixCache
 from vlm.engine.request import Full, Piece, Request
 from vlm.engine.rows import step_sizes
-from vlm.engine.sampling import chosen
 from vlm.engine.settings import EngineSettings
 from vlm.engine.turns import Turns
-from vlm.language.attention.kv_cache import Apart, KVCache
-from vlm.language.steps import filled, tiles
+from vlm.language.attention.kv_cache import KVCache
 from vlm.models.processor import Processor
 from vlm.models.vision_language import VisionLanguageModel
 
@@ -52,7 +51,8 @@ class Engine:
     def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings | None = None):
         self.model, self.processor, self.settings = model, processor, settings or EngineSettings()
         self.cfg = model.language.cfg
-        self.sizes = self.settings.sizes or step_sizes(model.language)
+        sizes = self.settings.sizes or step_sizes(model.language)
+        self.decoding = Decoding(model, processor, sizes, self.settings.guesses)
         self.pictures, self.prompts = EncoderCache(self.settings.pictures_bytes), PrefixCache()
         self.preempted = 0
         """Replies whose memory was taken away, so far."""
@@ -117,32 +117,26 @@ class Engine:
         self._forget()
         if not self._replies:
             return False
-        states = self._written() + self._prompts_read()
-        self._choose(states)
+        fed = self._written() + self._prompts_read()
+        for reply, error in self.decoding.choose(fed):
+            self._failed(reply.job, error)
         self._forget()
         return True
 
     # One step
 
-    def _written(self) -> list[tuple[Reply, Tensor]]:
-        """Feed each reply its last token: the replies and their states `[D]`."""
+    def _written(self) -> list[Fed]:
+        """Feed each reply that is being written its last token."""
         writing = [reply for reply in self._replies if reply.writing]
-        writing = [reply for reply in writing if self._room(1, reply)]
-        states = []
-        for tile, rows in tiles([reply for reply in writing if reply.cache is not None], self.sizes):
-            tokens_B = torch.tensor([reply.tokens[reply.fed] for reply in tile], device=self.model.device)
-            x_BD = filled(self.model.language.embedding(tokens_B), rows)
-            caches = [reply.cache for reply in tile if reply.cache is not None]
-            states_BD = self.model.language.step(x_BD, Apart(caches, self.sizes))
-            for reply, state_D in zip(tile, states_BD, strict=False):
-                reply.fed += 1
-                self._turns.gave(reply.job.request.client, 1)
-                states.append((reply, state_D))
-        return states
+        writing = [reply for reply in writing if self._room(1 + self.settings.guesses, reply)]
+        fed = self.decoding.feed([reply for reply in writing if reply.cache is not None])
+        for one in fed:
+            self._turns.gave(one.reply.job.request.client, 1)
+        return fed
 
-    def _prompts_read(self) -> list[tuple[Reply, Tensor]]:
-        """Read chunks, as many as a step may: the replies whose prompts are whole now, and their states `[D]`."""
-        states = []
+    def _prompts_read(self) -> list[Fed]:
+        """Read chunks, as many as a step may: the replies whose prompts are whole now."""
+        fed = []
         tokens, visual = self.settings.tokens, self.settings.visual
         while tokens > 0 and (reply := self._next()) is not None:
             try:
@@ -161,10 +155,10 @@ class Engine:
                 tokens -= len(part)
                 self._turns.gave(reply.job.request.client, len(part))
                 if state_D is not None:
-                    states.append((reply, state_D))
+                    fed.append(Fed(reply, [state_D], []))
             except Exception as error:  # a picture that cannot be read, say: this request's own
                 self._failed(reply.job, error)
-        return states
+        return fed
 
     def _chunk(self, reply: Reply, part: range) -> Tensor | None:
         """Read one; the state `[D]` behind a prompt's last."""
@@ -182,25 +176,6 @@ class Engine:
             return None
         self.prompts.touch(job.stretches)
         return state_1D[0]
-
-    def _choose(self, states: list[tuple[Reply, Tensor]]) -> None:
-        """The next token of each reply; of one that is read again those it had come first."""
-        choosing = [(reply, state_D) for reply, state_D in states if reply.fed == len(reply.tokens) and reply.writing]
-        for tile, rows in tiles(choosing, self.sizes):
-            x_BD = filled(torch.stack([state_D for _, state_D in tile]), rows)
-            for (reply, _), logits_V in zip(tile, self.model.language.logits(x_BD), strict=False):
-                if reply.finish is not None:
-                    continue
-                request = reply.job.request
-                try:
-                    allowed = None if reply.followed is None else reply.followed.allowed()
-                    token = chosen(
-                        logits_V, request.sampling, reply.tokens, request.prompt.ids, len(reply.tokens), reply.choice,
-                        reply.seed, allowed,
-                    )  # fmt: skip
-                    reply.take(token, self.processor.stop_tokens)
-                except Exception as error:
-                    self._failed(reply.job, error)
 
     # Whose turn it is, and what it may take
 

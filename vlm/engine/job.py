@@ -12,6 +12,7 @@ from torch import Tensor
 from vlm.engine.chunks import Shown
 from vlm.engine.prefix_cache import Stretch
 from vlm.engine.request import Finish, Followed, Piece, Request, Token, Usage
+from vlm.engine.speculation import Drafts
 from vlm.engine.texts import ReplyText
 from vlm.language.attention.kv_cache import KVCache
 from vlm.models.processor import Processor
@@ -67,6 +68,9 @@ class Reply:
         self.followed: Followed | None = None
         if job.request.constraint is not None:
             self.followed = job.request.constraint.begin()
+        self.drafts: Drafts | None = None
+        self.drafted = 0
+        """Of the tokens those that drafts are made of."""
         self.finish: Finish | None = None
         self._told: list[Token] = []
 

@@ -23,8 +23,8 @@ from vlm.language.mixture.moe import Router, SwiGLU
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 FIRST = (8, 16, 32, 4)
 """The first of these that is steady is taken, and all that agree with it; one row, which is slow, if none is."""
-NUMBERS = 2**15
-"""That are compared of a shape: where any place differs, many of its numbers do."""
+NUMBERS, DRAWS = 2**15, 8
+"""That are compared of a shape, in so many random matrices at most: where a place differs, many of its numbers do."""
 Work = Callable[[Tensor], Tensor]
 
 
@@ -43,8 +43,9 @@ def _steady(work: Work, like_D: Tensor, rows: int, base: int) -> bool:
     """Whether each of `rows` rows is, in every place and beside any others, what it is among `base` rows."""
     generator = torch.Generator().manual_seed(0)
     most = max(rows, base)
-    compared = 0
-    while compared < NUMBERS:
+    compared = draws = 0
+    while compared < NUMBERS and draws < DRAWS:
+        draws += 1
         x_B1D = 2 * torch.randn(most, 1, len(like_D), generator=generator).to(like_D.device, like_D.dtype)
         wanted_B1V = torch.cat([work(_filled(part, base))[: len(part)] for part in x_B1D.split(base)])
         compared += wanted_B1V.numel()

@@ -29,5 +29,7 @@ class EngineSettings(Config):
     """Visual tokens of pictures that are encoded between the two; one picture is, whatever it has."""
     sizes: tuple[PositiveInt, ...] | None = None
     """Numbers of rows of a decoding step, ascending; by default all that agree on this machine (`vlm.engine.rows`)."""
+    guesses: NonNegativeInt = 4
+    """Tokens of a reply that are guessed a step, in rows that would be filler."""
     keep_prompts: bool = True
     """Whether what was read of a prompt is kept for those that begin alike."""
