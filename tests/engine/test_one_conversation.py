@@ -74,6 +74,18 @@ def test_a_reply_that_nobody_waits_for_ends(model: Model) -> None:
     assert engine.nbytes == engine.prompts.nbytes
 
 
+def test_a_reply_that_is_over_leaves_no_thread(model: Model) -> None:
+    """One that is in the middle of a step when Python ends would end it with a crash."""
+    before = threading.active_count()
+    pieces = model.chat(said("wall?"), stream=True, max_tokens=50)
+    next(pieces)
+    assert threading.active_count() == before + 1
+    pieces.close()
+    assert threading.active_count() == before
+    model.chat(said("wall?"), max_tokens=4)
+    assert threading.active_count() == before
+
+
 def test_threads_ask_one_model(model: Model) -> None:
     questions = [said("What color?", PICTURE), said("Is there a dog?"), said("wall?", OTHER)]
     alone = [model.chat(question, max_tokens=8) for question in questions]

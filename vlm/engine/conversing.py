@@ -20,6 +20,8 @@ from vlm.language.attention.kv_cache import KVCache
 from vlm.models.processor import Processor
 from vlm.models.vision_language import VisionLanguageModel
 
+WAIT_SECONDS = 0.1
+"""Between two looks whether a reply whose turn has not come is still waited for."""
 SPARE = 1.25
 """Of memory beyond what a longer conversation needs, so that the next turns have room too."""
 
@@ -60,7 +62,8 @@ class Replies:
         """Written by a thread of its own: what interrupts the one that listens leaves no step half done."""
         heard: SimpleQueue[Piece] = SimpleQueue()
         gone = threading.Event()
-        threading.Thread(target=self._write, args=(request, heard, gone), name="reply", daemon=True).start()
+        thread = threading.Thread(target=self._write, args=(request, heard, gone), name="reply")
+        thread.start()
         try:
             while True:
                 piece = heard.get()
@@ -72,20 +75,26 @@ class Replies:
                     return
         finally:
             gone.set()
+            if thread is not threading.current_thread():  # where it collects what nobody holds any more
+                thread.join()
 
     def _write(self, request: Request, heard: SimpleQueue[Piece], gone: threading.Event) -> None:
-        with self._lock:
-            try:
-                engine = self.engine(len(request.prompt.ids) + request.max_tokens)
-                ticket = engine.submit(request, heard.put)
-                more = True
-                while more:
-                    if gone.is_set():
-                        ticket.cancel()
-                    more = engine.step()
-            except Exception as error:
-                self._engine = None  # it may have stopped in the middle of a step
-                heard.put(Piece(0, error=error))
+        while not self._lock.acquire(timeout=WAIT_SECONDS):
+            if gone.is_set():
+                return
+        try:
+            engine = self.engine(len(request.prompt.ids) + request.max_tokens)
+            ticket = engine.submit(request, heard.put)
+            more = True
+            while more:
+                if gone.is_set():
+                    ticket.cancel()
+                more = engine.step()
+        except Exception as error:
+            self._engine = None  # it may have stopped in the middle of a step
+            heard.put(Piece(0, error=error))
+        finally:
+            self._lock.release()
 
 
 def _state(parameter: Tensor) -> tuple[int, ...]:
