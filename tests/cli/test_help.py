@@ -18,6 +18,9 @@ OPTIONS = {
     "models": COMMON,
     "caption": [
         *COMMON,
+        "--below",
+        "--column",
+        "--dense",
         "--device",
         "--dtype",
         "--frames",
@@ -26,6 +29,8 @@ OPTIONS = {
         "--offline",
         "--sampling",
         "--tiling",
+        "--to",
+        "--window",
     ],
     "ask": [*COMMON, "--device", "--dtype", "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
     "chat": [
