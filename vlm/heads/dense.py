@@ -6,7 +6,6 @@ N frames of the file, K small frames looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -27,23 +26,13 @@ A_SECOND, MOST = 2, 2048
 MOST_SEGMENTS = 10_000
 
 
-@dataclass(frozen=True)
 class Part:
-    """Of a clip the frames from one up to another, as a picker of frames sees a clip."""
+    """Of a clip the frames `first` up to `last`, which is the one behind them, as a picker of frames sees a clip."""
 
-    clip: Frames
-    first: int
-    last: int
-    """The one behind it."""
-    duration: float
-
-    @property
-    def times_N(self) -> np.ndarray:
-        return self.clip.times_N[self.first : self.last]
-
-    @property
-    def keyframes(self) -> list[int]:
-        return [index - self.first for index in self.clip.keyframes if self.first <= index < self.last]
+    def __init__(self, clip: Frames, first: int, last: int, duration: float):
+        self.clip, self.first, self.last, self.duration = clip, first, last, duration
+        self.times_N = clip.times_N[first:last]
+        self.keyframes = [index - first for index in clip.keyframes if first <= index < last]
 
     def thumbnails(self, indices: list[int]) -> np.ndarray:
         return self.clip.thumbnails([self.first + index for index in indices])

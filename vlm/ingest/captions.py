@@ -141,7 +141,7 @@ def caption_all(
     items: Iterable[Item],
     caption: Callable[[Sequence[Media]], Sequence[str]],
     *,
-    check: Callable[[Media], None] = lambda media: None,
+    check: Callable[[Media], object] = lambda media: None,
     sampling: Callable[[], Sampler] | None = None,
     offline: bool = False,
     advance: Callable[[int, str], None] = lambda done, text: None,
