@@ -99,6 +99,13 @@ def test_vectors_are_made_and_indexed_as_shown(tmp_path: Path) -> None:
     _typed([command for command in PLANS if not command.startswith("vlm plan")], tmp_path)
 
 
+@pytest.mark.process
+@pytest.mark.weights
+@pytest.mark.parametrize("document", ["chat.md", "captions.md"])
+def test_chat_and_captions_run_as_shown(document: str, tmp_path: Path) -> None:
+    _typed([command for name, command in SHOWN if name == document], tmp_path)
+
+
 def _typed(commands: list[str], folder: Path) -> None:
     for name in ("data", "configs"):
         (folder / name).symlink_to(ROOT / name)

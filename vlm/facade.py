@@ -104,32 +104,33 @@ class Model:
     @overload
     def chat(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: Literal[False] = False,
-        max_tokens: int = CHAT_TOKENS, sampling: Sampler | None = None,
+        max_tokens: int = CHAT_TOKENS, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None,
+        stop: Sequence[str] = (), sampling: Sampler | None = None,
     ) -> str: ...  # fmt: skip
 
     @overload
     def chat(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: Literal[True],
-        max_tokens: int = CHAT_TOKENS, sampling: Sampler | None = None,
+        max_tokens: int = CHAT_TOKENS, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None,
+        stop: Sequence[str] = (), sampling: Sampler | None = None,
     ) -> Iterator[str]: ...  # fmt: skip
 
     def chat(
-        self,
-        messages: Messages,
-        images: Sequence[MediaSource] | None = None,
-        *,
-        stream: bool = False,
-        max_tokens: int = CHAT_TOKENS,
-        sampling: Sampler | None = None,
-    ) -> str | Iterator[str]:
+        self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: bool = False,
+        max_tokens: int = CHAT_TOKENS, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None,
+        stop: Sequence[str] = (), sampling: Sampler | None = None,
+    ) -> str | Iterator[str]:  # fmt: skip
         """The reply to a conversation: several turns, several pictures and clips, a system turn, or text alone.
 
         Messages have OpenAI's shape, or texts with `<image>` where pictures of `images` stand
-        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written.
+        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written. At `temperature` 0 each
+        token is the likeliest; above, it is drawn from those of mass `top_p`, for one `seed` always the same. The reply
+        ends before any text of `stop`.
         """
-        writer = self._writes("chat")
-        open_one = opener(self.sampling(sampling))
-        pieces = writer.chat(messages, images, max_tokens=max_tokens, open_one=open_one)
+        pieces = self._writes("chat").chat(
+            messages, images, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop,
+            open_one=opener(self.sampling(sampling)),
+        )  # fmt: skip
         return pieces if stream else "".join(pieces).strip()
 
     def replies(

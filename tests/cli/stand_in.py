@@ -6,15 +6,16 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from vlm.conversation.budget import PictureTokens, TokenBudget
+from vlm.conversation.messages import Messages, read_messages
 from vlm.heads.classification import Chance, classified
 from vlm.heads.moments import Moment
 from vlm.media.open import Media
@@ -44,6 +45,21 @@ class FakeModel:
             for m, number in zip(media, words, strict=True)
         ]
 
+    def count(self, messages: Messages, *, max_tokens: int) -> TokenBudget:
+        """A token a word, of every turn."""
+        media, words = _said(messages)
+        return TokenBudget((PictureTokens(16),) * len(media), len(words), max_tokens, 200)
+
+    def chat(
+        self, messages: Messages, *, stream: Literal[True], max_tokens: int, temperature: float, top_p: float,
+        seed: int | None,
+    ) -> Iterator[str]:  # fmt: skip
+        """Says how many turns and pictures it was shown, and the last words; a word at a time."""
+        media, words = _said(messages)
+        said = f"turn {len(messages)}, {len(media)} shown: {words[-1]}"
+        for word in said.split(" ")[:max_tokens]:
+            yield word + " "
+
     def match(self, media: Sequence[Media], texts: Sequence[str]) -> list[float]:
         """Likes wide pictures."""
         return [float(m.frames[0].width) - 100 for m in media]
@@ -70,6 +86,11 @@ class FakeModel:
     def text_notes(self, texts: Sequence[str]) -> list[list[str]]:
         """Knows all words."""
         return [[] for _ in texts]
+
+
+def _said(messages: Messages) -> tuple[list[Media], list[str]]:
+    read = read_messages(messages)
+    return list(read.media), " ".join(message.text for message in read.messages).split()
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -18,6 +18,9 @@ OPTIONS = {
     "models": COMMON,
     "caption": [
         *COMMON,
+        "--below",
+        "--column",
+        "--dense",
         "--device",
         "--dtype",
         "--frames",
@@ -26,6 +29,8 @@ OPTIONS = {
         "--offline",
         "--sampling",
         "--tiling",
+        "--to",
+        "--window",
     ],
     "ask": [*COMMON, "--device", "--dtype", "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
     "chat": [
@@ -38,7 +43,10 @@ OPTIONS = {
         "--model",
         "--offline",
         "--sampling",
+        "--seed",
         "--system",
+        "--temperature",
+        "--top-p",
     ],
     "match": [*COMMON, "--device", "--dtype", "--frames", "--model", "--offline", "--sampling"],
     "embed": [
@@ -204,7 +212,7 @@ ARGUMENTS = {
     "caption": ["PATH..."],
     "ask": ["PATH", "QUESTION"],
     "embed": ["[PATH]..."],
-    "chat": ["TEXT"],
+    "chat": ["[PICTURE]... [TEXT]"],
     "match": ["PATH", "TEXT..."],
     "classify": ["PATH..."],
     "index": ["SOURCE"],

@@ -10,6 +10,7 @@ import typer
 from vlm import __version__
 from vlm.cli import (
     bench,
+    captioning,
     classify,
     compare,
     conversing,
@@ -42,7 +43,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "pull": (models.pull, "vlm pull nano"),
     "models": (models.models, "vlm models"),
-    "caption": (media.caption, "vlm caption photo.jpg clip.mp4 holiday/"),
+    "caption": (captioning.caption, "vlm caption photo.jpg clip.mp4 holiday/"),
     "ask": (media.ask, 'vlm ask photo.jpg "What color is the car?"'),
     "chat": (conversing.chat, 'vlm chat "What is the same in <image> and <image>?" --image a.jpg --image b.jpg'),
     "match": (conversing.match, 'vlm match photo.jpg "a dog in the snow" "a cat on a sofa"'),

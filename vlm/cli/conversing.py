@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlm.cli.dialogue import Dialogue, from_lines, in_terminal, printed
 from vlm.cli.options import AsJson, Device, Dtype, Frames, ModelName, Offline, Sampling
 from vlm.cli.output import emit, table
 from vlm.cli.session import lazy_model, open_input, sampling_of
 from vlm.cli.told import Told
 from vlm.errors import BadInput
+from vlm.files import name_text, path_meant
+from vlm.media.kinds import kind_of_name
+from vlm.media.urls import is_url
+
+if TYPE_CHECKING:
+    from vlm.media.open import Media
 
 
 def chat(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is said; <image> where a picture stands.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PICTURE]... [TEXT]", help="Pictures, clips or URLs, and what is said of them, if once."
+        ),
+    ] = None,
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="PATH", help="A picture, video or URL; may be repeated.")
     ] = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system turn before it.")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, metavar="N", help="Of the reply, at most.")] = 256,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, metavar="N", help="Of a reply, at most.")] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="T", help="0: the likeliest token each time; above, it is drawn.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", metavar="P", help="Drawn from the likeliest tokens of this mass together.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="The same seed draws the same replies.")
+    ] = None,
     model: ModelName = "nano",
     frames: Frames = None,
     sampling: Sampling = None,
@@ -28,34 +53,62 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Say something to a model, with or without pictures, and print its reply as it is written.
+    """Converse with a model, with or without pictures. Replies are printed as they are written.
 
-    Pictures that the text has no <image> for stand before it.
+    With TEXT one thing is said, where <image> stands for a picture; pictures that it has no <image> for stand before
+    it. Without, lines are asked one after another, from the terminal or a pipe; /help lists what else a line may be.
     """
-    if not text.strip():
-        raise BadInput("the text is empty; expected some words")
     load, chosen = lazy_model(model, offline, device=device, dtype=dtype), sampling_of(model, frames, sampling)
+    text, shown = _told_apart(words or [])
+    if text is None and as_json and sys.stdin.isatty():
+        raise BadInput("--json: expected TEXT, or questions from a pipe, got a terminal")
     told = Told()
-    media = [open_input(path, told, offline, chosen) for path in image or []]
-    missing = len(media) - text.count("<image>")
-    if missing < 0:
-        raise BadInput(f"text: expected at most {len(media)} <image> for as many --image, got {text.count('<image>')}")
-    shown: list[dict[str, Any]] = [{"type": "video" if m.is_clip else "image", **_own(m)} for m in media[:missing]]
-    rest = iter(media[missing:])
-    pieces = text.split("<image>")
-    parts = [*shown, {"type": "text", "text": pieces[0]}]
-    for piece in pieces[1:]:
-        item = next(rest)
-        parts += [{"type": "video" if item.is_clip else "image", **_own(item)}, {"type": "text", "text": piece}]
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": [part for part in parts if part.get("text", "x")]})
-    loaded, notes = load(), told.say()
-    if as_json:
-        emit({"reply": loaded.chat(messages, max_tokens=max_tokens), **notes})
+    media = [open_input(path, told, offline, chosen) for path in [*shown, *(image or [])]]
+
+    def open_one(path: str) -> Media:
+        own = Told()
+        found = open_input(path, own, offline, chosen)
+        own.say()
+        return found
+
+    talk = Dialogue(
+        load, open_one, media, system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    if text is None and sys.stdin.isatty():
+        told.say()
+        in_terminal(talk)
         return
-    for piece in loaded.chat(messages, max_tokens=max_tokens, stream=True):
-        print(piece, end="", flush=True)
-    print()
+    if text is None:
+        turns = from_lines(talk, iter(sys.stdin), told.skip, shown=not as_json)
+        if not turns and not told.skipped:
+            raise BadInput("nothing to say: give TEXT, or questions on standard input")
+        left_out = told.say("question")
+        if as_json:
+            emit({"turns": turns, **left_out})
+        told.end()
+        return
+    pieces, left_out = talk.reply(text), told.say()
+    if as_json:
+        emit({"reply": "".join(pieces).strip(), **left_out})
+        return
+    printed(pieces)
+
+
+def _told_apart(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The text among the arguments, if there is one, and the pictures: files that are there, and URLs."""
+    texts, shown = [], []
+    for word in words:
+        if is_url(word) or os.path.lexists(path_meant(word)):
+            shown.append(word)
+        elif not re.search(r"\s", word) and (kind := kind_of_name(word)) is not None and kind.medium is not None:
+            raise BadInput(f"{name_text(word)}: expected a picture or clip, got no file of this name")
+        elif not word.strip():
+            raise BadInput("the text is empty; expected some words")
+        else:
+            texts.append(word)
+    if len(texts) > 1:
+        raise BadInput(f"expected one text (in quotes) beside pictures, got {len(texts)}: {texts[0]!r}, {texts[1]!r}")
+    return (texts[0] if texts else None), shown
 
 
 def match(
@@ -80,7 +133,3 @@ def match(
         emit({"results": [{"text": text, "score": round(score, 6)} for text, score in rows], **notes})
     else:
         table(["score", "text"], [[f"{score:.3f}", text] for text, score in rows])
-
-
-def _own(item: Any) -> dict[str, Any]:
-    return {"video" if item.is_clip else "image": item}

@@ -1,4 +1,4 @@
-"""`vlm caption`, `vlm ask`, `vlm embed`: what a model says of a picture or clip."""
+"""`vlm ask`, `vlm embed`: what a model says of a picture or clip."""
 
 from __future__ import annotations
 
@@ -28,44 +28,6 @@ from vlm.cli.session import budget_teller, expand, lazy_model, map_media, sampli
 from vlm.cli.told import Told
 from vlm.conversation.texts import check_texts
 from vlm.errors import BadInput
-
-
-def caption(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, videos, URLs, or folders of them.")],
-    model: ModelName = "nano",
-    frames: Frames = None,
-    sampling: Sampling = None,
-    tiling: Tiling = None,
-    merge: Merge = None,
-    as_json: AsJson = False,
-    offline: Offline = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-) -> None:
-    """Write a caption for each picture or video. What each costs in tokens is said before, on stderr.
-
-    Inputs that cannot be read are reported on stderr, the others are done; the exit code is 2 if there were any.
-    """
-    load = lazy_model(model, offline, tiling, merge, device=device, dtype=dtype)
-    chosen = sampling_of(model, frames, sampling)
-    told = Told()
-    inputs = expand(paths, told)
-    done = map_media(
-        inputs,
-        lambda media: load().caption(media),
-        told,
-        label="captions",
-        offline=offline,
-        sampling=chosen,
-        check=budget_teller(load),
-    )
-    left_out = told.say()
-    if as_json:
-        emit({"results": [{"input": item, "caption": text} for item, text in done], **left_out})
-    else:
-        for item, text in done:
-            print(f"{item}: {text}" if len(inputs) > 1 else text)
-    told.end()
 
 
 def ask(

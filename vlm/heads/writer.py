@@ -15,7 +15,9 @@ from vlm.conversation.budget import TokenBudget
 from vlm.conversation.messages import Messages
 from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.conversation.texts import check_texts
-from vlm.engine.greedy import greedy, stream
+from vlm.engine.conversing import Replies
+from vlm.engine.greedy import greedy
+from vlm.engine.request import Request, Sampling
 from vlm.errors import BadInput
 from vlm.media.open import Media, MediaSource, open_media
 from vlm.models.assembled import Assembled
@@ -31,6 +33,7 @@ class Writer:
     def __init__(self, parts: Assembled):
         self.model, self.processor = parts.model, parts.processor
         self.context = parts.model.language.cfg.context
+        self.replies = Replies(self.model, self.processor)
 
     def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
         """A sentence an input."""
@@ -63,18 +66,14 @@ class Writer:
         return self.processor.budget(prompt, max_tokens, self.context)
 
     def chat(
-        self,
-        messages: Messages,
-        images: Sequence[MediaSource] | None = None,
-        *,
-        max_tokens: int = 256,
+        self, messages: Messages, images: Sequence[MediaSource] | None = None, *, max_tokens: int = 256,
+        temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None, stop: Sequence[str] = (),
         open_one: Open = open_media,
-    ) -> Iterator[str]:
-        """The reply to a conversation, in pieces as it is written."""
+    ) -> Iterator[str]:  # fmt: skip
+        """The reply to a conversation, in pieces as it is written; it ends before any of `stop`."""
         prompt = self.processor.read(messages, images, open_one)
-        self.count(prompt, max_tokens).check()
-        (prompt_TD,) = self._embedded([prompt], {}, Counter())
-        return self._pieces(prompt_TD, max_tokens)
+        sampling = Sampling(temperature, top_p=top_p, seed=seed)
+        return self.replies.stream(Request(prompt, max_tokens, sampling, tuple(stop)))
 
     def write(self, conversations: Sequence[Prompt], *, max_tokens: int, batch: int) -> list[str]:
         """The reply to each, `batch` at a time; each distinct picture is preprocessed and seen once."""
@@ -114,20 +113,6 @@ class Writer:
             with torch.inference_mode():
                 embedded.append(self.model.embed(tokens_BT, shown)[0])
         return embedded
-
-    def _pieces(self, prompt_TD: Tensor, max_tokens: int) -> Iterator[str]:
-        """Text that no later token can change, as soon as it is known."""
-        ids: list[int] = []
-        said = ""
-        stop = self.processor.stop_tokens
-        for _, token in stream(self.model.language, [prompt_TD], stop=stop, max_tokens=max_tokens):
-            ids.append(token)
-            text = self.processor.decode(ids)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: the next token has the rest
-                yield text[len(said) :]
-                said = text
-        if len(text := self.processor.decode(ids)) > len(said):
-            yield text[len(said) :]
 
 
 def caption_prompts(media: Sequence[Media]) -> list[str]:

@@ -57,7 +57,7 @@ class Worker:
         reads: list[Read] = []
         vectors: list[Vectors | None] = []
         with ThreadPoolExecutor(THREADS) as pool:
-            for batch in _batches(_ahead(pool, self._read, items_of(self.folder, shard))):
+            for batch in batches(ahead(pool, self._read, items_of(self.folder, shard))):
                 media = [read.media for read in batch if read.media is not None]
                 rows = iter(self._model.embed(media) if media else ())
                 vectors += [None if read.media is None else next(rows) for read in batch]
@@ -104,7 +104,7 @@ def _metadata(read: Read, origin: str) -> dict[str, Any]:
     return {**read.item.metadata, "file": {"sha256": read.sha256, "stamp": read.stamp, "from": origin}}
 
 
-def _ahead(pool: ThreadPoolExecutor, read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
+def ahead(pool: ThreadPoolExecutor, read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
     """What threads read while the model embeds, in order, so much ahead and no more."""
     coming: deque[Future[Read]] = deque()
     for item in items:
@@ -115,7 +115,7 @@ def _ahead(pool: ThreadPoolExecutor, read: Callable[[Item], Read], items: Iterab
         yield coming.popleft().result()
 
 
-def _batches(reads: Iterable[Read]) -> Iterator[list[Read]]:
+def batches(reads: Iterable[Read]) -> Iterator[list[Read]]:
     batch: list[Read] = []
     for read in reads:
         batch.append(read)

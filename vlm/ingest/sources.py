@@ -51,6 +51,12 @@ class Source:
         return origin == self.name or (self.folder and Path(id).is_relative_to(self.name))
 
 
+def is_source(place: str) -> bool:
+    """Whether this is a folder, or the name of a file that lists pictures or holds them; else it is one itself."""
+    suffix = Path(place).suffix.lower()
+    return os.path.isdir(place) or suffix in {*TABLES, *LISTS, ".json", ".tar", ".tgz"} or place.endswith(".tar.gz")
+
+
 def open_source(place: str, column: str | None = None, below: Path | None = None, *, in_place: bool = False) -> Source:
     """The collection at `place`.
 

@@ -1,0 +1,103 @@
+"""One reply at a time, by an engine that is kept between replies.
+
+So a question about a picture that was shown before costs no second encoding, and of a conversation that goes on only
+what is new is read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+from torch import Tensor
+
+from vlm.engine.engine import Engine
+from vlm.engine.request import Piece, Request
+from vlm.engine.sampling import check
+from vlm.engine.settings import EngineSettings
+from vlm.language.attention.kv_cache import KVCache
+from vlm.models.processor import Processor
+from vlm.models.vision_language import VisionLanguageModel
+
+WAIT_SECONDS = 0.1
+"""Between two looks whether a reply whose turn has not come is still waited for."""
+SPARE = 1.25
+"""Of memory beyond what a longer conversation needs, so that the next turns have room too."""
+
+
+class Replies:
+    """Of one model; any thread may ask, and replies are written one after another."""
+
+    def __init__(self, model: VisionLanguageModel, processor: Processor):
+        self.model, self.processor = model, processor
+        self._engine: Engine | None = None
+        self._weights: list[tuple[int, ...]] = []
+        """By which the engine's model is known: what it remembers holds for these alone."""
+        self._lock = threading.Lock()
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The text of the reply to `request`, in pieces that no later token can change.
+
+        Where the iterator is closed, the reply ends. Raises `BadInput` at once for a conversation that is too long, and
+        for a sampling that cannot be.
+        """
+        cfg = self.model.language.cfg
+        self.processor.budget(request.prompt, request.max_tokens, cfg.context).check()
+        check(request.sampling, cfg.vocab_size)
+        return self._pieces(request)
+
+    def engine(self, tokens: int) -> Engine:
+        """The one that is kept, with room for a conversation of so many tokens; a new one where weights changed."""
+        weights = [_state(parameter) for parameter in self.model.parameters()]
+        need = KVCache.bytes_of(self.model.language.cfg, tokens, self.model.dtype.itemsize)
+        if self._engine is None or weights != self._weights or need > self._engine.settings.memory_bytes:
+            memory = max(EngineSettings().memory_bytes, int(need * SPARE))
+            # One reply is one row; no other shape of a decoding step has to agree with that.
+            self._engine = Engine(self.model, self.processor, EngineSettings(memory_bytes=memory, sizes=(1,)))
+            self._weights = weights
+        return self._engine
+
+    def _pieces(self, request: Request) -> Iterator[str]:
+        """Written by a thread of its own: what interrupts the one that listens leaves no step half done."""
+        heard: SimpleQueue[Piece] = SimpleQueue()
+        gone = threading.Event()
+        thread = threading.Thread(target=self._write, args=(request, heard, gone), name="reply")
+        thread.start()
+        try:
+            while True:
+                piece = heard.get()
+                if piece.error is not None:
+                    raise piece.error
+                if piece.text:
+                    yield piece.text
+                if piece.finish is not None:
+                    return
+        finally:
+            gone.set()
+            if thread is not threading.current_thread():  # where it collects what nobody holds any more
+                thread.join()
+
+    def _write(self, request: Request, heard: SimpleQueue[Piece], gone: threading.Event) -> None:
+        while not self._lock.acquire(timeout=WAIT_SECONDS):
+            if gone.is_set():
+                return
+        try:
+            engine = self.engine(len(request.prompt.ids) + request.max_tokens)
+            ticket = engine.submit(request, heard.put)
+            more = True
+            while more:
+                if gone.is_set():
+                    ticket.cancel()
+                more = engine.step()
+        except Exception as error:
+            self._engine = None  # it may have stopped in the middle of a step
+            heard.put(Piece(0, error=error))
+        finally:
+            self._lock.release()
+
+
+def _state(parameter: Tensor) -> tuple[int, ...]:
+    """What changes when a parameter does: where it lies, its size, and how often it was written to."""
+    version = 0 if parameter.is_inference() else parameter._version
+    return id(parameter), parameter.data_ptr(), parameter.nbytes, version
