@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vlm.conversation.budget import TokenBudget
     from vlm.conversation.messages import Conversation, Messages
+    from vlm.heads.decisions import Decision, Question
     from vlm.heads.retrieval import Embeds
     from vlm.heads.writer import Writer
     from vlm.language.mixture.statistics import RoutingStatistics
@@ -42,18 +43,10 @@ class Model:
     """
 
     def __init__(
-        self,
-        name: str,
-        about: str,
-        *,
-        writer: Writer | None = None,
-        embedder: Embeds | None = None,
-        parts: Assembled | None = None,
-        card: ModelCard | None = None,
-        modules: Sequence[nn.Module | None] = (),
-        video: VideoConfig | None = None,
-        settings: Mapping[str, str] | None = None,
-    ):
+        self, name: str, about: str, *, writer: Writer | None = None, embedder: Embeds | None = None,
+        parts: Assembled | None = None, card: ModelCard | None = None, modules: Sequence[nn.Module | None] = (),
+        video: VideoConfig | None = None, settings: Mapping[str, str] | None = None,
+    ):  # fmt: skip
         """`about` says what the model is, as in "a dual encoder"; `card` is what it was made from, where it was;
         `modules` hold all its weights."""
         self.name, self.about = name, about
@@ -114,14 +107,9 @@ class Model:
     ) -> Iterator[str]: ...  # fmt: skip
 
     def chat(
-        self,
-        messages: Messages,
-        images: Sequence[MediaSource] | None = None,
-        *,
-        stream: bool = False,
-        max_tokens: int = CHAT_TOKENS,
-        sampling: Sampler | None = None,
-    ) -> str | Iterator[str]:
+        self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: bool = False,
+        max_tokens: int = CHAT_TOKENS, sampling: Sampler | None = None,
+    ) -> str | Iterator[str]:  # fmt: skip
         """The reply to a conversation: several turns, several pictures and clips, a system turn, or text alone.
 
         Messages have OpenAI's shape, or texts with `<image>` where pictures of `images` stand
@@ -178,6 +166,21 @@ class Model:
         from vlm.heads.matching import Matcher
 
         return Matcher(self._sees("match texts to pictures")).match(self._open(inputs, sampling), texts)
+
+    def decide(
+        self, inputs: Sequence[MediaSource | Messages], questions: Sequence[Question], *,
+        temperatures: str | Path | None = None, sampling: Sampler | None = None,
+    ) -> list[list[Decision]]:  # fmt: skip
+        """For each input (or conversation, for a text) the answer to each question of `vlm.heads.decisions`, as
+        probabilities. `temperatures` is a `decision.json`; by default the one in the model's folder, where there is."""
+        from vlm.heads.decisions.decider import Decider, is_messages
+        from vlm.heads.decisions.temperature import chosen
+
+        shown = [one for one in inputs if not is_messages(one)]
+        writer = self._sees("decide about pictures") if shown else self._writes("decide")
+        decider = Decider(writer, chosen(temperatures, self.parts.folder if self.parts else None))
+        open_one = opener(self.sampling(sampling))
+        return [decider.decide(decider.about(one, open_one), questions).answers for one in inputs]
 
     def embed_images(
         self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None

@@ -13,6 +13,7 @@ from vlm.cli.app import COMMANDS, app
 
 ALL = ["--cards", "--help", "--module"]
 COMMON = [*ALL, "--json"]
+SEES = ["--device", "--dtype", "--frames", "--model", "--offline", "--sampling"]
 OPTIONS = {
     "pull": [*COMMON, "--offline"],
     "models": COMMON,
@@ -40,7 +41,8 @@ OPTIONS = {
         "--sampling",
         "--system",
     ],
-    "match": [*COMMON, "--device", "--dtype", "--frames", "--model", "--offline", "--sampling"],
+    "match": [*COMMON, *SEES],
+    "decide": [*COMMON, *SEES, "--choice", "--questions", "--score", "--temperatures", "--text", "--yes-no"],
     "embed": [
         *COMMON,
         "--below",
@@ -58,17 +60,7 @@ OPTIONS = {
         "--width",
         "--workers",
     ],
-    "classify": [
-        *COMMON,
-        "--device",
-        "--dtype",
-        "--frames",
-        "--model",
-        "--names",
-        "--offline",
-        "--sampling",
-        "--template",
-    ],
+    "classify": [*COMMON, *SEES, "--names", "--template"],
     "index": [
         *COMMON,
         "--below",
@@ -186,6 +178,7 @@ ARGUMENTS = {
     "embed": ["[PATH]..."],
     "chat": ["TEXT"],
     "match": ["PATH", "TEXT..."],
+    "decide": ["[PATH]..."],
     "classify": ["PATH..."],
     "index": ["SOURCE"],
     "upload": ["SOURCE"],

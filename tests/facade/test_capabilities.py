@@ -18,6 +18,7 @@ from vlm.cli import main
 from vlm.conversation.messages import read_messages
 from vlm.errors import BadInput
 from vlm.facade import Model
+from vlm.heads.decisions import Choice, YesNo
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from stand_in import FakeModel
@@ -36,6 +37,7 @@ CALLS: dict[str, Callable[[Model, Path], Any]] = {
     "compose": lambda model, _: model.compose(PICTURE, "a cat"),
     "count": lambda model, _: model.count(SAID),
     "count_tokens": lambda model, _: model.count_tokens(["a cat"]),
+    "decide": lambda model, _: model.decide([PICTURE, SAID], [YesNo("Is it?"), Choice("Which?", ("a", "b"))]),
     "embed_images": lambda model, _: model.embed_images([PICTURE]),
     "embed_texts": lambda model, _: model.embed_texts(["a cat"]),
     "embed_videos": lambda model, _: model.embed_videos([PICTURE]),
@@ -84,7 +86,7 @@ def test_an_answer_or_one_line(loaded: tuple[str, Model], name: str, tmp_path: P
 
 
 TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "replies", "save"}
-WRITES = TEXTS | {"answer", "budget", "caption", "match"}
+WRITES = TEXTS | {"answer", "budget", "caption", "decide", "match"}
 EMBEDS = {"classify", "compose", "count_tokens", "embed_images", "embed_texts", "embed_videos", "moments", "text_notes"}
 ALWAYS = {"can", "frame_tokens", "sampling", "to", "weights_hash"}
 
@@ -112,6 +114,7 @@ COMMANDS: dict[str, list[str]] = {
     "ask": ["ask", "PICTURE", "What?"],
     "chat": ["chat", "Hello there", "--max-tokens", "2"],
     "match": ["match", "PICTURE", "a cat", "a dog"],
+    "decide": ["decide", "PICTURE", "--yes-no", "Is it dark?"],
     "experts": ["experts", "PICTURE", "--to", "FOLDER/experts.png"],
     "embed": ["embed", "PICTURE", "--text", "a cat"],
     "classify": ["classify", "PICTURE", "--names", "cat,dog"],

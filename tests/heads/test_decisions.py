@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from itertools import permutations
+from typing import Any
 
 import pytest
 import tiny
@@ -74,11 +75,14 @@ def test_questions_share_one_encode_and_one_prefill(parts: Assembled, monkeypatc
     decider, item = Decider(Writer(parts)), picture()
     alone = [decider.decide(decider.about_media(item), [asked]).answers[0] for asked in (DOG, COLOR, SIZE)]
     calls: list[str] = []
-    visual, hidden = Writer.visual, type(parts.model.language).hidden
-    monkeypatch.setattr(Writer, "visual", lambda self, *what: calls.append("encode") or visual(self, *what))
-    monkeypatch.setattr(
-        type(parts.model.language), "hidden", lambda self, *what, **more: calls.append("prefill") or hidden(self, *what, **more)
-    )  # fmt: skip
+    for kind, name, called in ((Writer, "visual", "encode"), (type(parts.model.language), "hidden", "prefill")):
+        real = getattr(kind, name)
+
+        def noted(self: object, *what: object, real: Any = real, call: str = called, **more: object) -> Any:
+            calls.append(call)
+            return real(self, *what, **more)
+
+        monkeypatch.setattr(kind, name, noted)
     together = decider.decide(decider.about_media(item), [DOG, COLOR, SIZE])
     assert calls == ["encode", "prefill"]
     for one, other in zip(together.answers, alone, strict=True):
@@ -92,10 +96,9 @@ def test_questions_share_one_encode_and_one_prefill(parts: Assembled, monkeypatc
         assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
 
 
-@pytest.mark.parametrize("item", [picture(), clip()], ids=["picture", "clip"])
-def test_the_order_of_options_moves_no_answer(parts: Assembled, item: Media) -> None:
+def test_the_order_of_options_moves_no_answer(parts: Assembled) -> None:
     """Every order of the options, descriptions among them, and of the questions around them."""
-    decider = Decider(Writer(parts))
+    decider, item = Decider(Writer(parts)), picture()
     about = {"red": "like fire", "black": "like coal"}
     worst, generator = 0.0, random.Random(0)
     first: dict[str, float] = {}

@@ -8,18 +8,18 @@ R reply tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeGuard
 
 import torch
 
-from vlm.conversation.messages import Conversation, Message, Part
+from vlm.conversation.messages import Conversation, Message, Messages, Part, read_messages
 from vlm.conversation.packing import packed
 from vlm.engine.likelihood import log_likelihoods
 from vlm.errors import BadInput
 from vlm.heads.decisions.questions import Decision, Question, check_questions, forms, words
 from vlm.heads.writer import Writer
-from vlm.media.open import Media
-from vlm.models.processor import Prompt
+from vlm.media.open import Media, MediaSource
+from vlm.models.processor import Open, Prompt
 
 TOKENS = 2048
 """Of questions and labels in one sequence; more than these are read in several, each after the same visual tokens."""
@@ -64,6 +64,13 @@ class Decider:
         """Asks at the end of a conversation: after the words of the user's last turn, or in a turn of its own."""
         return lambda text: self.writer.processor.prompt(_asked(said.messages, text), said.media)
 
+    def about(self, source: MediaSource | Messages, open_one: Open) -> Ask:
+        """Asks about what a caller gave: a conversation in OpenAI's shape, else a picture or clip."""
+        if not is_messages(source):
+            return self.about_media(open_one(source))
+        said, media = read_messages(source, None, self.writer.processor.placeholders)
+        return self.about_conversation(Conversation(said, tuple(open_one(one) for one in media)))
+
     @torch.inference_mode()
     def decide(self, ask: Ask, questions: Sequence[Question]) -> Decided:
         """The answers about one input, in order. Raises `BadInput` for what cannot be asked, or is too long."""
@@ -103,6 +110,10 @@ class Decider:
             raise BadInput(f"question {question.text[:40]!r}: expected finite log-probabilities, got {list(scores)}")
         temperature = self.temperatures.of.get(question.kind)
         return Decision(question, scores, temperature, None if temperature is None else self.temperatures.source)
+
+
+def is_messages(source: MediaSource | Messages) -> TypeGuard[Messages]:
+    return isinstance(source, list | tuple) and bool(source) and all(isinstance(one, Mapping) for one in source)
 
 
 def _grouped(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:
