@@ -10,6 +10,7 @@ import typer
 from vlm import __version__
 from vlm.cli import (
     bench,
+    calibrate,
     classify,
     compare,
     conversing,
@@ -60,6 +61,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "experts": (routing.experts, "vlm experts data/samples --to experts.png"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
     "eval": (evaluation.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data --output run"),
+    "calibrate": (calibrate.calibrate, "vlm calibrate gqa --split val --data ../data --to decision.json"),
     "compare": (compare.compare, "vlm compare run-a run-b"),
     "leaderboard": (leaderboard.leaderboard, "vlm leaderboard run-a run-b run-c --format csv --to figures.csv"),
     "overlap": (compare.overlap, "vlm overlap flickr8k:train flickr8k-caption --data ../data --sheet pairs.png"),

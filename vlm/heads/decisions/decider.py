@@ -8,7 +8,7 @@ R reply tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeGuard
+from typing import NamedTuple, TypeAlias, TypeGuard, cast
 
 import torch
 
@@ -66,10 +66,10 @@ class Decider:
 
     def about(self, source: MediaSource | Messages, open_one: Open) -> Ask:
         """Asks about what a caller gave: a conversation in OpenAI's shape, else a picture or clip."""
-        if not is_messages(source):
-            return self.about_media(open_one(source))
-        said, media = read_messages(source, None, self.writer.processor.placeholders)
-        return self.about_conversation(Conversation(said, tuple(open_one(one) for one in media)))
+        if is_messages(source):
+            said, media = read_messages(source, None, self.writer.processor.placeholders)
+            return self.about_conversation(Conversation(said, tuple(open_one(one) for one in media)))
+        return self.about_media(open_one(cast(MediaSource, source)))
 
     @torch.inference_mode()
     def decide(self, ask: Ask, questions: Sequence[Question]) -> Decided:

@@ -61,12 +61,14 @@ def write(path: Path, temperatures: Mapping[str, float]) -> None:
 
 def fit(log_probabilities: Sequence[Sequence[float]], right: Sequence[int]) -> float:
     """The temperature of maximum likelihood, for answers with log-probabilities of L labels each and the right label's
-    number. The likelihood has one maximum; where it is beyond `LEAST` or `MOST` these are it. Raises `BadInput` without
-    answers."""
+    number; the likelihood has one maximum, which is `MOST` where it lies beyond. Raises `BadInput` without answers, and
+    where all are right: nothing then says how sure they should be."""
     if not right or len(right) != len(log_probabilities):
         raise BadInput(
             f"{len(log_probabilities)} answers and {len(right)} right labels; expected one each, one or more"
         )
+    if all(row[place] == max(row) for row, place in zip(log_probabilities, right, strict=True)):
+        raise BadInput(f"all {len(right)} answers are right; expected a wrong one, to tell how sure answers should be")
     from scipy.optimize import minimize_scalar  # takes most of a second
 
     rows = [np.asarray(row, np.float64) - max(row) for row in log_probabilities]
