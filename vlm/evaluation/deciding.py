@@ -1,7 +1,7 @@
 """Yes-or-no and multiple-choice questions of a benchmark, answered by probabilities (`Model.decide`): how often the
 likeliest label is right, and how far the probabilities can be trusted, before a temperature and after.
 
-N questions, L labels.
+N questions, C labels.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ def figures_of(answers: Sequence[Answered], temperatures: Temperatures | None = 
     of = {} if temperatures is None else temperatures.of
     clusters = [one.cluster for one in answers]
     rights = [one.asked.right for one in answers]
-    chances_NL = []
+    chances_NC = []
     for one in answers:
         made = Decision(one.asked.question, one.log_probabilities, of.get(one.asked.question.kind))
-        chances_NL.append(list(made.probabilities.values()))
-    hits = [float(int(np.argmax(row)) == right) for row, right in zip(chances_NL, rights, strict=True)]
-    rows_N2 = [[max(row), hit] for row, hit in zip(chances_NL, hits, strict=True)]
-    brier = interval_of_mean(brier_scores(chances_NL, rights), clusters)
+        chances_NC.append(list(made.probabilities.values()))
+    hits = [float(int(np.argmax(row)) == right) for row, right in zip(chances_NC, rights, strict=True)]
+    rows_N2 = [[max(row), hit] for row, hit in zip(chances_NC, hits, strict=True)]
+    brier = interval_of_mean(brier_scores(chances_NC, rights), clusters)
     return {
         "accuracy": figure(interval_of_mean(hits, clusters), len(hits), scale=100.0),
         "calibration_error": resampled_figure(rows_N2, clusters, _calibration_error),

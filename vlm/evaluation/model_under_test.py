@@ -189,7 +189,7 @@ class ModelUnderTest:
     def decisions(
         self, asked: Sequence[tuple[Request, Question]], progress: Progress = lambda done: None
     ) -> list[tuple[float, ...]]:
-        """The log-probabilities of each question's labels `[L]`, in nats and without a temperature, as a whole reply to
+        """The log-probabilities of each question's labels `[C]`, in nats and without a temperature, as a whole reply to
         the request, whose prompt has the question's words."""
         writer = self.model.writer
         assert writer is not None

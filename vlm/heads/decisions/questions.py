@@ -1,4 +1,4 @@
-"""Typed questions, and their answers: yes or no, one of several options, a level of a scale. L labels."""
+"""Typed questions, and their answers: yes or no, one of several options, a level of a scale. C labels."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Decision:
 
     question: Question
     log_probabilities: tuple[float, ...]
-    """`[L]`, in nats: of each label as the whole reply, all its forms together, as the model has it."""
+    """`[C]`, in nats: of each label as the whole reply, all its forms together, as the model has it."""
     temperature: float | None = None
     """What they were divided by before the softmax; `None` where nothing was applied."""
     source: str | None = None

@@ -1,6 +1,6 @@
 """A temperature for each kind of question (Guo et al. 2017, section 4.2), kept in transformers' `decision.json`.
 
-N answers, L labels.
+N answers, C labels.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def write(path: Path, temperatures: Mapping[str, float]) -> None:
 
 
 def fit(log_probabilities: Sequence[Sequence[float]], right: Sequence[int]) -> float:
-    """The temperature of maximum likelihood, for answers with log-probabilities of L labels each and the right label's
+    """The temperature of maximum likelihood, for answers with log-probabilities of C labels each and the right label's
     number; the likelihood has one maximum, which is `MOST` where it lies beyond. Raises `BadInput` without answers, and
     where all are right: nothing then says how sure they should be."""
     if not right or len(right) != len(log_probabilities):
@@ -76,8 +76,8 @@ def fit(log_probabilities: Sequence[Sequence[float]], right: Sequence[int]) -> f
     def loss(log_temperature: float) -> float:
         beta = math.exp(-log_temperature)
         return sum(
-            float(np.log(np.exp(beta * row_L).sum()) - beta * row_L[place])
-            for row_L, place in zip(rows, right, strict=True)
+            float(np.log(np.exp(beta * row_C).sum()) - beta * row_C[place])
+            for row_C, place in zip(rows, right, strict=True)
         )
 
     found = minimize_scalar(loss, bounds=(math.log(LEAST), math.log(MOST)), method="bounded", options={"xatol": 1e-6})
