@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from vlm.facade import Model
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (pip: vlm[dev])")
 
-from serving import ServerProcess, served  # noqa: E402
+from serving import ServingProcess, served  # noqa: E402
 
 from vlm.server.http.settings import Limits, Settings  # noqa: E402
 
@@ -17,8 +21,8 @@ from vlm.server.http.settings import Limits, Settings  # noqa: E402
 def ended() -> Iterator[None]:
     """No server outlives its test."""
     yield
-    while ServerProcess.started:
-        ServerProcess.started.pop().process.kill()
+    while ServingProcess.started:
+        ServingProcess.started.pop().process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +49,11 @@ def c(client: httpx.Client) -> Iterator[str]:
     assert client.post("/v1/collections", json={"name": "c"}).status_code == 201
     yield "/v1/collections/c"
     assert client.delete("/v1/collections/c").status_code == 200
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A small card's model of random weights."""
+    import chatting
+
+    return chatting.tiny_model(tmp_path_factory.mktemp("tiny"))

@@ -18,12 +18,14 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 from PIL import Image
+from starlette.types import ASGIApp
 
+from vlm.server.http.app import Failed
 from vlm.server.http.auth import Keys
-from vlm.server.http.settings import Settings
+from vlm.server.http.serving import Server, configured
+from vlm.server.http.settings import Limits, Settings
 from vlm.server.retrieval.app import create_app
 from vlm.server.retrieval.embedder import Colours, Embedder
-from vlm.server.retrieval.run import Server, configured
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIP = REPOSITORY / "data" / "samples" / "city_at_night.mp4"
@@ -31,15 +33,10 @@ VLM = "import sys; from vlm.cli import main; sys.exit(main())"
 
 
 @contextmanager
-def served(
-    settings: Settings,
-    *loads: Callable[[], Embedder],
-    keys: Keys | None = None,
-) -> Iterator[httpx.Client]:
-    """A client of a server on a free port of this machine, ready; of `colours` where no model is said."""
+def running(app: Callable[[Failed], ASGIApp], limits: Limits) -> Iterator[httpx.Client]:
+    """A client of an application on a free port of this machine, ready."""
     troubles: list[BaseException] = []
-    app = create_app(settings, loads or [Colours], keys, troubles.append)
-    server = Server(configured(app, settings.limits, "127.0.0.1", 0))
+    server = Server(configured(app(troubles.append), limits, "127.0.0.1", 0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -53,16 +50,25 @@ def served(
         thread.join(20)
 
 
-class ServerProcess:
-    """`vlm serve retrieval` with these options."""
+@contextmanager
+def served(
+    settings: Settings,
+    *loads: Callable[[], Embedder],
+    keys: Keys | None = None,
+) -> Iterator[httpx.Client]:
+    """A client of a retrieval server; of `colours` where no model is said."""
+    with running(lambda failed: create_app(settings, loads or [Colours], keys, failed), settings.limits) as client:
+        yield client
 
-    started: ClassVar[list[ServerProcess]] = []
 
-    def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
-        command = [sys.executable, "-c", VLM, "serve", "retrieval", "--model", model, "--root", str(root)]
-        self.process = subprocess.Popen(
-            [*command, "--port", "0", "--no-page", *options], stderr=subprocess.PIPE, text=True
-        )
+class ServingProcess:
+    """`vlm serve` with these words."""
+
+    started: ClassVar[list[ServingProcess]] = []
+
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, "-c", VLM, "serve", *words, "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.started.append(self)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
@@ -77,6 +83,13 @@ class ServerProcess:
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
+
+
+class ServerProcess(ServingProcess):
+    """`vlm serve retrieval` with these options."""
+
+    def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
+        super().__init__("retrieval", "--model", model, "--root", str(root), "--no-page", *options)
 
 
 def ready(client: httpx.Client) -> bool:

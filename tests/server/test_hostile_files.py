@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hostile import PICTURES, gif_of, png_with
 from PIL import Image
 from serving import CLIP, error, picture, served
 
@@ -20,89 +19,12 @@ from vlm.media.process import supervisor
 from vlm.media.process.supervisor import Process
 from vlm.server.http.settings import Limits, Settings
 
-SVG = b"""<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>
-<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><text>&x;</text></svg>"""
-
-
-def png_of(width: int, height: int, data: bytes = b"") -> bytes:
-    """A PNG that says it is this large."""
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(data)))
-    framed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed) + b"\0\0\0\0IEND\xaeB`\x82"
-
-
-def encoded(kind: str, size: tuple[int, int], **options: str) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", size).save(out, kind, **options)
-    return out.getvalue()
-
-
-def jpeg_of(width: int, height: int) -> bytes:
-    """A JPEG that says it is this large."""
-    content = bytearray(encoded("JPEG", (64, 64)))
-    at = content.index(b"\xff\xc0")
-    content[at + 5 : at + 9] = struct.pack(">HH", height, width)
-    return bytes(content)
-
-
-def gif_of(width: int, height: int, frames: int = 1) -> bytes:
-    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
-    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
-    return head + frame * frames + b";"
-
-
-def png_with(kind: bytes, data: bytes) -> bytes:
-    """A picture with one more chunk after its header."""
-    content = picture()
-    return (
-        content[:33]
-        + struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(kind + data))
-        + content[33:]
-    )
-
 
 def upload(client: httpx.Client, c: str, content: bytes, name: str = "a.png") -> httpx.Response:
     return client.post(f"{c}/items", files={"file": (name, content)})
 
 
-@pytest.mark.parametrize(
-    ("content", "name"),
-    [
-        (png_of(50_000, 50_000), "bomb.png"),  # 2.5 gigapixels, by its header
-        (png_of(1200, 1200, b"\0" * 4_321_200), "over.png"),  # over this server's limit, all there
-        (png_of(900, 900, b"\0" * 100), "short.png"),
-        (SVG, "entities.svg"),
-        (SVG, "entities.png"),
-        (SVG, "entities.mp4"),
-        (b'<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><l>&b;</l>', "laughs.svg"),
-        (gif_of(65_535, 65_535), "bomb.gif"),
-        (jpeg_of(65_500, 65_500), "bomb.jpg"),
-        (jpeg_of(64, 0), "flat.jpg"),
-        (encoded("WEBP", (1200, 1200)), "bomb.webp"),
-        (encoded("TIFF", (1200, 1200), compression="tiff_lzw"), "bomb.tif"),
-        (encoded("JPEG2000", (1200, 1200)), "bomb.jp2"),
-        (b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, -5, -(2**31), 1, 24, *[0] * 6), "bomb.bmp"),
-        (b"P6 100000 100000 255\n", "bomb.ppm"),
-        (b"P6 " + b"9" * 9999, "digits.ppm"),
-        (png_with(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(10_000_000))), "text.png"),
-        (png_with(b"iCCP", b"k\0\0" + zlib.compress(bytes(10_000_000))), "profile.png"),
-        (picture()[:-32], "cut.png"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "list.mkv"),
-        (CLIP.read_bytes()[:20_000], "cut.mp4"),
-        (b"<html><script>alert(1)</script></html>", "page.jpg"),
-        (b"\x89PNG\r\n\x1a\n" + os.urandom(4000), "noise.png"),
-        (picture(kind="JPEG")[:200], "cut.jpg"),
-        (b"", "empty.png"),
-        (b"%PDF-1.7 %\xe2", "a.pdf"),
-        (b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 3000, "tags.tif"),
-        (os.urandom(5000), "noise.mp4"),
-        (picture(), "picture.mp4"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "list.mp4"),
-    ],
-)
+@pytest.mark.parametrize(("content", "name"), PICTURES)
 def test_what_is_no_picture_or_too_large_a_one(client: httpx.Client, c: str, content: bytes, name: str) -> None:
     refused = upload(client, c, content, name)
     assert error(refused) == (400, "bad_input")

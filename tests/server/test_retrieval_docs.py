@@ -34,9 +34,10 @@ def test_the_requests_shown_are_answered(tmp_path: Path) -> None:
 
 
 def test_every_route_is_in_the_document() -> None:
+    from vlm.server.http.state import state
     from vlm.server.retrieval.about import about
     from vlm.server.retrieval.browsing import browsing
-    from vlm.server.retrieval.routes import state, v1
+    from vlm.server.retrieval.routes import v1
     from vlm.server.retrieval.snapshot_routes import snapshots
 
     text = PAGE.read_text(encoding="utf-8")

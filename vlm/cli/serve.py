@@ -121,13 +121,13 @@ def retrieval(
         page=page,
         access_log=access_log,
         audit_log=audit_log,
-        origins=tuple(map(_origin, cors or ())),
+        origins=tuple(map(origin, cors or ())),
         limits=Limits(body_bytes=body_mb * MB, answer_seconds=deadline, wait_seconds=wait),
     )
     run(settings, loads, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
 
 
-def _origin(text: str) -> str:
+def origin(text: str) -> str:
     """As browsers write it. Raises `BadInput`."""
     found = urlsplit(text)
     origin = f"{found.scheme}://{found.netloc}".lower()

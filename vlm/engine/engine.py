@@ -20,11 +20,12 @@ from vlm.engine.intake import Intake
 from vlm.engine.job import Heard, Job, Reply, ids_of, inputs
 from vlm.engine.prefix_cache import PrefixCache
 from vlm.engine.request import Full, Piece, Request
-from vlm.engine.rows import filled, step_sizes, tiles
+from vlm.engine.rows import step_sizes
 from vlm.engine.sampling import chosen
 from vlm.engine.settings import EngineSettings
 from vlm.engine.turns import Turns
 from vlm.language.attention.kv_cache import Apart, KVCache
+from vlm.language.steps import filled, tiles
 from vlm.models.processor import Processor
 from vlm.models.vision_language import VisionLanguageModel
 
@@ -132,7 +133,7 @@ class Engine:
             tokens_B = torch.tensor([reply.tokens[reply.fed] for reply in tile], device=self.model.device)
             x_BD = filled(self.model.language.embedding(tokens_B), rows)
             caches = [reply.cache for reply in tile if reply.cache is not None]
-            states_BD = self.model.language.step(x_BD, Apart(caches))
+            states_BD = self.model.language.step(x_BD, Apart(caches, self.sizes))
             for reply, state_D in zip(tile, states_BD, strict=False):
                 reply.fed += 1
                 self._turns.gave(reply.job.request.client, 1)

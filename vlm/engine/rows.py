@@ -9,8 +9,8 @@ vectorised loop leaves a few numbers over, or threads share a matrix out elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,11 @@ from vlm.language.decoder import LanguageModel
 from vlm.language.mixture.experts import RoutedExperts
 from vlm.language.mixture.moe import Router, SwiGLU
 
-T = TypeVar("T")
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 FIRST = (8, 16, 32, 4)
 """The first of these that is steady is taken, and all that agree with it; one row, which is slow, if none is."""
-DRAWS = 8
-"""Random matrices a shape: what differs, differs in some rows of most."""
+NUMBERS = 2**15
+"""That are compared of a shape: where any place differs, many of its numbers do."""
 Work = Callable[[Tensor], Tensor]
 
 
@@ -44,9 +43,11 @@ def _steady(work: Work, like_D: Tensor, rows: int, base: int) -> bool:
     """Whether each of `rows` rows is, in every place and beside any others, what it is among `base` rows."""
     generator = torch.Generator().manual_seed(0)
     most = max(rows, base)
-    for _ in range(DRAWS):
+    compared = 0
+    while compared < NUMBERS:
         x_B1D = 2 * torch.randn(most, 1, len(like_D), generator=generator).to(like_D.device, like_D.dtype)
         wanted_B1V = torch.cat([work(_filled(part, base))[: len(part)] for part in x_B1D.split(base)])
+        compared += wanted_B1V.numel()
         for shift in {0, 1, most // 2, most - 1}:
             turned, expected = x_B1D.roll(shift, 0)[:rows], wanted_B1V.roll(shift, 0)[:rows]
             if not torch.equal(work(turned), expected):
@@ -54,18 +55,6 @@ def _steady(work: Work, like_D: Tensor, rows: int, base: int) -> bool:
         if not torch.equal(work(_filled(x_B1D[:1], rows))[:1], wanted_B1V[:1]):
             return False
     return True
-
-
-def tiles(items: Sequence[T], sizes: Sequence[int]) -> Iterator[tuple[Sequence[T], int]]:
-    """As many at a time as the largest step takes, with the size of the step that has room for them."""
-    for begin in range(0, len(items), sizes[-1]):
-        part = items[begin : begin + sizes[-1]]
-        yield part, next(size for size in sizes if size >= len(part))
-
-
-def filled(x_BD: Tensor, rows: int) -> Tensor:
-    """`[rows, D]`, with filler behind."""
-    return F.pad(x_BD, (0, 0, 0, rows - len(x_BD)))
 
 
 def _filled(x_B1D: Tensor, rows: int) -> Tensor:
@@ -91,6 +80,7 @@ def _works(language: LanguageModel) -> list[tuple[Work, Tensor]]:
             add("logits", module.logits, language.cfg.width)
             add("scores", module.scores, module.cfg.experts)
         elif isinstance(module, RoutedExperts):
-            assert language.cfg.moe is not None
-            add("silu", F.silu, language.cfg.moe.top_k * module.gate_EFD.shape[1])
+            for weight_ENK in (module.gate_EFD, module.down_EDF):
+                add(("product", weight_ENK.shape[1:]), partial(F.linear, weight=weight_ENK[0]), weight_ENK.shape[2])
+            add("silu", F.silu, module.gate_EFD.shape[1])
     return list(found.values())

@@ -46,7 +46,7 @@ class LanceIndex(Index):
         self._writing = threading.RLock()
         self._lock = WriterLock(None if tables.remote(place) else Path(place) / "writer.lock")
         self._changes = Changes(table, model)
-        self._upkeep = Upkeep(table, exact_limit, self._begun, self._done)
+        self._upkeep = Upkeep(table, exact_limit, self._begun, self._done, self._writing)
         self._memory: Entries | None = None
         self._stored = Stored(place, table, width)
         self._load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +24,11 @@ class Upkeep:
     """Of one table. Where it has more than `limit` rows, `begun` is called before its index of partitions is brought up
     to date, and `done` after, with what `begun` gave."""
 
-    def __init__(self, table: Any, limit: int, begun: Callable[[], int], done: Callable[[int], None]):
-        self._table, self._limit, self._begun, self._done = table, limit, begun, done
+    def __init__(
+        self, table: Any, limit: int, begun: Callable[[], int], done: Callable[[int], None], writing: threading.RLock
+    ):
+        """`writing` is held by whoever writes."""
+        self._table, self._limit, self._begun, self._done, self._writing = table, limit, begun, done, writing
         self._writes: int | None = None
         """Not known before the first write: those of other processes, which were killed perhaps, count too."""
         self._rows = 0
@@ -62,7 +66,11 @@ class Upkeep:
         large = self._table.count_rows() > self._limit
         mark = self._begun() if large else 0
         # Versions that have names are not to go, and LanceDB does not pass over them.
-        self._table.optimize(cleanup_older_than=timedelta(days=36500) if self._table.tags.list() else KEPT)
+        kept = timedelta(days=36500) if self._table.tags.list() else KEPT
+        # A write that comes in between undoes the gathering of files, and under many none would ever be gathered: they
+        # wait for it, except where it takes minutes.
+        with nullcontext() if large else self._writing:
+            self._table.optimize(cleanup_older_than=kept)
         if large:
             partitions.update(self._table)
             self._partitioned = True

@@ -40,7 +40,7 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, mask_BTS, cache)
         normed_BTD = self.ffn_norm(x_BTD)
         if isinstance(self.ffn, MixtureOfExperts):
-            return x_BTD + self.ffn(normed_BTD, real_BT, alone=isinstance(cache, Apart))
+            return x_BTD + self.ffn(normed_BTD, real_BT, cache.sizes if isinstance(cache, Apart) else ())
         return x_BTD + self.ffn(normed_BTD)
 
 

@@ -37,6 +37,7 @@ class CardProcessor(Processor):
         self.cfg, self.tokenizer, self.preprocess, self.with_times = cfg, tokenizer, preprocess, with_times
         self.template = Template(tokenizer)
         self.stop_tokens = frozenset({self.template.end})
+        self.squashed = cfg.tower.squashed if cfg.tiles is None else None
 
     def layouts(self, messages: Sequence[Message], media: Sequence[Media]) -> list[Layout]:
         return [Layout(self._grids(item)) for item in media]
@@ -54,6 +55,9 @@ class CardProcessor(Processor):
         if self.cfg.tiles is not None:
             return PictureTokens((grid[0] * grid[1] + 1) * self.cfg.visual_tokens, grid)
         return PictureTokens(self.cfg.clip_tokens(grid[0]), frames=grid[0])
+
+    def by_size(self, media: Sequence[Media]) -> bool:
+        return self.cfg.tiles is not None and not any(item.is_clip for item in media)
 
     def media_tokens(self, layout: Layout) -> tuple[PictureTokens, ...]:
         """A clip's frames one by one where the prompt has a line of each."""

@@ -52,6 +52,9 @@ class Processor(ABC):
     video_token: int | None = None
     pad_token: int
     stop_tokens: frozenset[int]
+    squashed: tuple[int, str] | None = None
+    """The side and Pillow's filter by which every picture becomes a square before anything else, where that does not
+    depend on the picture: whoever decodes one may do it there."""
     placeholders: Mapping[str, str] = {IMAGE: "image"}
     """Texts that stand for pictures and clips in a message."""
 
@@ -70,6 +73,10 @@ class Processor(ABC):
     @abstractmethod
     def picture_tokens(self, grid: Grid) -> PictureTokens:
         """The image slots of a picture with this grid."""
+
+    def by_size(self, media: Sequence[Media]) -> bool:
+        """Whether a picture of more pixels has more image slots, where these are a conversation's."""
+        return False
 
     @abstractmethod
     def reply(self, text: str) -> list[int]:

@@ -66,6 +66,14 @@ class TowerConfig(Config):
             raise ValueError(f"tower {self.name}: with a budget of patches every picture has a grid of its own")
         return self.image_size // self.patch
 
+    @property
+    def squashed(self) -> tuple[int, str] | None:
+        """The side and Pillow's filter by which every picture becomes a square before anything else, where it does."""
+        framing = self.framing
+        if self.budget is not None or framing.resize != "squash" or framing.kernel != "pillow":
+            return None
+        return framing.side or self.image_size, self.interpolation
+
     def build(self) -> VisionTower:
         """The tower with random weights. Raises `BadInput` where the library's model is not what is stated."""
         tower = LIBRARIES[self.library].build(self)

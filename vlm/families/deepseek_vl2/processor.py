@@ -116,6 +116,9 @@ class DeepSeekProcessor(Processor):
         separators = side + 1 + high * side
         return PictureTokens(side**2 * (1 + wide * high) + separators, grid, separators)
 
+    def by_size(self, media: Sequence[Media]) -> bool:
+        return sum(len(item.frames) for item in media) <= MOST_TILED
+
     def decode(self, ids: list[int]) -> str:
         """With control tokens, of which some say what was found where."""
         return self.tokenizer.decode(ids, control=True)

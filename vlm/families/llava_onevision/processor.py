@@ -114,3 +114,6 @@ class LlavaProcessor(Processor):
 
     def picture_tokens(self, grid: Grid) -> PictureTokens:
         return self.layout.picture_tokens(grid)
+
+    def by_size(self, media: Sequence[Media]) -> bool:
+        return len(media) == 1 and not media[0].is_clip

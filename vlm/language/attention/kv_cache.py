@@ -142,8 +142,9 @@ class Apart:
     have more rows than there are caches; the others are filler, and attend to nothing.
     """
 
-    def __init__(self, caches: Sequence[KVCache]):
-        self.caches = caches
+    def __init__(self, caches: Sequence[KVCache], sizes: tuple[int, ...] = (1,)):
+        """`sizes` are numbers of rows in which products give a row the same (`vlm.language.steps`)."""
+        self.caches, self.sizes = caches, sizes
 
     @property
     def lengths(self) -> list[int]:

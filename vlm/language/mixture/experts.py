@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vlm.language.config.mixture import MoEConfig
 from vlm.language.mixture.dispatch import Dispatch
+from vlm.language.steps import filled, tiles
 
 
 class RoutedExperts(nn.Module):
@@ -28,19 +29,21 @@ class RoutedExperts(nn.Module):
         for weight in (self.gate_EFD, self.up_EFD, self.down_EDF):
             nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
 
-    def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor, *, alone: bool = False) -> Tensor:
+    def forward(self, x_TD: Tensor, gates_Tk: Tensor, chosen_Tk: Tensor, sizes: tuple[int, ...] = ()) -> Tensor:
         """The sum of gate * expert(x) over each token's experts, `[T, D]`; a choice of -1 is none, and costs nothing.
 
         `plain` defines it; this is as fast as reading the weights of the experts that are called where rows are few,
-        and keeps products large where they are many. With `alone`, without gradients, a token's sum is made in an order
-        that no other token changes.
+        and keeps products large where they are many. With `sizes`, without gradients, products have these numbers of
+        rows, and a token's sum is made in an order that no other token changes.
         """
         inputs: tuple[Tensor, ...] = x_TD, gates_Tk, self.gate_EFD, self.up_EFD, self.down_EDF
         device, (tokens, k) = x_TD.device.type, chosen_Tk.shape
         if torch.is_autocast_enabled(device):
             inputs = tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in inputs)
         few = device == "cpu" and tokens * k <= max(k, len(self.gate_EFD) // 2)
-        if (few or alone) and not torch.is_grad_enabled():
+        if sizes and not torch.is_grad_enabled():
+            return _in_sizes(sizes, chosen_Tk, *inputs)
+        if few and not torch.is_grad_enabled():
             return _row_by_row(chosen_Tk, *inputs)
         out: Tensor = _Experts.apply(chosen_Tk, *inputs)
         return out
@@ -75,6 +78,28 @@ def _row_by_row(
         F.silu(h_RF, inplace=True).mul_(up_RF).mul_(gates_Tk.reshape(-1, 1))
         for expert, row in rows:
             out_D[row // k].addmv_(down_EDF[expert], h_F[row])
+    return out_TD
+
+
+def _in_sizes(
+    sizes: tuple[int, ...], chosen_Tk: Tensor, x_TD: Tensor, gates_Tk: Tensor, gate_EFD: Tensor, up_EFD: Tensor,
+    down_EDF: Tensor,
+) -> Tensor:  # fmt: skip
+    """An expert after the other, its rows filled up."""
+    out_TD, k = torch.zeros_like(x_TD), chosen_Tk.shape[1]
+    places: dict[int, list[int]] = {}
+    for place, expert in enumerate(chosen_Tk.flatten().tolist()):
+        places.setdefault(expert, []).append(place)
+    places.pop(-1, None)
+    with torch.autocast(x_TD.device.type, enabled=False):
+        for expert in sorted(places):
+            for part, size in tiles(places[expert], sizes):
+                tokens_R = torch.tensor([place // k for place in part], device=x_TD.device)
+                gates_R = gates_Tk.flatten()[torch.tensor(part, device=x_TD.device)]
+                x_RD = filled(x_TD[tokens_R], size)
+                h_RF = F.silu(F.linear(x_RD, gate_EFD[expert])) * F.linear(x_RD, up_EFD[expert])
+                y_RD = F.linear(h_RF, down_EDF[expert])[: len(part)]
+                out_TD.index_add_(0, tokens_R, y_RD * gates_R[:, None])
     return out_TD
 
 

@@ -164,15 +164,13 @@ class MixtureOfExperts(nn.Module):
         self.router = Router(cfg.width, cfg.moe)
         self.routed = RoutedExperts(cfg.width, cfg.moe)
 
-    def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None, *, alone: bool = False) -> Tensor:
-        """`real_BT` is false at padding, which counts in no load and no loss of the router. With `alone` experts see a
-        token at a time, so that no result depends on how many others chose the same, and padding sees none."""
+    def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None, sizes: tuple[int, ...] = ()) -> Tensor:
+        """`real_BT` is false at padding, which counts in no load and no loss of the router. With `sizes` experts see
+        so many rows at a time, so that no result depends on how many others chose the same, and padding sees none."""
         gates_BTk, chosen_BTk = self.router(x_BTD, real_BT)
-        if alone and real_BT is not None:
+        if sizes and real_BT is not None:
             chosen_BTk = chosen_BTk.masked_fill(~real_BT[..., None], -1)
-        routed_TD = self.routed(
-            x_BTD.flatten(0, 1), gates_BTk.flatten(0, 1), chosen_BTk.flatten(0, 1), alone=alone and not self.training
-        )
+        routed_TD = self.routed(x_BTD.flatten(0, 1), gates_BTk.flatten(0, 1), chosen_BTk.flatten(0, 1), sizes)
         routed_BTD = routed_TD.view_as(x_BTD)
         if self.shared is None:
             return routed_BTD

@@ -25,12 +25,19 @@ class Resize(NamedTuple):
     height: int
     filter: str
 
+    @classmethod
+    def square(cls, squashed: tuple[int, str] | None) -> Resize | None:
+        """To a side, by a filter."""
+        return None if squashed is None else cls(squashed[0], squashed[0], squashed[1])
+
 
 @dataclass(frozen=True)
 class Decoded:
     pixels: Picture
     thumbnail: bytes | None
     """A small JPEG of the picture as it was before it was resized."""
+    notes: tuple[str, ...] = ()
+    """What was left out or changed of what the file holds, a line each."""
 
 
 class PictureDecoder:
@@ -59,9 +66,10 @@ class PictureDecoder:
 
     def decoded(self, content: bytes, resize: Resize | None = None, *, thumbnail: bool = False) -> Decoded:
         """As `decode`, resized there too, which saves the memory and the way of the whole."""
-        (_, pixels), *rest = self._ask(content, {"resize": resize, "thumbnail": thumbnail})
+        (about, pixels), *rest = self._ask(content, {"resize": resize, "thumbnail": thumbnail})
         assert pixels is not None
-        return Decoded(pixels, rest[0][1].tobytes() if rest and rest[0][1] is not None else None)
+        small = rest[0][1].tobytes() if rest and rest[0][1] is not None else None
+        return Decoded(pixels, small, tuple(about["notes"]))
 
     def close(self) -> None:
         self._pool.close()

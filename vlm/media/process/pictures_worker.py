@@ -25,7 +25,8 @@ def decoding(reply: Reply) -> Answer:
             if request.get("count"):
                 reply.send({"count": _count(content.tobytes())})
                 return
-            _send(reply, images.load_image(content.tobytes()), request)
+            notes: list[str] = []
+            _send(reply, images.load_image(content.tobytes(), notes=notes), notes, request)
         except BadInput:
             raise
         except MemoryError:
@@ -42,13 +43,13 @@ def _count(content: bytes) -> int:
         return min(image.size[0] * image.size[1], images.MAX_PIXELS)
 
 
-def _send(reply: Reply, picture: Image.Image, request: dict[str, Any]) -> None:
+def _send(reply: Reply, picture: Image.Image, notes: list[str], request: dict[str, Any]) -> None:
     """The pixels, and a small picture where one is asked for."""
     seen = picture
     if resize := request.get("resize"):
         width, height, filter = resize
         seen = picture.resize((width, height), Image.Resampling[filter.upper()])
-    reply.send({}, np.asarray(seen))
+    reply.send({"notes": notes}, np.asarray(seen))
     if request.get("thumbnail"):
         reply.send({}, np.frombuffer(thumbnail(picture), np.uint8))
 

@@ -27,11 +27,15 @@ from vlm.server.http.signing import Signer
 Role = Literal["read", "write"]
 LEAST = 16
 """Characters of a key."""
+CLIENT = "vlm.client"
+"""In a request's scope: the fingerprint of its key; nothing where the server has none."""
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/", "/favicon.ico")
 NOTHING = "default-src 'none'; sandbox"
 OURS = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 """The page runs what this server gives it and fetches nothing from elsewhere."""
-READING = re.compile(r"/v1/(embeddings|collections/[^/]+/(search|items/scroll))")
+READING = re.compile(
+    r"/v1/(embeddings|chat/completions|responses|collections/[^/]+/(search|items/scroll))|/caption|/vqa"
+)
 """What is sent with POST and changes nothing."""
 
 
@@ -141,6 +145,7 @@ class Guarded:
         remark(scope, key=fingerprint(key.strip()) if found else None, role=found)
         if found is None:
             raise ApiError(401, "unauthorized", "expected `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"})
+        scope[CLIENT] = fingerprint(key.strip())
         if role == "write" and found != "write":
             raise ApiError(403, "forbidden", "this key may read and not write")
 

@@ -16,6 +16,10 @@ LINGER_SECONDS, LINGER_BYTES = 2.0, 2**22
 reset, and the caller never sees the answer."""
 
 
+PLAIN = ("/caption", "/vqa")
+"""Of the chat server, outside `/v1`."""
+
+
 class Bounded:
     """Holds each request to `Limits`, and their number."""
 
@@ -31,7 +35,7 @@ class Bounded:
             return await self.app(scope, receive, send)
         exchange = _Exchange(self, scope, receive, send)
         upload = scope["method"] == "POST" and scope["path"].endswith("/items")
-        counts = scope["path"].startswith("/v1/")
+        counts = scope["path"].startswith("/v1/") or scope["path"] in PLAIN
         if counts and self.running[upload] >= self.limits.requests:
             return await exchange.refuse(busy(f"more than {self.limits.requests} requests at the same time"))
         self.running[upload] += counts

@@ -10,13 +10,16 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ROUTES = re.compile(r"/v1/(collections|embeddings|models)|/healthz|/readyz|/metrics|/openapi\.json|/page")
+ROUTES = re.compile(
+    r"/v1/(collections|embeddings|chat/completions|responses|models|limits)|/caption|/vqa|/healthz|/readyz|/metrics"
+    r"|/openapi\.json|/page"
+)
 KNOWN = ("items", "search", "thumbnails", "videos")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
 
-class Metrics:
-    """One server's; its own registry, so that two servers in a process do not share figures."""
+class Answered:
+    """Of any server; its own registry, so that two servers in a process do not share figures."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -25,13 +28,24 @@ class Metrics:
             "vlm_requests", "Answers by route, method and status.", ["route", "method", "status"], **of
         )
         self.seconds = Histogram("vlm_request_seconds", "From a request's header to its answer's end.", ["route"], **of)
+        self.deaths = Gauge("vlm_decoder_deaths", "Decoding processes that a picture ended.", **of)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class Metrics(Answered):
+    """Of the retrieval server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        of: dict[str, Any] = {"registry": self.registry}
         self.batches = Histogram(
             "vlm_embedding_batch", "Inputs embedded at once.", ["kind", "model"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
         )
         self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind", "model"], **of)
         self.commits = Histogram("vlm_commit_seconds", "A durable write, of as many changes as came together.", **of)
         self.changes = Counter("vlm_changes", "Changes that were made durable.", ["collection"], **of)
-        self.deaths = Gauge("vlm_decoder_deaths", "Decoding processes that a picture ended.", **of)
         self.items = Gauge("vlm_items", "Entries of a collection.", ["collection"], **of)
 
     def committed(self, collection: str, changes: int, seconds: float) -> None:
@@ -43,14 +57,11 @@ class Metrics:
         for figure in (self.changes, self.items):
             figure.remove(collection)
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
-
 
 class Measured:
     """Counts and times every answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: ASGIApp, metrics: Answered, clock: Callable[[], float] = time.monotonic) -> None:
         self.app, self.metrics, self.clock = app, metrics, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -68,22 +68,13 @@ class Limits(Config):
     """A URL with all its redirects."""
 
 
-class Settings(Config):
-    root: Path
-    """Everything the server keeps lies below."""
+class ServerSettings(Config):
+    """Of any server."""
+
     media: tuple[Path, ...] = ()
     """Folders whose files can be named by path."""
-    opened: Mapping[str, Path] = Field(default_factory=dict)
-    """Indexes of `vlm index` that are served as they are, by the name of their collection."""
-    originals: bool = False
-    """Whether pictures are kept as they came, beside the small ones that are shown."""
     urls: bool = False
     """Whether URLs are fetched."""
-    engine: str = "lance"
-    """Of collections that are made; those that are there keep theirs."""
-    store: str | None = None
-    """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
-    page: bool = False
     origins: tuple[str, ...] = ()
     """Of web pages whose scripts may use the API (CORS), `https://app.example`; they send keys, never cookies."""
     access_log: Path | None = None
@@ -92,6 +83,22 @@ class Settings(Config):
     """A line for each request that changes something, and each login."""
     decoders: PositiveInt = 2
     """Processes that decode pictures."""
+    limits: Limits = Limits()
+
+
+class Settings(ServerSettings):
+    """Of the retrieval server."""
+
+    root: Path
+    """Everything the server keeps lies below."""
+    opened: Mapping[str, Path] = Field(default_factory=dict)
+    """Indexes of `vlm index` that are served as they are, by the name of their collection."""
+    originals: bool = False
+    """Whether pictures are kept as they came, beside the small ones that are shown."""
+    engine: str = "lance"
+    """Of collections that are made; those that are there keep theirs."""
+    store: str | None = None
+    """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
+    page: bool = False
     batch: PositiveInt = 16
     """Pictures or texts embedded at once."""
-    limits: Limits = Limits()

@@ -24,7 +24,7 @@ from vlm.errors import BadInput
 from vlm.media.kinds import HEAD_BYTES, kind_of, kind_of_name, names_video, suffixes
 from vlm.media.urls import fetch_url
 from vlm.server.http.errors import ApiError
-from vlm.server.http.settings import Settings
+from vlm.server.http.settings import ServerSettings
 
 VIDEO_TYPES = {
     "video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "video/x-matroska": ".mkv",
@@ -68,7 +68,7 @@ Source = PictureBytes | ClipFile
 class Sources:
     """Opens them. Blocking work is done in threads."""
 
-    def __init__(self, settings: Settings, temporary: Path) -> None:
+    def __init__(self, settings: ServerSettings, temporary: Path) -> None:
         self._roots = [root.resolve() for root in settings.media]
         self._limits, self._urls, self._temporary = settings.limits, settings.urls, temporary
         self._fetching = ThreadPoolExecutor(FETCHES, "fetch")
@@ -83,12 +83,13 @@ class Sources:
     async def path(self, name: str) -> Source:
         return await asyncio.to_thread(self._path, name)
 
-    async def url(self, url: str) -> Source:
+    async def url(self, url: str, *, video: bool = False) -> Source:
+        """`video` lets it be as large as a clip may."""
         if not self._urls:
             raise ApiError(403, "url_refused", "this server fetches no URLs")
         if "\0" in url or len(url) > 4096:
             raise ApiError(400, "bad_input", "url: expected at most 4096 characters and no NUL among them")
-        most = self._limits.image_bytes
+        most = self._limits.video_bytes if video else self._limits.image_bytes
         try:
             fetch = partial(fetch_url, url, max_bytes=most, timeout=self._limits.fetch_seconds)
             content = await asyncio.get_running_loop().run_in_executor(self._fetching, fetch)
@@ -100,7 +101,7 @@ class Sources:
         except (ValueError, OSError):
             raise ApiError(400, "bad_input", "url: expected an http:// or https:// URL") from None
         name = urlsplit(url).path
-        return self._sorted(content, Path(name).suffix if names_video(name) else None, url)
+        return self._sorted(content, Path(name).suffix if names_video(name) else ".mp4" if video else None, url)
 
     def base64(self, text: str, *, video: bool) -> Source:
         """Raises `ApiError` for what is none, or too large."""

@@ -9,7 +9,9 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from vlm.server.http.addresses import API
-from vlm.server.retrieval.routes import ERRORS, Served
+from vlm.server.http.schemas import ModelAnswer
+from vlm.server.http.state import ERRORS
+from vlm.server.retrieval.routes import Served
 
 about = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
 
@@ -32,27 +34,22 @@ class LimitsAnswer(BaseModel):
     """Whether URLs are fetched."""
 
 
-class ModelAnswer(BaseModel):
-    """OpenAI's, and of how many numbers its vectors are."""
+class EmbedderAnswer(ModelAnswer):
+    """And of how many numbers its vectors are."""
 
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    """When it was loaded here, in seconds of Unix time."""
-    owned_by: str = "vlm"
     width: int
 
 
 class ModelsAnswer(BaseModel):
     object: Literal["list"] = "list"
-    data: list[ModelAnswer]
+    data: list[EmbedderAnswer]
 
 
 @about.get("/models")
 async def models(served: Served) -> ModelsAnswer:
     """Those that are served; the first is taken where none is named."""
     embedders = [model.embedder for model in served.models]
-    return ModelsAnswer(data=[ModelAnswer(id=e.name, created=served.began, width=e.width) for e in embedders])
+    return ModelsAnswer(data=[EmbedderAnswer(id=e.name, created=served.began, width=e.width) for e in embedders])
 
 
 @about.get("/limits")

@@ -10,10 +10,11 @@ from fastapi.security import HTTPBearer
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
+from vlm.server.http.state import ERRORS
 from vlm.server.retrieval import schemas as of
 from vlm.server.retrieval.collection import Collection
 from vlm.server.retrieval.items import check_metadata
-from vlm.server.retrieval.routes import ERRORS, Served
+from vlm.server.retrieval.routes import Served
 from vlm.server.retrieval.searching import public
 from vlm.server.retrieval.service import Service
 

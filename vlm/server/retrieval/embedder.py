@@ -94,13 +94,7 @@ class ModelEmbedder:
 
 def _resize(model: Model) -> Resize | None:
     tower = getattr(model.embedder, "tower", None)
-    if tower is None or tower.cfg.budget is not None:
-        return None
-    cfg, framing = tower.cfg, tower.cfg.framing
-    if framing.resize != "squash" or framing.kernel != "pillow":
-        return None
-    side = framing.side or cfg.image_size
-    return Resize(side, side, cfg.interpolation)
+    return None if tower is None else Resize.square(tower.cfg.squashed)
 
 
 NAMED = {

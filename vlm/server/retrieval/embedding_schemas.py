@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
-from vlm.server.retrieval.schemas import Body, Text
+from vlm.server.http.schemas import Body, Text
 
 
 class ImageUrl(Body):

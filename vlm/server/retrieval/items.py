@@ -12,21 +12,20 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from vlm.errors import BadInput
 from vlm.index.base import Vectors
 from vlm.server.http.errors import ApiError, of_input, told
+from vlm.server.http.forms import kind_of_body, read_form
+from vlm.server.http.schemas import Failure, size_of
 from vlm.server.http.sources import ClipFile, PictureBytes, Source
 from vlm.server.retrieval.collection import MEDIA, SHA256, Collection
 from vlm.server.retrieval.queued import Embedded
-from vlm.server.retrieval.schemas import Failure, Id, Item, Items, ItemStatus, OneOrMany, size_of
+from vlm.server.retrieval.schemas import Id, Item, Items, ItemStatus, OneOrMany
 from vlm.server.retrieval.service import Service
 
-MultiPartParser.spool_max_size = 2**16  # larger files of forms lie on the disk, not in memory
 ITEMS: TypeAdapter[Item | Items] = TypeAdapter(OneOrMany)
 ID: TypeAdapter[str] = TypeAdapter(Id)
 FIELDS = ("metadata", "id")
@@ -51,16 +50,9 @@ class Entry:
 
 async def read_items(request: Request, batch: int) -> Sequence[Item | Upload]:
     """What a request holds, files or JSON, at most `batch`. Raises `ApiError` for what cannot be read."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = kind_of_body(request)
     if kind == "multipart/form-data":
-        charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
-        if charset.lower() not in (
-            b"utf-8",
-            b"utf8",
-        ):  # some of Python's codecs take a minute, some raise what they like
-            raise ApiError(415, "unsupported", "expected a form in UTF-8")
-        form = await request.form(max_files=batch, max_fields=2 * batch + 1)
-        return _uploads(form)
+        return _uploads(await read_form(request, batch, 2 * batch + 1))
     if kind not in ("application/json", ""):
         raise ApiError(415, "unsupported", "expected multipart/form-data or application/json")
     body = await request.body()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from vlm.errors import BadInput
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.remarks import remark
+from vlm.server.http.state import ERRORS, ready
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
 from vlm.server.retrieval import showing
@@ -24,22 +24,10 @@ from vlm.server.retrieval.reranking import reranked
 from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": of.Error, "description": text}
-    for status, text in {
-        400: "What was sent cannot be used", 401: "No key", 403: "Not allowed", 404: "No such thing",
-        408: "The body took too long", 409: "In the way of what is there", 413: "Over a limit",
-        415: "Another content type", 422: "Another form", 429: "Busy: see Retry-After", 500: "The server failed",
-        503: "Not ready, or shutting down", 504: "Not done in time",
-    }.items()
-}  # fmt: skip
-
 
 def ready_service(app: FastAPI) -> Service:
     """Raises `ApiError` 503 until the model is loaded."""
-    found: Service | None = getattr(app.state, "service", None)
-    if found is None:
-        raise ApiError(503, "not_ready", "the model is being loaded", {"Retry-After": "2"})
+    found: Service = ready(app)
     return found
 
 
@@ -49,7 +37,6 @@ def service(request: Request) -> Service:
 
 # Keys are looked at before any route is (`auth.py`); here they are told to readers of the schema.
 v1 = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
-state = APIRouter()
 Served = Annotated[Service, Depends(service)]
 FILES = {
     "type": "object",
@@ -60,28 +47,6 @@ FILES = {
     },
     "required": ["file"],
 }
-
-
-@state.get("/healthz", response_model=of.Health)
-async def healthz() -> of.Health:
-    """Whether the process answers."""
-    return of.Health()
-
-
-@state.get("/readyz", response_model=of.Health, responses={503: ERRORS[503]})
-async def readyz(served: Served) -> of.Health:
-    """Whether the model is loaded and the collections are open."""
-    return of.Health()
-
-
-@state.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request) -> Response:
-    """For Prometheus."""
-    found = request.app.state.metrics
-    if (served := getattr(request.app.state, "service", None)) is not None:
-        for collection in served.collections:
-            found.items.labels(collection.name).set(len(collection))
-    return Response(found.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @v1.get("/collections", response_model_exclude_unset=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     FiniteFloat,
@@ -19,6 +16,7 @@ from pydantic import (
 )
 
 from vlm.server.http.addresses import moves
+from vlm.server.http.schemas import Body, Failure, Text, plain
 
 KnownId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 """Of an item that may be there."""
@@ -35,47 +33,12 @@ def addressable(id: str) -> str:
 Id: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=ID_PATTERN), AfterValidator(addressable)
 ]
-Text: TypeAlias = Annotated[str, Field(max_length=1_000_000)]
 # A list is refused at its first fault: all of a long one's would take the memory of a thousand such lists.
 Vector: TypeAlias = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
 Metadata: TypeAlias = dict[str, Any]
 
 
-def plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Raises `ValueError` for what Python reads as JSON and JSON is not: NaN, half a character, what has no end."""
-    size_of(value)
-    return value
-
-
-def size_of(value: dict[str, Any]) -> int:
-    """Bytes as JSON. Raises `ValueError`."""
-    try:
-        return len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, RecursionError):
-        raise ValueError("expected JSON of finite numbers and whole characters") from None
-
-
 SOURCES = ("path", "url", "image", "video", "text", "vector")
-
-
-class Body(BaseModel):
-    """What somebody sends: numbers are numbers and not texts, and no key is passed over."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, body: Any) -> Any:
-        """The first unknown key is told, before a million of them are collected."""
-        unknown = isinstance(body, dict) and next((key for key in body if key not in cls.model_fields), None)
-        if unknown:
-            raise ValueError(f"expected {', '.join(cls.model_fields)}; got {unknown:.80}")
-        return body
-
-    def exactly_one(self, names: Sequence[str]) -> None:
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"expected exactly one of {', '.join(names)}; got {', '.join(given) or 'none'}")
 
 
 class Item(Body):
@@ -106,15 +69,6 @@ def several(key: str) -> Discriminator:
 
 
 OneOrMany: TypeAlias = Annotated[Annotated[Item, Tag("one")] | Annotated[Items, Tag("many")], several("items")]
-
-
-class Failure(BaseModel):
-    code: str
-    message: str
-
-
-class Error(BaseModel):
-    error: Failure
 
 
 class ItemStatus(BaseModel):
@@ -277,7 +231,3 @@ class CollectionsAnswer(BaseModel):
 
 class Deleted(BaseModel):
     deleted: int
-
-
-class Health(BaseModel):
-    status: Literal["ok"] = "ok"

@@ -38,3 +38,8 @@ class Service:
         await self.collections.close()
         await self.decoding.close()
         await asyncio.to_thread(self.sources.close)
+
+    def measure(self) -> None:
+        """What is counted when somebody asks."""
+        for collection in self.collections:
+            self.metrics.items.labels(collection.name).set(len(collection))

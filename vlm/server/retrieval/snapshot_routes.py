@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from vlm.server.http.addresses import API
 from vlm.server.http.remarks import remark
-from vlm.server.retrieval.routes import ERRORS, Served
+from vlm.server.http.state import ERRORS
+from vlm.server.retrieval.routes import Served
 
 snapshots = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
 SNAPSHOTS = "/collections/{name:part}/snapshots"

@@ -1,0 +1,76 @@
+"""What docs/chat-api.md shows is sent as it stands there, in order."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from chatting import Script, chatting
+from serving import REPOSITORY
+
+from vlm.facade import Model
+from vlm.server.chat.settings import ChatSettings
+
+PAGE = REPOSITORY / "docs" / "chat-api.md"
+SETTINGS = ChatSettings(media=(REPOSITORY / "data" / "samples",))
+
+
+@pytest.mark.process
+def test_the_requests_shown_are_answered(tiny_model: Model) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    lines = re.findall(r"^curl .*$", PAGE.read_text(encoding="utf-8"), flags=re.M)
+    assert len(lines) > 7
+    with chatting(tiny_model, Script(), SETTINGS, name="nano") as client:
+        for line in lines:
+            words = shlex.split(line.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/")))
+            if "--json" in words:  # older ones than 7.82 do not have it
+                words[words.index("--json")] = "--data"
+                words += ["--header", "Content-Type: application/json"]
+            done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=True)
+            answer = json.loads(done.stdout)
+            assert answer.get("error") is None, (line, answer)
+
+
+@pytest.mark.process
+def test_the_python_shown_runs(tiny_model: Model) -> None:
+    pytest.importorskip("openai", reason="openai is not installed (pip: vlm[dev])")
+    pytest.importorskip("llguidance", reason="llguidance is not installed (pip: vlm[serve])")
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    engine = Script()
+    with chatting(tiny_model, engine, SETTINGS, name="nano") as client:
+        code = "".join(blocks).replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "A red square."), done.stderr
+    assert engine.asked[-1].constraint is not None
+
+
+def test_every_route_and_field_is_in_the_document() -> None:
+    from vlm.server.chat.asked import Asked
+    from vlm.server.chat.completion_schemas import ChatRequest
+    from vlm.server.chat.plain import plain
+    from vlm.server.chat.routes import v1
+    from vlm.server.http.state import state
+
+    text = PAGE.read_text(encoding="utf-8")
+    for route in (*state.routes, *v1.routes, *plain.routes):
+        path = getattr(route, "path").replace(":parts}", "}")  # noqa: B009
+        assert path in text, path
+    said = {
+        "model",
+        "messages",
+        "functions",
+        "function_call",
+        "audio",
+        "web_search_options",
+        "tool_choice",
+        "moderation",
+    }
+    alike = {"prompt_cache_options", "prompt_cache_retention"}
+    missing = {name for name in {*Asked.model_fields, *ChatRequest.model_fields} - said - alike if name not in text}
+    assert missing == set()
