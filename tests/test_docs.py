@@ -34,7 +34,9 @@ def commands(language: str) -> list[tuple[str, str]]:
 
 
 SHOWN = commands("bash")
-LONG = tuple(f"vlm {name}" for name in "train eval export compare overlap score bench routing experts serve".split())
+LONG = tuple(
+    f"vlm {name}" for name in "train eval calibrate export compare overlap score bench routing experts serve".split()
+)
 RUN = [command for document, command in SHOWN if document == "README.md" and command.startswith("vlm ")]
 
 
@@ -104,6 +106,15 @@ def test_vectors_are_made_and_indexed_as_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", ["chat.md", "captions.md"])
 def test_chat_and_captions_run_as_shown(document: str, tmp_path: Path) -> None:
     _typed([command for name, command in SHOWN if name == document], tmp_path)
+
+
+def test_decisions_are_made_as_shown(tmp_path: Path) -> None:
+    shown = [command for document, command in SHOWN if document == "decide.md" and command.startswith("vlm decide")]
+    _typed([command for command in shown if "decision.json" not in command], tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "decide.md").read_text(encoding="utf-8"), flags=re.S)
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
 
 
 def _typed(commands: list[str], folder: Path) -> None:

@@ -18,11 +18,13 @@ from vlm.vectors import Vectors, composed, shortened
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from typing_extensions import Unpack
 
     from vlm.conversation.budget import TokenBudget
     from vlm.conversation.messages import Conversation, Messages
+    from vlm.heads.decisions import Decision, Question
     from vlm.heads.retrieval import Embeds
-    from vlm.heads.writer import Writer
+    from vlm.heads.writer import ChatOptions, Writer
     from vlm.language.mixture.statistics import RoutingStatistics
     from vlm.media.video.sampling.base import Sampler
     from vlm.models.assembled import Assembled
@@ -42,18 +44,10 @@ class Model:
     """
 
     def __init__(
-        self,
-        name: str,
-        about: str,
-        *,
-        writer: Writer | None = None,
-        embedder: Embeds | None = None,
-        parts: Assembled | None = None,
-        card: ModelCard | None = None,
-        modules: Sequence[nn.Module | None] = (),
-        video: VideoConfig | None = None,
-        settings: Mapping[str, str] | None = None,
-    ):
+        self, name: str, about: str, *, writer: Writer | None = None, embedder: Embeds | None = None,
+        parts: Assembled | None = None, card: ModelCard | None = None, modules: Sequence[nn.Module | None] = (),
+        video: VideoConfig | None = None, settings: Mapping[str, str] | None = None,
+    ):  # fmt: skip
         """`about` says what the model is, as in "a dual encoder"; `card` is what it was made from, where it was;
         `modules` hold all its weights."""
         self.name, self.about = name, about
@@ -104,33 +98,25 @@ class Model:
     @overload
     def chat(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: Literal[False] = False,
-        max_tokens: int = CHAT_TOKENS, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None,
-        stop: Sequence[str] = (), sampling: Sampler | None = None,
+        sampling: Sampler | None = None, **options: Unpack[ChatOptions],
     ) -> str: ...  # fmt: skip
 
     @overload
     def chat(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: Literal[True],
-        max_tokens: int = CHAT_TOKENS, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None,
-        stop: Sequence[str] = (), sampling: Sampler | None = None,
+        sampling: Sampler | None = None, **options: Unpack[ChatOptions],
     ) -> Iterator[str]: ...  # fmt: skip
 
     def chat(
         self, messages: Messages, images: Sequence[MediaSource] | None = None, *, stream: bool = False,
-        max_tokens: int = CHAT_TOKENS, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None,
-        stop: Sequence[str] = (), sampling: Sampler | None = None,
+        sampling: Sampler | None = None, **options: Unpack[ChatOptions],
     ) -> str | Iterator[str]:  # fmt: skip
         """The reply to a conversation: several turns, several pictures and clips, a system turn, or text alone.
 
         Messages have OpenAI's shape, or texts with `<image>` where pictures of `images` stand
-        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written. At `temperature` 0 each
-        token is the likeliest; above, it is drawn from those of mass `top_p`, for one `seed` always the same. The reply
-        ends before any text of `stop`.
+        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written.
         """
-        pieces = self._writes("chat").chat(
-            messages, images, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop,
-            open_one=opener(self.sampling(sampling)),
-        )  # fmt: skip
+        pieces = self._writes("chat").chat(messages, images, open_one=opener(self.sampling(sampling)), **options)
         return pieces if stream else "".join(pieces).strip()
 
     def replies(
@@ -179,6 +165,21 @@ class Model:
         from vlm.heads.matching import Matcher
 
         return Matcher(self._sees("match texts to pictures")).match(self._open(inputs, sampling), texts)
+
+    def decide(
+        self, inputs: Sequence[MediaSource | Messages], questions: Sequence[Question], *,
+        temperatures: str | Path | None = None, sampling: Sampler | None = None,
+    ) -> list[list[Decision]]:  # fmt: skip
+        """For each input (or conversation, for a text) the answer to each question of `vlm.heads.decisions`, as
+        probabilities. `temperatures` is a `decision.json`; by default the one in the model's folder, where there is."""
+        from vlm.heads.decisions.decider import Decider, is_messages
+        from vlm.heads.decisions.temperature import chosen
+
+        texts = all(is_messages(one) for one in inputs)
+        writer = self._writes("decide") if texts else self._sees("decide about pictures")
+        decider = Decider(writer, chosen(temperatures, self.parts.folder if self.parts else None))
+        open_one = opener(self.sampling(sampling))
+        return [decider.decide(decider.about(one, open_one), questions).answers for one in inputs]
 
     def embed_images(
         self, inputs: Sequence[MediaSource], *, sampling: Sampler | None = None, width: int | None = None

@@ -17,6 +17,7 @@ from PIL import Image
 from vlm.conversation.budget import PictureTokens, TokenBudget
 from vlm.conversation.messages import Messages, read_messages
 from vlm.heads.classification import Chance, classified
+from vlm.heads.decisions import Decision, Question
 from vlm.heads.moments import Moment
 from vlm.media.open import Media
 
@@ -66,6 +67,13 @@ class FakeModel:
 
     def classify(self, media: Sequence[Media], names: Sequence[str], *, templates: Sequence[str]) -> list[list[Chance]]:
         return classified(self.embed_images(media), names, templates, self._named, 10.0)
+
+    def decide(
+        self, inputs: Sequence[Any], questions: Sequence[Question], *, temperatures: Path | None = None
+    ) -> list[list[Decision]]:
+        """Finds the first label twice as likely as each other."""
+        log = [(-1.0, *[-1.0 - float(np.log(2))] * (len(question.labels) - 1)) for question in questions]
+        return [[Decision(question, own) for question, own in zip(questions, log, strict=True)] for _ in inputs]
 
     def _named(self, sentences: Sequence[str]) -> np.ndarray:
         return self.embed_texts([sentence.split()[-1].strip(".") for sentence in sentences])

@@ -18,6 +18,8 @@ from vlm.cli import main
 from vlm.conversation.messages import read_messages
 from vlm.errors import BadInput
 from vlm.facade import Model
+from vlm.heads.decisions import Choice, YesNo
+from vlm.heads.writer import ChatOptions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from stand_in import FakeModel
@@ -36,6 +38,7 @@ CALLS: dict[str, Callable[[Model, Path], Any]] = {
     "compose": lambda model, _: model.compose(PICTURE, "a cat"),
     "count": lambda model, _: model.count(SAID),
     "count_tokens": lambda model, _: model.count_tokens(["a cat"]),
+    "decide": lambda model, _: model.decide([PICTURE, SAID], [YesNo("Is it?"), Choice("Which?", ("a", "b"))]),
     "embed_images": lambda model, _: model.embed_images([PICTURE]),
     "embed_texts": lambda model, _: model.embed_texts(["a cat"]),
     "embed_videos": lambda model, _: model.embed_videos([PICTURE]),
@@ -84,7 +87,7 @@ def test_an_answer_or_one_line(loaded: tuple[str, Model], name: str, tmp_path: P
 
 
 TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "replies", "save"}
-WRITES = TEXTS | {"answer", "budget", "caption", "match"}
+WRITES = TEXTS | {"answer", "budget", "caption", "decide", "match"}
 EMBEDS = {"classify", "compose", "count_tokens", "embed_images", "embed_texts", "embed_videos", "moments", "text_notes"}
 ALWAYS = {"can", "frame_tokens", "sampling", "to", "weights_hash"}
 
@@ -112,6 +115,7 @@ COMMANDS: dict[str, list[str]] = {
     "ask": ["ask", "PICTURE", "What?"],
     "chat": ["chat", "Hello there", "--max-tokens", "2"],
     "match": ["match", "PICTURE", "a cat", "a dog"],
+    "decide": ["decide", "PICTURE", "--yes-no", "Is it dark?"],
     "experts": ["experts", "PICTURE", "--to", "FOLDER/experts.png"],
     "embed": ["embed", "PICTURE", "--text", "a cat"],
     "classify": ["classify", "PICTURE", "--names", "cat,dog"],
@@ -173,7 +177,9 @@ def test_the_stand_in_of_the_commands_tests_has_no_more_than_the_real_thing() ->
     for name, own in inspect.getmembers(FakeModel, inspect.isfunction):
         if name.startswith("_"):
             continue
-        real = inspect.signature(getattr(Model, name)).parameters
+        real = {*inspect.signature(getattr(Model, name)).parameters}
+        if "**options: 'Unpack[ChatOptions]'" in str(inspect.signature(getattr(Model, name))):
+            real |= {*ChatOptions.__annotations__}
         for argument in inspect.signature(own).parameters.values():
             positional = argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD)
             assert argument.name in real or positional, f"{name}({argument.name})"

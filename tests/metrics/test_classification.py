@@ -11,6 +11,7 @@ import pytest
 from vlm.errors import BadInput
 from vlm.metrics.classification import (
     Ties,
+    brier_scores,
     calibration,
     mean_class_recall,
     multilabel_average_precision,
@@ -115,3 +116,27 @@ def test_shares_of_items_are_fractions(ties: Any) -> None:
 def test_says_what_is_wrong(call: Any, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         call()
+
+
+def test_brier_scores_by_hand() -> None:
+    found = brier_scores([[0.7, 0.3], [0.2, 0.5, 0.3], [1, 0]], [0, 2, 1])
+    assert found == pytest.approx([2 * 0.3**2, 0.2**2 + 0.5**2 + 0.7**2, 2])
+    sklearn = pytest.importorskip("sklearn.metrics")
+    yes = np.random.default_rng(0).uniform(size=50)
+    so = (yes > 0.4).astype(int)
+    ours = brier_scores(np.stack([1 - yes, yes], axis=1), so.tolist())
+    assert np.mean(ours) / 2 == pytest.approx(sklearn.brier_score_loss(so, yes))
+
+
+@pytest.mark.parametrize(
+    ("chances", "right", "message"),
+    [
+        ([[0.5, 0.5]], [0, 1], "1 items for 2 labels"),
+        ([[0.5, 0.4]], [0], "probabilities of item 0 sum to 0.9; expected 1"),
+        ([[1.5, -0.5]], [0], "2 probabilities of item 0 are not from 0 to 1"),
+        ([[0.5, 0.5]], [2], "label of item 0 is 2; expected 0 to 1"),
+    ],
+)
+def test_what_has_no_brier_score_is_refused(chances: Any, right: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        brier_scores(chances, right)

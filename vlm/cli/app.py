@@ -10,10 +10,12 @@ import typer
 from vlm import __version__
 from vlm.cli import (
     bench,
+    calibrate,
     captioning,
     classify,
     compare,
     conversing,
+    decide,
     demo,
     duplicates,
     evaluation,
@@ -47,6 +49,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "ask": (media.ask, 'vlm ask photo.jpg "What color is the car?"'),
     "chat": (conversing.chat, 'vlm chat "What is the same in <image> and <image>?" --image a.jpg --image b.jpg'),
     "match": (conversing.match, 'vlm match photo.jpg "a dog in the snow" "a cat on a sofa"'),
+    "decide": (decide.decide, 'vlm decide photo.jpg --yes-no "Is it night?" --choice "Which animal?|cat|dog"'),
     "embed": (media.embed, 'vlm embed photos/ --text "a dog in the snow" --to vectors.safetensors'),
     "classify": (classify.classify, "vlm classify photos/ --names dog,cat,horse"),
     "index": (indexing.index, "vlm index photos/ --to photos.index"),
@@ -59,6 +62,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "experts": (routing.experts, "vlm experts data/samples --to experts.png"),
     "export": (training.export, "vlm export runs/nano-contrastive runs/nano-instruct --to data/checkpoints/nano"),
     "eval": (evaluation.evaluate, "vlm eval --model nano --tasks flickr8k-retrieval --data ../data --output run"),
+    "calibrate": (calibrate.calibrate, "vlm calibrate gqa --split val --data ../data --to decision.json"),
     "compare": (compare.compare, "vlm compare run-a run-b"),
     "leaderboard": (leaderboard.leaderboard, "vlm leaderboard run-a run-b run-c --format csv --to figures.csv"),
     "overlap": (compare.overlap, "vlm overlap flickr8k:train flickr8k-caption --data ../data --sheet pairs.png"),

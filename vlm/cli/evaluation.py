@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm import assets
-from vlm.cli.options import AsJson, Device, Dtype, Offline
+from vlm.cli.options import AsJson, Device, Dtype, Offline, Temperatures
 from vlm.cli.output import emit, say, table, working
 from vlm.cli.session import check_model
 from vlm.errors import VlmError
@@ -70,6 +70,10 @@ def evaluate(
     judge_name: Annotated[
         str | None, typer.Option("--judge-name", metavar="NAME", help="The judge's name at its endpoint.")
     ] = None,
+    decide: Annotated[
+        bool, typer.Option("--decide", help="Also answer yes or no and choices by probabilities, and measure these.")
+    ] = False,
+    temperatures: Temperatures = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")
     ] = None,
@@ -128,7 +132,7 @@ def evaluate(
         asked = EndpointOptions(concurrency, retries, timeout, _prices(prices), key_from)
         options = Options(
             None if data is None else str(data), limit, batch, output, resume, prompts.value, device, dtype, model_name,
-            asked, cache, judge, judge_name,
+            asked, cache, judge, judge_name, decide, temperatures,
         )  # fmt: skip
         try:
             source = model if predictions is None else Predictions(predictions, model_name)

@@ -57,6 +57,12 @@ Width: TypeAlias = Annotated[
     int | None,
     typer.Option("--width", min=1, metavar="N", help="Keep the first N numbers of each vector, of unit length again."),
 ]
+Temperatures: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--temperatures", metavar="FILE", help="A decision.json of `vlm calibrate`; else the one in the model's folder."
+    ),
+]
 Index: TypeAlias = Annotated[
     str,
     typer.Argument(

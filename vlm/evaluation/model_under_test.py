@@ -26,6 +26,8 @@ from vlm.evaluation.requests import Request, conversation
 from vlm.evaluation.served import ServedModel
 from vlm.evaluation.usage import Reply, Usage
 from vlm.facade import Model
+from vlm.heads.decisions.decider import Decider
+from vlm.heads.decisions.questions import Question
 from vlm.index.exact import plain
 from vlm.media.open import Media
 from vlm.media.video.sampling.base import Sampler
@@ -183,6 +185,30 @@ class ModelUnderTest:
             scores += [struct.unpack("<d", (known | found)[key])[0] for key in keys]
             progress(len(scores))
         return scores
+
+    def decisions(
+        self, asked: Sequence[tuple[Request, Question]], progress: Progress = lambda done: None
+    ) -> list[tuple[float, ...]]:
+        """The log-probabilities of each question's labels `[C]`, in nats and without a temperature, as a whole reply to
+        the request, whose prompt has the question's words."""
+        writer = self.model.writer
+        assert writer is not None
+        decider = Decider(writer)
+        found: list[tuple[float, ...]] = []
+        opened: dict[object, tuple[Media, ...]] = {}
+        for number, (request, question) in enumerate(asked):
+            opened = opened if number % CHUNK else {}
+            shown = [_opened(example, self.sampling, opened) for example in request.examples]
+            key = key_of({"request": self._asked(request, shown), "labels": question.labels})
+            if (known := self.cache.get([key]).get(key)) is None:
+                said = conversation(request, shown, ask=writer.processor.user_messages)
+                prompt = writer.processor.prompt(said.messages, said.media)
+                decision = decider.decide(lambda _, prompt=prompt: prompt, [question]).answers[0]  # type: ignore[misc]
+                known = struct.pack(f"<{len(question.labels)}d", *decision.log_probabilities)
+                self.cache.put({key: known})
+            found.append(struct.unpack(f"<{len(question.labels)}d", known))
+            progress(number + 1)
+        return found
 
     def similarities(self, queries_QD: Vectors, candidates_CD: Vectors) -> Iterator[Vectors]:
         """Similarities, `[B, C]` for the next B queries; the whole matrix never exists.

@@ -45,6 +45,10 @@ class Options:
     """What judges replies where a card wants a judge, instead of the one that it names."""
     judge_name: str | None = None
     """Of a judge's endpoint that has several models."""
+    decide: bool = False
+    """Whether yes-or-no and multiple-choice questions are also answered by probabilities (`Model.decide`)."""
+    temperatures: Path | None = None
+    """A `decision.json` for these; by default the one in the model's folder."""
 
 
 def check_kinds(cards: Sequence[BenchmarkCard], model: str, can: frozenset[str] | None) -> None:

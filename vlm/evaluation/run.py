@@ -16,6 +16,8 @@ from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput, VlmError
 from vlm.evaluation.cache import RequestCache
 from vlm.evaluation.card import LEARNS, TASK_TYPES, BenchmarkCard
+from vlm.evaluation.deciding import KINDS as DECIDED
+from vlm.evaluation.deciding import with_decisions
 from vlm.evaluation.endpoint.client import EndpointGone
 from vlm.evaluation.endpoint.model import EndpointModel
 from vlm.evaluation.folder import RunFolder
@@ -26,6 +28,7 @@ from vlm.evaluation.predictions import Predictions
 from vlm.evaluation.results import Sample, TaskResult
 from vlm.evaluation.task_types.base import Job
 from vlm.evaluation.tasks import Task, cards_of, tasks_of
+from vlm.heads.decisions.temperature import read as read_temperatures
 
 __all__ = ["Options", "evaluate"]
 
@@ -51,6 +54,8 @@ def evaluate(
     # A data set that comes in a wheel needs no folder; one that needs a folder says so.
     data = data_folder(options.data) if options.data or os.environ.get("VLM_DATA") else None
     cards = cards_of(tasks)
+    if options.temperatures is not None:
+        read_temperatures(options.temperatures)
     if isinstance(model, Predictions):
         model.check(cards)
     check_kinds(cards, str(model), known_abilities(model, options))
@@ -171,6 +176,8 @@ def _run(
     asked = tested.for_task(card)
     job = Job(asked, card, work.examples, data, progress, prompt, work.dataset.classes, work.train, work.shown, judge)
     outcome = TASK_TYPES[card.kind](job)
+    if options.decide and card.kind in DECIDED:
+        outcome = with_decisions(job, outcome, options.temperatures)
     usage = None if asked.usage is None else asked.usage.priced(options.endpoint.prices)
     warnings = asked.notes(work.ids)
     notes = (*outcome.notes, *warnings)
@@ -183,7 +190,8 @@ def _run(
         card=card,
         prompt=prompt or "",
         prompt_number=task.number,
-        settings={"limit": options.limit, "max_tokens": card.max_tokens, "examples": len(work.examples)},
+        settings={"limit": options.limit, "max_tokens": card.max_tokens, "examples": len(work.examples)}
+        | ({"decide": True} if options.decide else {}),
         main=outcome.main,
         figures=outcome.figures,
         categories=outcome.categories,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -25,6 +26,21 @@ from vlm.models.processor import Layout, Open, Prompt
 
 Key = tuple[int, Layout]
 """Which picture or clip, and how it is seen."""
+
+
+class ChatOptions(TypedDict, total=False):
+    """How a reply of a conversation is written."""
+
+    max_tokens: int
+    """256 by default."""
+    temperature: float
+    """0, the default, takes the likeliest token each time."""
+    top_p: float
+    """Draw from the likeliest that have this mass together."""
+    seed: int | None
+    """The same one draws the same reply."""
+    stop: Sequence[str]
+    """Texts before which a reply ends."""
 
 
 class Writer:

@@ -147,6 +147,23 @@ def calibration(confidence_N: ArrayLike, correct_N: ArrayLike, bins: int = 10) -
     return Calibration(float(error), found)
 
 
+def brier_scores(chances_NC: Sequence[ArrayLike], right_N: Sequence[int]) -> list[float]:
+    """Of each item the squared distance of its probabilities `[C]` from what was so, 0 to 2, lower is better (Brier
+    1950, equation 2); C may differ. Raises `BadInput` for what are no probabilities, and a label that is not there."""
+    if len(chances_NC) != len(right_N):
+        raise BadInput(f"{len(chances_NC)} items for {len(right_N)} labels; expected one each")
+    found = []
+    for number, (row, label) in enumerate(zip(chances_NC, right_N, strict=True)):
+        chances_C = _correct(row, f"probabilities of item {number}").copy()
+        if abs(chances_C.sum() - 1) > 1e-3:
+            raise BadInput(f"probabilities of item {number} sum to {chances_C.sum():g}; expected 1")
+        if not 0 <= label < len(chances_C):
+            raise BadInput(f"label of item {number} is {label}; expected 0 to {len(chances_C) - 1}")
+        chances_C[label] -= 1
+        found.append(float(chances_C @ chances_C))
+    return found
+
+
 def _average_precision(scores_N: NDArray[np.float64], right_N: NDArray[np.bool_]) -> float:
     order = np.argsort(-scores_N, kind="stable")
     last_of_equals = np.append(np.diff(scores_N[order]) != 0, True)

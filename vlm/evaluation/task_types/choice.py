@@ -46,7 +46,7 @@ def run(job: Job) -> Outcome:
             letters = [found or guess(options[turn], f"{example.id} {turn}") for turn, found in enumerate(letters)]
         # A rotated letter means another option: compare by the option's text.
         texts_of = bare(example.options)
-        right = {texts_of[_index(job, example, answer)] for answer in example.answers}
+        right = {texts_of[right_option(job, example, answer)] for answer in example.answers}
         hits = [named.get(letter or "") in right for letter, named in zip(letters, options, strict=True)]
         samples.append(
             Sample(
@@ -101,7 +101,8 @@ def _prompt(job: Job, example: Example, options: dict[str, str]) -> str:
     return job.fill(job.prompt or PROMPT, question=example.question, options=listed, hint=example.meta.get("hint", ""))
 
 
-def _index(job: Job, example: Example, answer: str) -> int:
+def right_option(job: Job, example: Example, answer: str) -> int:
+    """The place of the option whose letter this is."""
     letters = ascii_uppercase[: len(example.options)]
     if len(answer) != 1 or answer not in letters:
         raise BadInput(
