@@ -163,6 +163,7 @@ OPTIONS = {
         "--offline",
         "--port",
         "--running",
+        "--temperatures",
         "--urls",
         "--waiting",
     ],

@@ -228,3 +228,22 @@ def test_a_reply_that_repeats_itself_is_guessed(writer: Writer) -> None:
         assert len(heard.answers[0].tokens) == 120
     assert busy.decoding.right > 20
     assert steps[4] <= steps[0] - busy.decoding.right
+
+
+def test_a_step_that_fails_ends_its_replies_and_not_the_engine(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = engine(writer)
+    heard = running.Heard()
+    busy.submit(ask(writer), heard)
+    while not heard.answers:
+        busy.step()
+
+    def fails(replies: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(busy.decoding, "feed", fails)
+        busy.step()
+    assert isinstance(heard.error, MemoryError)
+    assert busy.nbytes == busy.prompts.nbytes
+    (after,) = running.ask(busy, [ask(writer)])
+    assert len(after.answers[0].tokens) == 8

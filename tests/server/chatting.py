@@ -14,6 +14,7 @@ from serving import picture, running
 
 from vlm.engine.request import Chance, Finish, Full, Piece, Request, Token, Usage
 from vlm.facade import Model
+from vlm.heads.decisions.decider import Decider
 from vlm.media.video.sampling import Uniform
 from vlm.server.chat.app import create_app
 from vlm.server.chat.loaded import Loaded
@@ -90,17 +91,18 @@ class Saying:
         return sum(len(layout.grids) for layout in self._request.prompt.layouts)
 
 
-def loaded(model: Model, engine: Any, name: str = "tiny") -> Loaded:
+def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | None = None) -> Loaded:
     cfg = model.model.language.cfg
-    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform())
+    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider)
 
 
 @contextmanager
 def chatting(
-    model: Model, engine: Any, settings: ChatSettings | None = None, keys: Keys | None = None, name: str = "tiny"
-) -> Iterator[httpx.Client]:
+    model: Model, engine: Any, settings: ChatSettings | None = None, keys: Keys | None = None, name: str = "tiny",
+    decider: Decider | None = None,
+) -> Iterator[httpx.Client]:  # fmt: skip
     """A client of a server, ready."""
-    chosen, served = settings or ChatSettings(), loaded(model, engine, name)
+    chosen, served = settings or ChatSettings(), loaded(model, engine, name, decider)
     with running(lambda failed: create_app(chosen, lambda: served, keys, failed), chosen.limits) as client:
         yield client
 

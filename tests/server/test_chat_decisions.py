@@ -14,7 +14,7 @@ from serving import picture
 from vlm.facade import Model
 from vlm.heads.decisions import Choice, Score, YesNo
 from vlm.heads.decisions.decider import Decider, Temperatures
-from vlm.server.chat.decisions import LABELS, decisions
+from vlm.server.chat.decisions import LABELS
 
 VALUES = [{"value": "a cat", "description": "or a lion"}, {"value": True}]
 QUESTIONS: list[dict[str, Any]] = [
@@ -30,12 +30,11 @@ ASKED = [
 
 
 @pytest.fixture
-def client(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+def client(tiny_model: Model) -> Iterator[httpx.Client]:
     """A chat server with the two routes."""
     assert tiny_model.writer is not None
     decider = Decider(tiny_model.writer, Temperatures({"choice": 2.0}, "decision.json"))
-    monkeypatch.setattr("vlm.server.chat.app.plain", decisions(decider))
-    with chatting(tiny_model, Script()) as found:
+    with chatting(tiny_model, Script(), decider=decider) as found:
         yield found
 
 

@@ -45,6 +45,10 @@ def chat(
     deadline: Annotated[
         float, typer.Option("--deadline", min=0.1, metavar="SECONDS", help="After which a reply ends as it is.")
     ] = 600.0,
+    temperatures: Annotated[
+        Path | None,
+        typer.Option("--temperatures", metavar="FILE", help="A decision.json of `vlm calibrate`, for /v1/decisions."),
+    ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="A line of JSON for each request.")
     ] = None,
@@ -71,7 +75,7 @@ def chat(
     engine = EngineSettings(memory_bytes=memory_mb * MB, running=running, waiting=waiting)
 
     def loaded() -> Loaded:
-        return load(chosen(), engine)
+        return load(chosen(), engine, temperatures)
 
     settings = ChatSettings(
         media=tuple(path.resolve() for path in media or ()),

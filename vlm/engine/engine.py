@@ -117,9 +117,15 @@ class Engine:
         self._forget()
         if not self._replies:
             return False
-        fed = self._written() + self._prompts_read()
-        for reply, error in self.decoding.choose(fed):
-            self._failed(reply.job, error)
+        try:
+            fed = self._written()
+        except Exception as error:  # no memory, say: whose fault it was is not known
+            fed = []
+            for reply in [reply for reply in self._replies if reply.writing]:
+                self._failed(reply.job, error)
+        fed += self._prompts_read()
+        for reply, failure in self.decoding.choose(fed):
+            self._failed(reply.job, failure)
         self._forget()
         return True
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
+from vlm.server.chat.decisions import decisions
 from vlm.server.chat.loaded import Loaded
 from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.plain import CaptionRequest, QuestionRequest, plain
@@ -31,6 +32,7 @@ def create_app(
     app = new_app("vlm chat", metrics, make, failed)
     app.include_router(v1)
     app.include_router(plain)
+    app.include_router(decisions)
     describe(app, CaptionRequest, QuestionRequest)
     outer, _ = guarded(app, settings, keys, Signer(), metrics)
     return outer

@@ -1,8 +1,7 @@
 """`/v1/decisions` and `/v1/systemone`: typed questions about a conversation, answered by probabilities.
 
-To serve them, a chat server includes the router: `app.include_router(decisions(decider))`, with a
-`vlm.heads.decisions.decider.Decider` of the model that the engine answers with. One request at a time is decided, in a
-thread of its own beside the engine's.
+Answers carry beside what OpenAI and transformers have the mass of their labels, and the temperature that was applied
+with its file. One request at a time is decided, in a thread of its own beside the engine's.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
 
 from vlm.conversation.messages import Conversation, read_messages
-from vlm.heads.decisions.decider import Decided, Decider
+from vlm.heads.decisions.decider import Decided
 from vlm.heads.decisions.questions import Question
 from vlm.heads.decisions.systemone import answer, content, read_questions
 from vlm.media.open import Media
@@ -26,7 +25,7 @@ from vlm.server.chat.decision_schemas import Asset, DecisionsRequest, SystemOneR
 from vlm.server.chat.media import Named
 from vlm.server.chat.response_schemas import InputMessage
 from vlm.server.chat.routes import Served
-from vlm.server.chat.service import ChatService, _with
+from vlm.server.chat.service import ChatService, with_media
 from vlm.server.chat.wishes import shown
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
@@ -37,57 +36,55 @@ LABELS = 1024
 """Of all questions of a request."""
 
 
-def decisions(decider: Decider) -> APIRouter:
-    """The two routes. Answers carry beside what OpenAI and transformers have the mass of their labels, and the
-    temperature that was applied with its file."""
-    router = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
-    turn = asyncio.Lock()
+decisions = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
 
-    async def found(
-        served: ChatService, asked: Looked, said: Sequence[tuple[str, Any]], questions: list[Question]
-    ) -> Decided:
-        if (labels := sum(len(question.labels) for question in questions)) > LABELS:
-            raise ApiError(413, "too_large", f"questions: expected at most {LABELS} labels in all, got {labels}")
-        # Of a request's wishes only how media are looked at is read, which is `Looked`'s.
-        messages, named = shown(said, cast(Any, asked), served.loaded.sampling, served.limits)
-        if len(named) > served.limits.media:
-            most = f"expected at most {served.limits.media} pictures and clips, got {len(named)}"
-            raise ApiError(413, "too_large", most)
-        return await _decided(served, decider, turn, messages, named, questions)
 
-    @router.post("/decisions")
-    async def create_decision(served: Served, body: DecisionsRequest, request: Request) -> dict[str, Any]:
-        """As OpenAI's, of texts and pictures."""
-        served.check_model(body.model)
-        given = body.input if isinstance(body.input, list) else [InputMessage(role="user", content=body.input)]
-        said = [(message.role, message.content) for message in given]
-        got = await while_there(request, found(served, body, said, body.asked()))
-        usage = {
-            "input_tokens": got.tokens, "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
-            "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": got.tokens,
-        }  # fmt: skip
-        return {"model": served.loaded.name, "answers": body.answers(got.answers), "usage": usage}
+@decisions.post("/decisions")
+async def create_decision(served: Served, body: DecisionsRequest, request: Request) -> dict[str, Any]:
+    """As OpenAI's, of texts and pictures."""
+    served.check_model(body.model)
+    given = body.input if isinstance(body.input, list) else [InputMessage(role="user", content=body.input)]
+    said = [(message.role, message.content) for message in given]
+    got = await while_there(request, _found(served, body, said, body.asked()))
+    usage = {
+        "input_tokens": got.tokens, "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
+        "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": got.tokens,
+    }  # fmt: skip
+    return {"model": served.loaded.name, "answers": body.answers(got.answers), "usage": usage}
 
-    @router.post("/systemone")
-    async def system_one(served: Served, body: SystemOneRequest, request: Request) -> dict[str, Any]:
-        """As transformers' `/v1/systemone`; pictures stand in the state."""
-        served.check_model(body.model)
-        questions = read_questions(body.questions)
-        message = InputMessage.model_validate({"role": "user", "content": _parts(content(body.state), body.assets)})
-        got = await while_there(request, found(served, body, [("user", message.content)], questions))
-        answers = {one.question.name: answer(one) for one in got.answers}
-        usage = {"input_tokens": got.tokens, "output_tokens": 0}
-        return {"model": served.loaded.name, "answers": answers, "usage": usage}
 
-    return router
+@decisions.post("/systemone")
+async def system_one(served: Served, body: SystemOneRequest, request: Request) -> dict[str, Any]:
+    """As transformers' `/v1/systemone`; pictures stand in the state."""
+    served.check_model(body.model)
+    questions = read_questions(body.questions)
+    message = InputMessage.model_validate({"role": "user", "content": _parts(content(body.state), body.assets)})
+    got = await while_there(request, _found(served, body, [("user", message.content)], questions))
+    answers = {one.question.name: answer(one) for one in got.answers}
+    usage = {"input_tokens": got.tokens, "output_tokens": 0}
+    return {"model": served.loaded.name, "answers": answers, "usage": usage}
+
+
+async def _found(
+    served: ChatService, asked: Looked, said: Sequence[tuple[str, Any]], questions: list[Question]
+) -> Decided:
+    if (labels := sum(len(question.labels) for question in questions)) > LABELS:
+        raise ApiError(413, "too_large", f"questions: expected at most {LABELS} labels in all, got {labels}")
+    messages, named = shown(said, asked, served.loaded.sampling, served.limits)
+    if len(named) > served.limits.media:
+        most = f"expected at most {served.limits.media} pictures and clips, got {len(named)}"
+        raise ApiError(413, "too_large", most)
+    return await _decided(served, messages, named, questions)
 
 
 async def _decided(
-    served: ChatService, decider: Decider, turn: asyncio.Lock, messages: list[dict[str, Any]], named: Sequence[Named],
-    questions: list[Question],
-) -> Decided:  # fmt: skip
-    async with served.opening.opened(named) as media, turn:
-        said, own = read_messages(_with(messages, media), None, decider.writer.processor.placeholders)
+    served: ChatService, messages: list[dict[str, Any]], named: Sequence[Named], questions: list[Question]
+) -> Decided:
+    decider = served.loaded.decider
+    if decider is None:
+        raise ApiError(501, "unsupported", f"model {served.loaded.name} decides nothing")
+    async with served.opening.opened(named) as media, served.deciding:
+        said, own = read_messages(with_media(messages, media), None, decider.writer.processor.placeholders)
         items: tuple[Media, ...] = own
         ask = decider.about_conversation(Conversation(said, items))
         return await asyncio.to_thread(partial(decider.decide, ask, questions))

@@ -13,8 +13,11 @@ from vlm.models.processor import Processor
 from vlm.server.chat.replies import Answers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
+    from vlm.heads.decisions.decider import Decider
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Loaded:
     """Of its logits: tokens that there are."""
     sampling: Sampler
     """Of the frames of clips, where a request says nothing of them."""
+    decider: Decider | None = None
+    """Answers typed questions."""
     close: Callable[[], None] = lambda: None
     """End the engine."""
 
@@ -37,12 +42,19 @@ class Loaded:
         return Vocabulary(self.processor.tokenizer, self.width, frozenset(self.processor.stop_tokens))
 
 
-def load(model: Model, settings: EngineSettings) -> Loaded:
-    """With an engine that runs. Raises `Incapable` for a model that does not write."""
+def load(model: Model, settings: EngineSettings, temperatures: Path | None = None) -> Loaded:
+    """With an engine that runs. `temperatures` are those of `vlm calibrate`, by default of the model's folder. Raises
+    `Incapable` for a model that does not write, `BadInput` for a broken file."""
     from vlm.engine.engine import Engine
+    from vlm.heads.decisions.decider import Decider
+    from vlm.heads.decisions.temperature import chosen
 
     language = model.model.language.cfg
+    decider = None
+    if model.writer is not None:
+        decider = Decider(model.writer, chosen(temperatures, model.parts.folder if model.parts else None))
     engine = Engine(model.model, model.processor, settings).start()
     return Loaded(
-        model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), engine.close
-    )
+        model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), decider,
+        engine.close,
+    )  # fmt: skip

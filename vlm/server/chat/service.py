@@ -86,6 +86,8 @@ class ChatService:
     def __init__(self, settings: ChatSettings, loaded: Loaded, metrics: ChatMetrics) -> None:
         self.settings, self.limits, self.loaded, self.metrics = settings, settings.limits, loaded, metrics
         self.began = int(time.time())
+        self.deciding = asyncio.Lock()
+        """Held by the one request that is decided."""
         self._temporary = Path(tempfile.mkdtemp(prefix="vlm-chat-"))
         self.opening = Opening(settings, self._temporary, metrics, Resize.square(loaded.processor.squashed))
 
@@ -138,7 +140,7 @@ class ChatService:
         if wanted.read is not None:
             prompt = wanted.read(processor, media)
         else:
-            prompt = processor.read(_with(wanted.messages, media), None, lambda item: item)  # type: ignore[arg-type,return-value]
+            prompt = processor.read(with_media(wanted.messages, media), None, lambda item: item)  # type: ignore[arg-type,return-value]
         return prompt, None if wanted.constrain is None else self._constraint(wanted.constrain)
 
     def _constraint(self, make: Constrains) -> Constraint:
@@ -150,7 +152,7 @@ class ChatService:
             raise ApiError(501, "unsupported", str(error)) from None
 
 
-def _with(messages: Sequence[dict[str, Any]], media: Sequence[Media]) -> list[dict[str, Any]]:
+def with_media(messages: Sequence[dict[str, Any]], media: Sequence[Media]) -> list[dict[str, Any]]:
     """The messages with what they show."""
     return [
         {**message, "content": [

@@ -9,7 +9,7 @@ from typing import Any
 from vlm.engine.constraint import Vocabulary, choices, grammar, json_schema, regex
 from vlm.engine.request import Constraint, Sampling
 from vlm.media.video.sampling.base import Sampler
-from vlm.server.chat.asked import Asked, characters
+from vlm.server.chat.asked import Asked, Looked, characters
 from vlm.server.chat.media import Looks, Named, looks
 from vlm.server.chat.service import Constrains
 from vlm.server.chat.settings import ChatLimits
@@ -51,7 +51,7 @@ def _made(make: Callable[[Vocabulary, Any], Constraint], given: Any, vocabulary:
 
 
 def shown(
-    said: Sequence[tuple[str, Any]], asked: Asked, sampler: Sampler, limits: ChatLimits
+    said: Sequence[tuple[str, Any]], asked: Looked, sampler: Sampler, limits: ChatLimits
 ) -> tuple[list[dict[str, Any]], list[Named]]:
     """Messages, given as (role, content), and what they show. Raises `ApiError` for more than the limits."""
     if (length := characters([content for _, content in said])) > limits.characters:

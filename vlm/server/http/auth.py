@@ -34,7 +34,7 @@ NOTHING = "default-src 'none'; sandbox"
 OURS = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 """The page runs what this server gives it and fetches nothing from elsewhere."""
 READING = re.compile(
-    r"/v1/(embeddings|chat/completions|responses|collections/[^/]+/(search|items/scroll))|/caption|/vqa"
+    r"/v1/(embeddings|chat/completions|responses|decisions|systemone|collections/[^/]+/(search|items/scroll))|/caption|/vqa"
 )
 """What is sent with POST and changes nothing."""
 
