@@ -53,8 +53,7 @@ class Replies:
         need = KVCache.bytes_of(self.model.language.cfg, tokens, self.model.dtype.itemsize)
         if self._engine is None or weights != self._weights or need > self._engine.settings.memory_bytes:
             memory = max(EngineSettings().memory_bytes, int(need * SPARE))
-            # One reply is one row; no other shape of a decoding step has to agree with that.
-            self._engine = Engine(self.model, self.processor, EngineSettings(memory_bytes=memory, sizes=(1,)))
+            self._engine = Engine(self.model, self.processor, EngineSettings(memory_bytes=memory))
             self._weights = weights
         return self._engine
 
