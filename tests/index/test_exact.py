@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,3 +148,19 @@ def test_many_small_changes_of_one_id() -> None:
         entries.upsert(["a"], eye[:1], [{}])
     assert len(entries) == 2
     assert [hit.id for hit in entries.search(eye[:1], 9)[0]] == ["a", "b"]
+
+
+def test_memory_stays_as_rows_come_one_by_one() -> None:
+    """A product of every new size would leave a kernel of its own behind: half a megabyte a search."""
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        pytest.skip("the system does not say how much memory is resident")
+    rows = spread(5000, 32, np.random.default_rng(7))
+    entries = Entries(32)
+    entries.upsert([str(n) for n in range(4500)], rows[:4500], [{}] * 4500)
+    for number in range(4500, 5000):
+        entries.upsert([str(number)], rows[number : number + 1], [{}])
+        if number == 4600:
+            before = int(statm.read_text().split()[1])
+        entries.search(rows[number : number + 1], 5)
+    assert (int(statm.read_text().split()[1]) - before) * os.sysconf("SC_PAGE_SIZE") < 32 * 2**20

@@ -28,6 +28,9 @@ Mask = NDArray[np.bool_]
 
 BLOCK, QUERIES = 64, 64
 """Rows whose maximum is taken together; queries that are multiplied at once, which bounds the scores in memory."""
+STEP = 1024
+"""Rows are multiplied in multiples of this: oneDNN builds a kernel for every new number of them, and keeps a thousand,
+which are half a gigabyte."""
 FEW, MANY = 0.05, 0.25
 """Up to this share of the rows the plain scan of them is quicker than the rough one of all; from that share on
 candidates are not worth gathering."""
@@ -69,6 +72,7 @@ class Rough:
     def write(self, rows: Rows, vectors: Vectors, capacity: int) -> None:
         """Round `vectors` into `rows`; there is room for `capacity` rows afterwards."""
         if capacity > len(self._rows):
+            capacity += -capacity % STEP
             grown = torch.zeros((capacity, self.width), dtype=self.dtype)
             grown[: len(self._rows)] = self._rows
             self._rows = grown
@@ -90,10 +94,10 @@ class Rough:
 
     def _of_some(self, units_QD: Tensor, count: int, top: int, allowed: Mask | None) -> list[Rows | None]:
         rounded = units_QD.to(self.dtype)
-        blocks = -(-count // BLOCK)
-        scores = torch.empty((blocks * BLOCK, len(units_QD)), dtype=self.dtype)
+        filled = count + -count % STEP
+        blocks = filled // BLOCK
+        scores = self._rows[:filled] @ rounded.T
         scores[count:] = -torch.inf
-        torch.mm(self._rows[:count], rounded.T, out=scores[:count])
         if allowed is not None:
             scores[:count].masked_fill_(torch.from_numpy(~allowed)[:, None], -torch.inf)
         blocks_BKQ = scores.view(blocks, BLOCK, -1)
