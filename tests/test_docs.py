@@ -108,6 +108,8 @@ def test_chat_and_captions_run_as_shown(document: str, tmp_path: Path) -> None:
     _typed([command for name, command in SHOWN if name == document], tmp_path)
 
 
+@pytest.mark.process
+@pytest.mark.weights
 def test_decisions_are_made_as_shown(tmp_path: Path) -> None:
     shown = [command for document, command in SHOWN if document == "decide.md" and command.startswith("vlm decide")]
     _typed([command for command in shown if "decision.json" not in command], tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -131,12 +132,13 @@ def watched() -> Any:
 
 
 def held_mb() -> float:
-    """Shared pages once a process that holds them."""
+    """Shared pages once: a process that is being started shares all of the one that starts it for a moment."""
     total, left = 0, ["self"]
     while left:
         process = Path("/proc") / left.pop()
         try:
-            total += int((process / "statm").read_text().split()[1]) * 4096
+            held = re.search(r"^Pss:\s+(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
+            total += int(held[1]) * 1024 if held else 0
             for task in (process / "task").iterdir():
                 left += (task / "children").read_text().split()
         except OSError:  # it has ended

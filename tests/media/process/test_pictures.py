@@ -50,10 +50,10 @@ def test_the_limit_of_pixels_is_the_decoder_s_own(decoder: PictureDecoder) -> No
 @pytest.mark.parametrize(
     ("statement", "said", "deaths"),
     [
-        ("import os; images.load_image = lambda _: os.abort()", "ended its decoder", 1),
-        ("import time; images.load_image = lambda _: time.sleep(600)", r"took longer than 0\.5 s", 1),
-        ("import numpy; images.load_image = lambda _: numpy.zeros(2**33, numpy.uint8)", "fits into memory", 0),
-        ("images.load_image = lambda _: None.nothing", "decodes, got AttributeError", 0),
+        ("import os; images.load_image = lambda _, **__: os.abort()", "ended its decoder", 1),
+        ("import time; images.load_image = lambda _, **__: time.sleep(600)", r"took longer than 0\.5 s", 1),
+        ("import numpy; images.load_image = lambda _, **__: numpy.zeros(2**33, numpy.uint8)", "fits into memory", 0),
+        ("images.load_image = lambda _, **__: None.nothing", "decodes, got AttributeError", 0),
     ],
     ids=["crashes", "hangs", "fills memory", "raises"],
 )
