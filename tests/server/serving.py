@@ -66,8 +66,8 @@ class ServingProcess:
 
     started: ClassVar[list[ServingProcess]] = []
 
-    def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-c", VLM, "serve", *words, "--port", "0"]
+    def __init__(self, kind: str, *words: str) -> None:
+        command = [sys.executable, "-c", VLM, "serve", kind, "--port", "0", *words]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.started.append(self)
         assert self.process.stderr is not None
