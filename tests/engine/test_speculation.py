@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.engine.speculation import MOST, Drafts, draft
+from vlm.engine.speculation import MOST, Drafts
+
+
+def draft(ids: list[int], most: int, least_match: int = 2) -> list[int]:
+    return Drafts(ids, least_match, max(MOST, least_match)).draft(most)
+
 
 IDS = st.lists(st.integers(0, 3), max_size=40)
 

@@ -16,17 +16,14 @@ class EncoderCache:
         self._most = most
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
         self.nbytes = 0
-        self.hits = self.misses = 0
         self.encoded = 0
         """Visual tokens, so far."""
 
     def get(self, key: bytes, encode: Callable[[], Sequence[Tensor]]) -> Tensor:
         """`[M, D]` of a picture, or of all frames of a clip."""
         if (known := self._known.get(key)) is not None:
-            self.hits += 1
             self._known.move_to_end(key)
             return known
-        self.misses += 1
         made = torch.cat(list(encode()))
         self.encoded += len(made)
         if made.nbytes <= self._most:

@@ -2,8 +2,8 @@
 
 A step gives every reply that is being written one token, and then reads some of the prompts that wait, a chunk at a
 time. A reply is the same, to the bit, alone and in any company, with a prompt that was read before or anew, and after
-its memory was taken away: decoding steps have one shape (`rows`), prompts are cut by themselves alone (`chunks`), and
-each reply attends alone to what its own cache holds.
+its memory was taken away: decoding steps have a few shapes that agree (`rows`), prompts are cut by themselves alone
+(`chunks`), and each reply attends alone to what its own cache holds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Engine:
         """
         job = self._intake.job(request, heard)
         with self._changed:
-            waiting = len(self._new) + sum(reply.cache is None for reply in self._replies)
+            waiting = self.waiting
             if self._closed or waiting + request.n > self.settings.waiting:
                 raise Full(waiting, 1.0 + waiting / self.settings.running)
             job.number = self._came = self._came + 1

@@ -6,7 +6,7 @@ n-gram draft: arXiv:2304.04487). They cost nothing to find, and only the model s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 LEAST, MOST = 2, 4
 """Tokens of a match: fewer say too little, and more find hardly anything that these do not."""
@@ -42,8 +42,3 @@ class Drafts:
                 if begin is not None:
                     return self._ids[begin : begin + most]
         return []
-
-
-def draft(ids: Sequence[int], most: int, least_match: int = LEAST) -> list[int]:
-    """The same of a sequence that is not kept: it is read once."""
-    return Drafts(ids, least_match, max(MOST, least_match)).draft(most)
