@@ -41,7 +41,8 @@ def running(app: Callable[[Failed], ASGIApp], limits: Limits) -> Iterator[httpx.
     thread.start()
     try:
         wait(lambda: server.address)
-        with httpx.Client(base_url=server.address, timeout=60) as client:
+        expiry = httpx.Limits(keepalive_expiry=limits.header_seconds / 2)  # not at the moment the server closes it
+        with httpx.Client(base_url=server.address, timeout=60, limits=expiry) as client:
             wait(lambda: troubles or ready(client), 120)
             assert not troubles, troubles
             yield client
