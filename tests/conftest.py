@@ -42,9 +42,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that is not marked `process` fails where it, or a fixture that it is the first to need, starts Python."""
+    """A test that is not marked `process` fails where it, or a fixture that it is the first to need, starts Python. One
+    that is marked `weights` may be the first that fetches them, by pip."""
     with pytest.MonkeyPatch.context() as patch:
-        if item.get_closest_marker("process") is None:
+        if item.get_closest_marker("process") is None and item.get_closest_marker("weights") is None:
             start = subprocess.Popen.__init__
 
             def checked(self: Any, args: Any, *rest: Any, **options: Any) -> None:

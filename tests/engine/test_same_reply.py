@@ -8,32 +8,40 @@ from pathlib import Path
 
 import pytest
 import running
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "facade"))
 import kinds
 
 from vlm.api import load
 from vlm.engine.engine import Engine, Ticket
+from vlm.engine.greedy import greedy
 from vlm.engine.request import Request, Sampling
 from vlm.engine.settings import EngineSettings
 from vlm.heads.writer import Writer
+from vlm.models.processor import Prompt
 
-SEEING = ["a card", "SmolVLM", "LLaVA-OneVision", "DeepSeek-VL2"]
+SEEING = [
+    *((family, torch.float32) for family in ("a card", "SmolVLM", "LLaVA-OneVision", "DeepSeek-VL2")),
+    *((family, torch.bfloat16) for family in ("SmolVLM", "DeepSeek-VL2")),
+]
 PLAIN = {"keep_prompts": False, "pictures_bytes": 0, "guesses": 0}
 """Nothing is remembered, and nothing guessed."""
 
 
-@pytest.fixture(scope="module", params=SEEING)
+@pytest.fixture(scope="module", params=SEEING, ids=lambda param: f"{param[0]} {str(param[1])[6:]}")
 def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Writer:
     folder = tmp_path_factory.mktemp("model")
-    made = kinds.WRITERS[request.param](folder)
-    found = load(str(made if request.param == "a card" else folder)).writer
+    family, dtype = request.param
+    made = kinds.WRITERS[family](folder)
+    found = load(str(made if family == "a card" else folder), dtype=dtype).writer
     assert found is not None
     return found
 
 
 def engine(writer: Writer, **settings: object) -> Engine:
-    return Engine(writer.model, writer.processor, EngineSettings.model_validate({"chunk": 16, **settings}))
+    chosen = EngineSettings.model_validate({"chunk": 16, "waiting": 1000, **settings})
+    return Engine(writer.model, writer.processor, chosen)
 
 
 def alone(writer: Writer, requests: list[Request]) -> list[running.Heard]:
@@ -45,17 +53,18 @@ def answers(heard: list[running.Heard]) -> list[dict[int, running.Answer]]:
     return [one.answers for one in heard]
 
 
-def test_random_requests_over_random_schedules(writer: Writer) -> None:
+def test_random_requests_over_random_schedules(writer: Writer, request: pytest.FixtureRequest) -> None:
     """Of mixed lengths, with pictures, clips and none, some cancelled, with cache hits and memory taken away."""
+    number, schedules = (500, 1) if "a card" in request.node.name else (40, 3)
     media = [*running.pictures(4), *running.clips(2)]
-    requests = running.requests(writer, 40, 1, media)
+    requests = running.requests(writer, number, number, media)
     expected = answers(alone(writer, requests))
-    assert len({str(one) for one in expected}) > 20  # the model says something
+    assert len({str(one) for one in expected}) > number / 2  # the model says something
     need = max(engine(writer)._bytes(len(one.prompt.ids) + one.max_tokens) for one in requests)
     preempted = 0
-    for seed in range(3):
+    for seed in range(schedules):
         chance = random.Random(seed)
-        options = {"memory_bytes": chance.choice((need, 3 * need, 10**9)), "running": chance.choice((2, 5, 16)),
+        options = {"memory_bytes": chance.choice((need, 2 * need, 3 * need)), "running": chance.choice((2, 5, 16)),
                    "tokens": chance.choice((8, 64, 512)), "keep_prompts": seed != 1}  # fmt: skip
         busy = engine(writer, **options)
         heard, cancelled = [running.Heard() for _ in requests], set()
@@ -117,7 +126,21 @@ def test_what_is_guessed_changes_no_reply_and_saves_steps(writer: Writer, temper
 
 
 def test_greedy_replies_are_those_of_the_plain_way(writer: Writer) -> None:
+    if writer.model.dtype != torch.float32:
+        pytest.skip("the plain way adds up in another order: in bfloat16 that shows")
     prompts = running.prompts(writer, 8, 3, running.pictures(3))
-    plain = writer.write(prompts, max_tokens=12, batch=4)
-    heard = running.ask(engine(writer), [Request(prompt, max_tokens=12) for prompt in prompts])
-    assert [one.answers[0].text.strip() for one in heard] == plain
+    stop = writer.processor.stop_tokens
+    plain = greedy(writer.model.language, [embedded(writer, prompt) for prompt in prompts], stop=stop, max_tokens=12)
+    expected = [writer.processor.decode(reply).strip() for reply in plain]
+    assert writer.write(prompts, max_tokens=12, batch=4) == expected
+    assert writer.write(prompts, max_tokens=12, batch=1) == expected
+
+
+def embedded(writer: Writer, prompt: Prompt) -> torch.Tensor:
+    """`[T, D]`."""
+    shown = [
+        tokens
+        for item, layout in zip(prompt.media, prompt.layouts, strict=True)
+        for tokens in writer.visual(item, layout)
+    ]
+    return writer.model.embed(torch.tensor([prompt.ids]), shown)[0]

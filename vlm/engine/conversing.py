@@ -1,4 +1,4 @@
-"""One reply at a time, by an engine that is kept between replies.
+"""What one program asks of one model: a reply as it is written, or many at a time, by an engine that is kept.
 
 So a question about a picture that was shown before costs no second encoding, and of a conversation that goes on only
 what is new is read.
@@ -7,12 +7,14 @@ what is new is read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from queue import SimpleQueue
 
 from torch import Tensor
 
 from vlm.engine.engine import Engine
+from vlm.engine.job import Heard
 from vlm.engine.request import Piece, Request
 from vlm.engine.sampling import check
 from vlm.engine.settings import EngineSettings
@@ -27,7 +29,7 @@ SPARE = 1.25
 
 
 class Replies:
-    """Of one model; any thread may ask, and replies are written one after another."""
+    """Of one model; any thread may ask, and what is asked at once is answered before what is asked next."""
 
     def __init__(self, model: VisionLanguageModel, processor: Processor):
         self.model, self.processor = model, processor
@@ -47,15 +49,53 @@ class Replies:
         check(request.sampling, cfg.vocab_size)
         return self._pieces(request)
 
-    def engine(self, tokens: int) -> Engine:
-        """The one that is kept, with room for a conversation of so many tokens; a new one where weights changed."""
-        weights = [_state(parameter) for parameter in self.model.parameters()]
-        need = KVCache.bytes_of(self.model.language.cfg, tokens, self.model.dtype.itemsize)
-        if self._engine is None or weights != self._weights or need > self._engine.settings.memory_bytes:
-            memory = max(EngineSettings().memory_bytes, int(need * SPARE))
-            self._engine = Engine(self.model, self.processor, EngineSettings(memory_bytes=memory))
-            self._weights = weights
-        return self._engine
+    def texts(self, requests: Sequence[Request], most: int) -> list[str]:
+        """The text of the reply to each, at most `most` being written at a time. Raises what any of them raises."""
+        texts = [""] * len(requests)
+        failed: list[Exception] = []
+
+        def hears(number: int) -> Heard:
+            def hear(piece: Piece) -> None:
+                texts[number] += piece.text
+                failed.extend([] if piece.error is None else [piece.error])
+
+            return hear
+
+        with self._lock:
+            engine = self.engine(max((len(one.prompt.ids) + one.max_tokens for one in requests), default=0), most)
+            try:
+                coming = iter(enumerate(requests))
+                more = True
+                while more and not failed:
+                    for number, request in islice(coming, max(0, most - engine.replies)):
+                        engine.submit(request, hears(number))
+                    more = engine.step()
+            except BaseException:
+                self._engine = None  # it may have stopped in the middle of a step
+                raise
+            if failed:
+                self._engine = None
+                raise failed[0]
+        return texts
+
+    def engine(self, tokens: int, running: int = 1) -> Engine:
+        """The one that is kept, with room for `running` conversations of so many tokens at a time; a new one where
+        weights changed."""
+        need = running * KVCache.bytes_of(self.model.language.cfg, tokens, self.model.dtype.itemsize)
+        kept = self._engine
+        fits = kept is not None and need <= kept.settings.memory_bytes and running <= kept.settings.running
+        if kept is None or not fits or self._states() != self._weights:
+            usual = EngineSettings()
+            settings = EngineSettings(
+                memory_bytes=max(usual.memory_bytes, int(need * SPARE)), running=max(usual.running, running)
+            )
+            kept = Engine(self.model, self.processor, settings)
+            self._weights = self._states()  # an engine lays them out
+        self._engine = kept
+        return kept
+
+    def _states(self) -> list[tuple[int, ...]]:
+        return [_state(parameter) for parameter in self.model.parameters()]
 
     def _pieces(self, request: Request) -> Iterator[str]:
         """Written by a thread of its own: what interrupts the one that listens leaves no step half done."""

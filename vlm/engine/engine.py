@@ -21,7 +21,7 @@ from vlm.engine.intake import Intake
 from vlm.engine.job import Heard, Job, Reply, ids_of, inputs
 from vlm.engine.prefix_cache import PrefixCache
 from vlm.engine.request import Full, Piece, Request
-from vlm.engine.rows import step_sizes
+from vlm.engine.rows import arranged
 from vlm.engine.settings import EngineSettings
 from vlm.engine.turns import Turns
 from vlm.language.attention.kv_cache import KVCache
@@ -51,7 +51,7 @@ class Engine:
     def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings | None = None):
         self.model, self.processor, self.settings = model, processor, settings or EngineSettings()
         self.cfg = model.language.cfg
-        sizes = self.settings.sizes or step_sizes(model.language)
+        sizes = self.settings.sizes or arranged(model.language)
         self.decoding = Decoding(model, processor, sizes, self.settings.guesses)
         self.pictures, self.prompts = EncoderCache(self.settings.pictures_bytes), PrefixCache()
         self.preempted = 0
@@ -101,6 +101,11 @@ class Engine:
     def waiting(self) -> int:
         """Replies that wait to be begun."""
         return len(self._new) + sum(reply.cache is None for reply in self._replies)
+
+    @property
+    def replies(self) -> int:
+        """Those that are not finished."""
+        return len(self._new) + len(self._replies)
 
     @property
     def nbytes(self) -> int:
@@ -193,7 +198,8 @@ class Engine:
             reply for reply in self._replies
             if reply.finish is None and not reply.writing and (free or reply.cache is not None)
         ]  # fmt: skip
-        return min(reading, key=self._turns.key, default=None)
+        first = min(reading, key=self._turns.key, default=None)
+        return first if first is None or first.cache is not None or self._admits(first) else None
 
     def _begin(self, reply: Reply) -> None:
         """A cache, with what is known of the prompt; of all but its last chunk, behind which the reply begins."""
@@ -207,6 +213,12 @@ class Engine:
             if not reply.tokens and reply.choice == 0:
                 reply.job.cached = found[-1].end
 
+    def _admits(self, reply: Reply) -> bool:
+        """Whether its whole prompt has room beside those that do not give way to it: half of one is read in vain."""
+        order = self._turns.order
+        before = sum(self._bytes(other.held) for other in self._replies if order(other) < order(reply))
+        return before + self._bytes(len(reply.job.request.prompt.ids) + 1) <= self.settings.memory_bytes
+
     def _room(self, tokens: int, reply: Reply) -> bool:
         """Make room for so many more: earlier prompts go, then the newest replies give way; false where it is this
         one."""
@@ -219,7 +231,7 @@ class Engine:
             if last is reply:
                 return False
             held = self.nbytes - self.prompts.nbytes
-        self.prompts.shrink(self.settings.memory_bytes - held - need)
+        self.prompts.shrink(min(self.settings.prompts_bytes, self.settings.memory_bytes - held - need))
         return True
 
     def _seen(self, job: Job, number: int) -> Tensor:

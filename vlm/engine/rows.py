@@ -5,6 +5,10 @@ from those in a batch, and now and then its tokens (in a mixture also its expert
 So a step has one of a few numbers of rows, some of them filler, in which any row comes to the same numbers. Which those
 are depends on the processor's kernels, and is looked at when an engine begins: places in a matrix differ where a
 vectorised loop leaves a few numbers over, or threads share a matrix out elsewhere than between rows.
+
+It depends on how weights lie too. `[out, in]` is torch's order; with the inputs outermost (column-major) a product of
+few rows in float32 goes along the weights and adds each row's numbers up the same way whatever their number: more sizes
+agree, and such products are faster.
 """
 
 from __future__ import annotations
@@ -23,24 +27,46 @@ from vlm.language.mixture.moe import Router, SwiGLU
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 FIRST = (8, 16, 32, 4)
 """The first of these that is steady is taken, and all that agree with it; one row, which is slow, if none is."""
+ENOUGH = 16
 NUMBERS, DRAWS = 2**15, 8
 """That are compared of a shape, in so many random matrices at most: where a place differs, many of its numbers do."""
 Work = Callable[[Tensor], Tensor]
+Layout = Callable[[Tensor], Tensor]
 _known: dict[Hashable, tuple[int, ...]] = {}
 """What was found in this process: the kernels mind shapes and types, not weights."""
 
 
-def step_sizes(language: LanguageModel) -> tuple[int, ...]:
+def arranged(language: LanguageModel) -> tuple[int, ...]:
     """Numbers of rows, the least first, in which a decoding step of this model on this machine gives any row the same
-    numbers."""
-    works, like = _works(language), language.embedding.weight
-    place = (frozenset(works), like.dtype, like.device, torch.get_num_threads())
+    numbers. Weights are laid out in place, in the first order in which `ENOUGH` do, or that in which more do."""
+    orders: list[Layout] = [torch.Tensor.contiguous, inputs_outermost]
+    if language.embedding.weight.dtype == torch.float32:
+        orders.reverse()
+    lay, sizes = orders[0], _agreeing(language, orders[0])
+    if sizes[-1] < ENOUGH and (others := _agreeing(language, orders[1]))[-1] > sizes[-1]:
+        lay, sizes = orders[1], others
+    with torch.no_grad():
+        for module in language.modules():
+            if isinstance(module, nn.Linear | RoutedExperts):
+                for weight in module.parameters(recurse=False):
+                    weight.data = lay(weight.data) if weight.ndim > 1 else weight.data
+    return sizes
+
+
+def inputs_outermost(weight: Tensor) -> Tensor:
+    """`[..., out, in]` in column-major order; as it is where it lies so."""
+    return weight.mT.contiguous().mT
+
+
+def _agreeing(language: LanguageModel, lay: Layout) -> tuple[int, ...]:
+    works, like = _works(language, lay), language.embedding.weight
+    place = (frozenset(works), like.dtype, like.device, torch.get_num_threads(), lay)
     if place not in _known:
-        _known[place] = _agreeing(list(works.values()))
+        _known[place] = _found(list(works.values()))
     return _known[place]
 
 
-def _agreeing(works: list[tuple[Work, Tensor]]) -> tuple[int, ...]:
+def _found(works: list[tuple[Work, Tensor]]) -> tuple[int, ...]:
     base = next((rows for rows in FIRST if all(_steady(work, of, rows, rows) for work, of in works)), None)
     if base is None:
         return (1,)
@@ -58,7 +84,7 @@ def _steady(work: Work, like_D: Tensor, rows: int, base: int) -> bool:
         x_B1D = 2 * torch.randn(most, 1, len(like_D), generator=generator).to(like_D.device, like_D.dtype)
         wanted_B1V = torch.cat([work(_filled(part, base))[: len(part)] for part in x_B1D.split(base)])
         compared += wanted_B1V.numel()
-        for shift in {0, 1, most // 2, most - 1}:
+        for shift in {1, most // 2}:
             turned, expected = x_B1D.roll(shift, 0)[:rows], wanted_B1V.roll(shift, 0)[:rows]
             if not torch.equal(work(turned), expected):
                 return False
@@ -71,28 +97,42 @@ def _filled(x_B1D: Tensor, rows: int) -> Tensor:
     return F.pad(x_B1D, (0, 0, 0, 0, 0, rows - len(x_B1D)))
 
 
-def _works(language: LanguageModel) -> dict[Hashable, tuple[Work, Tensor]]:
+def _works(language: LanguageModel, lay: Layout) -> dict[Hashable, tuple[Work, Tensor]]:
     """What a step does to all rows at once, each of a shape once, and what a row of its input is like."""
     like = language.embedding.weight
     found: dict[Hashable, tuple[Work, Tensor]] = {}
 
-    def add(key: Hashable, work: Work, width: int) -> None:
-        found.setdefault((key, width), (work, like.new_empty(width)))
+    def add(key: Hashable, work: Callable[[], Work], width: int) -> None:
+        if (key, width) not in found:
+            found[key, width] = work(), like.new_empty(width)
+
+    def product(weight_NK: Tensor, bias_N: Tensor | None = None, dtype: torch.dtype = like.dtype) -> None:
+        def work() -> Work:
+            some = weight_NK if weight_NK.any() else torch.randn_like(weight_NK)  # zeros would agree with everything
+            return partial(_product, weight=lay(some.to(dtype)), bias=bias_N)
+
+        add(("product", weight_NK.shape, bias_N is None, dtype), work, weight_NK.shape[1])
 
     for module in language.modules():
         if isinstance(module, nn.Linear):
-            some = bool(module.weight.any())  # an adapter that has learned nothing would agree with everything
-            work = module if some else partial(F.linear, weight=torch.randn_like(module.weight))
-            add(("product", module.weight.shape), work, module.in_features)
+            product(module.weight, module.bias)
         elif isinstance(module, nn.RMSNorm):
-            add("norm", module, len(module.weight))
+            add("norm", partial(_same, module), len(module.weight))
         elif isinstance(module, SwiGLU):
-            add("silu", F.silu, module.gate_proj.out_features)
+            add("silu", partial(_same, F.silu), module.gate_proj.out_features)
         elif isinstance(module, Router):
-            add("logits", module.logits, language.cfg.width)
-            add(("scores", module.cfg.scoring), module.scores, module.cfg.experts)
+            product(module.centroids.weight, None, torch.promote_types(like.dtype, torch.float32))
+            add(("scores", module.cfg.scoring), partial(_same, module.scores), module.cfg.experts)
         elif isinstance(module, RoutedExperts):
             for weight_ENK in (module.gate_EFD, module.down_EDF):
-                add(("product", weight_ENK.shape[1:]), partial(F.linear, weight=weight_ENK[0]), weight_ENK.shape[2])
-            add("silu", F.silu, module.gate_EFD.shape[1])
+                product(weight_ENK[0])
+            add("silu", partial(_same, F.silu), module.gate_EFD.shape[1])
     return found
+
+
+def _same(work: Work) -> Work:
+    return work
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x.to(weight.dtype), weight, bias)

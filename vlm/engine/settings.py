@@ -15,6 +15,8 @@ class EngineSettings(Config):
 
     memory_bytes: PositiveInt = 2048 * MB
     """Of keys and values: of the running requests and, as far as they leave room, of prompts read before."""
+    prompts_bytes: NonNegativeInt = 512 * MB
+    """Of that for prompts read before at most."""
     pictures_bytes: NonNegativeInt = 256 * MB
     """Of visual tokens kept for pictures that are shown again."""
     running: PositiveInt = 16

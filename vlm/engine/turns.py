@@ -33,4 +33,8 @@ class Turns:
 
     def last(self, replies: Iterable[Reply]) -> Reply:
         """The one that gives way where memory runs out: of the least priority the newest."""
-        return max(replies, key=lambda reply: (reply.job.request.priority, reply.job.number, reply.choice))
+        return max(replies, key=self.order)
+
+    def order(self, reply: Reply) -> tuple[int, int, int]:
+        """The greatest gives way."""
+        return reply.job.request.priority, reply.job.number, reply.choice

@@ -5,7 +5,6 @@ T tokens, M visual tokens of a picture, D language width.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
@@ -17,15 +16,11 @@ from vlm.conversation.messages import Messages
 from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.conversation.texts import check_texts
 from vlm.engine.conversing import Replies
-from vlm.engine.greedy import greedy
 from vlm.engine.request import Request, Sampling
 from vlm.errors import BadInput
 from vlm.media.open import Media, MediaSource, open_media
 from vlm.models.assembled import Assembled
 from vlm.models.processor import Layout, Open, Prompt
-
-Key = tuple[int, Layout]
-"""Which picture or clip, and how it is seen."""
 
 
 class ChatOptions(TypedDict, total=False):
@@ -92,43 +87,16 @@ class Writer:
         return self.replies.stream(Request(prompt, max_tokens, sampling, tuple(stop)))
 
     def write(self, conversations: Sequence[Prompt], *, max_tokens: int, batch: int) -> list[str]:
-        """The reply to each, `batch` at a time; each distinct picture is preprocessed and seen once."""
+        """The reply to each, `batch` at a time; raises `BadInput` for one that is too long, before the model runs."""
         for prompt in conversations:
             self.count(prompt, max_tokens).check()
-        coming = Counter(key for prompt in conversations for key in _keys(prompt))
-        seen: dict[Key, list[Tensor]] = {}
-        replies: list[str] = []
-        for chunk in batched(conversations, batch):
-            found = greedy(
-                self.model.language,
-                self._embedded(chunk, seen, coming),
-                stop=self.processor.stop_tokens,
-                max_tokens=max_tokens,
-            )
-            replies += [self.processor.decode(reply).strip() for reply in found]
-        return replies
+        found = self.replies.texts([Request(prompt, max_tokens) for prompt in conversations], batch)
+        return [reply.strip() for reply in found]
 
     @torch.inference_mode()
     def visual(self, item: Media, layout: Layout) -> list[Tensor]:
         """The visual tokens `[M, D]` of a picture, or of a clip's frames."""
         return self.model.visual(self.processor.pixels(item, layout), layout.grids)
-
-    def _embedded(self, chunk: Sequence[Prompt], seen: dict[Key, list[Tensor]], coming: Counter[Key]) -> list[Tensor]:
-        """Each prompt's embeddings `[T, D]`. What was `seen` is kept as long as later prompts show it too."""
-        embedded = []
-        for prompt in chunk:
-            tokens_BT = torch.tensor([prompt.ids], device=self.model.device)
-            shown: list[Tensor] = []
-            for key, item, layout in zip(_keys(prompt), prompt.media, prompt.layouts, strict=True):
-                if key not in seen:
-                    seen[key] = self.visual(item, layout)
-                shown += seen[key]
-                coming[key] -= 1
-            for key in {key for key in _keys(prompt) if coming[key] <= 0}:
-                del seen[key]
-            with torch.inference_mode():
-                embedded.append(self.model.embed(tokens_BT, shown)[0])
-        return embedded
 
 
 def caption_prompts(media: Sequence[Media]) -> list[str]:
@@ -145,7 +113,3 @@ def same_number(inputs: Sequence, questions: Sequence[str]) -> None:
 def batched(items: Sequence, size: int) -> Iterator[Sequence]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _keys(prompt: Prompt) -> list[Key]:
-    return [(id(item), layout) for item, layout in zip(prompt.media, prompt.layouts, strict=True)]
