@@ -19,6 +19,7 @@ from vlm.media.video.sampling import Uniform
 from vlm.server.chat.app import create_app
 from vlm.server.chat.loaded import Loaded
 from vlm.server.chat.settings import ChatSettings
+from vlm.server.embedding.embedder import ModelEmbedder
 from vlm.server.http.auth import Keys
 
 CHAT = "/v1/chat/completions"
@@ -93,7 +94,15 @@ class Saying:
 
 def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | None = None) -> Loaded:
     cfg = model.model.language.cfg
-    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider)
+    embedders = () if model.embedder is None else (embedder(model, name),)
+    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, embedders)
+
+
+def embedder(model: Model, name: str = "tiny") -> ModelEmbedder:
+    """Of a model that embeds, under the name that it is served by."""
+    found = ModelEmbedder(model, (name, len(model.embed_texts(["a"])[0])))
+    found.name = name
+    return found
 
 
 @contextmanager

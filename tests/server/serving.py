@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 from starlette.types import ASGIApp
 
+from vlm.server.embedding.embedder import Colours, Embedder
 from vlm.server.http.app import Failed
 from vlm.server.http.auth import Keys
 from vlm.server.http.serving import Server, configured
 from vlm.server.http.settings import Limits, Settings
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import Colours, Embedder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIP = REPOSITORY / "data" / "samples" / "city_at_night.mp4"

@@ -51,14 +51,13 @@ def test_the_python_shown_runs(tiny_model: Model) -> None:
 
 
 def test_every_route_and_field_is_in_the_document() -> None:
+    from vlm.server.chat.app import OFFER
     from vlm.server.chat.asked import Asked
     from vlm.server.chat.completion_schemas import ChatRequest
-    from vlm.server.chat.plain import plain
-    from vlm.server.chat.routes import v1
     from vlm.server.http.state import state
 
     text = PAGE.read_text(encoding="utf-8")
-    for route in (*state.routes, *v1.routes, *plain.routes):
+    for route in (route for router in (state, *OFFER.routers) for route in router.routes):
         path = getattr(route, "path").replace(":parts}", "}")  # noqa: B009
         assert path in text, path
     said = {

@@ -35,12 +35,9 @@ def test_the_requests_shown_are_answered(tmp_path: Path) -> None:
 
 def test_every_route_is_in_the_document() -> None:
     from vlm.server.http.state import state
-    from vlm.server.retrieval.about import about
-    from vlm.server.retrieval.browsing import browsing
-    from vlm.server.retrieval.routes import v1
-    from vlm.server.retrieval.snapshot_routes import snapshots
+    from vlm.server.retrieval.app import OFFER
 
     text = PAGE.read_text(encoding="utf-8")
-    for route in (*state.routes, *v1.routes, *browsing.routes, *about.routes, *snapshots.routes):
+    for route in (route for router in (state, *OFFER.routers) for route in router.routes):
         path = getattr(route, "path").replace(":parts}", "}").replace(":part}", "}")  # noqa: B009
         assert path in text or f"...{path.removeprefix('/v1/collections/{name}')}" in text, path

@@ -88,9 +88,9 @@ def retrieval(
     Without --keys only this machine is served. Ctrl-C or SIGTERM ends it, once what was accepted is finished.
     """
     try:
+        from vlm.server.embedding.embedder import EMBEDDERS, loaded
         from vlm.server.http.auth import read_keys
         from vlm.server.http.settings import ENGINES, MB, Limits, Settings
-        from vlm.server.retrieval.embedder import EMBEDDERS, loaded
         from vlm.server.retrieval.run import serve as run
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None

@@ -68,14 +68,15 @@ def chat(
         from vlm.server.http.settings import MB
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
-    from vlm.cli.session import lazy_model
+    from vlm.cli.session import lazy_model, space_of
     from vlm.engine.settings import EngineSettings
 
     chosen = lazy_model(model, offline, device=device, dtype=dtype)
     engine = EngineSettings(memory_bytes=memory_mb * MB, running=running, waiting=waiting)
 
     def loaded() -> Loaded:
-        return load(chosen(), engine, temperatures)
+        found = chosen()
+        return load(found, engine, temperatures, space_of(model) if "embeds" in found.can else None)
 
     settings = ChatSettings(
         media=tuple(path.resolve() for path in media or ()),

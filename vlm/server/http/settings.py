@@ -83,6 +83,8 @@ class ServerSettings(Config):
     """A line for each request that changes something, and each login."""
     decoders: PositiveInt = 2
     """Processes that decode pictures."""
+    batch: PositiveInt = 16
+    """Pictures or texts embedded at once."""
     limits: Limits = Limits()
 
 
@@ -100,5 +102,3 @@ class Settings(ServerSettings):
     store: str | None = None
     """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
     page: bool = False
-    batch: PositiveInt = 16
-    """Pictures or texts embedded at once."""

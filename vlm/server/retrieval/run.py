@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from vlm.errors import BadInput
 from vlm.index import there
+from vlm.server.embedding.embedder import Embedder
 from vlm.server.http.auth import Keys
 from vlm.server.http.serving import check, run
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval.alone import alone
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import Embedder
 
 
 def serve(
