@@ -16,7 +16,20 @@ import numpy as np
 import pytest
 import tiny
 import yaml
-from chatting import CHAT, HELLO, Script, ask, chatting, data_url, embedder, loaded, openai_client, showing
+from chatting import (
+    CHAT,
+    EMBED,
+    HELLO,
+    Script,
+    ask,
+    chatting,
+    data_url,
+    embedder,
+    loaded,
+    openai_client,
+    showing,
+    vector,
+)
 from PIL import Image
 from serving import error, picture, running, served, wait
 
@@ -32,7 +45,6 @@ from vlm.server.embedding.embedder import ModelEmbedder
 from vlm.server.http.auth import Keys
 from vlm.server.http.settings import Settings
 
-EMBED = "/v1/embeddings"
 TEXTS = ["a red square on the wall", "is there a dog?"]
 KEY = "k" * 20
 
@@ -48,13 +60,6 @@ def photo(seed: int = 0) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, 130, 3), np.uint8)).save(out, "PNG")
     return out.getvalue()
-
-
-def vector(client: httpx.Client, given: Any) -> np.ndarray:
-    """float32 as it was made."""
-    answer = client.post(EMBED, json={"input": [given], "encoding_format": "base64"})
-    assert answer.status_code == 200, answer.text
-    return np.frombuffer(base64.b64decode(answer.json()["data"][0]["embedding"]), "<f4")
 
 
 def test_vectors_are_those_of_the_model_and_of_the_retrieval_server(

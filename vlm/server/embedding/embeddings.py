@@ -13,7 +13,7 @@ from vlm.errors import BadInput, Incapable
 from vlm.index.base import Vectors
 from vlm.media.urls import is_url
 from vlm.server.embedding.queued import QueuedModel, vector_of
-from vlm.server.embedding.schemas import Embeddings, ImageUrl, Part
+from vlm.server.embedding.schemas import Embeddings, ImageUrl, InputPart
 from vlm.server.embedding.service import Embedding
 from vlm.server.http.errors import ApiError
 from vlm.vectors import shortened
@@ -55,14 +55,14 @@ def written(rows_ND: Vectors, tokens: int, model: str, form: str) -> Iterator[st
     yield f'],"model":{json.dumps(model)},"usage":{json.dumps(usage)}}}'
 
 
-def _text(given: str | Part) -> str | None:
+def _text(given: str | InputPart) -> str | None:
     return given if isinstance(given, str) else given.text
 
 
-async def _vector(service: Embedding, model: QueuedModel, given: str | Part, *, patient: bool) -> Vectors:
+async def _vector(service: Embedding, model: QueuedModel, given: str | InputPart, *, patient: bool) -> Vectors:
     if (text := _text(given)) is not None:
         return (await model.texts([text], patient=patient))[0]
-    assert isinstance(given, Part)
+    assert isinstance(given, InputPart)
     address = given.image_url.url if isinstance(given.image_url, ImageUrl) else given.image_url
     if address is not None and is_url(address):
         return await vector_of(model, await service.sources.url(address))

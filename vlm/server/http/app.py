@@ -34,7 +34,8 @@ class Offer:
 
     def __add__(self, other: Offer) -> Offer:
         """Both; what each has is there once."""
-        return Offer(tuple(dict.fromkeys(self.routers + other.routers)), self.bodies + other.bodies)
+        new = tuple(router for router in other.routers if not any(router is mine for mine in self.routers))
+        return Offer(self.routers + new, self.bodies + other.bodies)
 
 
 def new_app(

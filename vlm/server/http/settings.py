@@ -43,7 +43,8 @@ class Limits(Config):
     """Of a collection; each keeps what was deleted since."""
 
     requests: PositiveInt = 64
-    """At the same time; as many uploads beside them."""
+    """At the same time; as many uploads beside them, up to `uploads`."""
+    uploads: PositiveInt = 64
     bodies_bytes: PositiveInt = 128 * MB
     """Of JSON that is held for all requests together."""
     connections: PositiveInt = 1024
