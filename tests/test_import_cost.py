@@ -25,7 +25,7 @@ import vlm.cli.app, vlm.cli.serve, vlm.cli.session
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval import run
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import EMBEDDERS, ModelEmbedder
+from vlm.server.embedding.embedder import EMBEDDERS, loaded
 
 app = create_app(Settings(root=Path(sys.argv[1]), page=False), [EMBEDDERS["colours"]])
 with TestClient(app, base_url="http://127.0.0.1") as client:
@@ -78,7 +78,7 @@ def test_a_server_without_a_model_is_ready_without_a_library_of_models(tmp_path:
 
 
 WITH_A_MODEL = SERVER.replace("page=False)", 'page=False, engine="flat")').replace(
-    'EMBEDDERS["colours"]', 'lambda: ModelEmbedder("nano", vlm.cli.session.space_of("nano"))'
+    'EMBEDDERS["colours"]', 'lambda: loaded("nano")'
 )
 
 

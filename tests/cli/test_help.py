@@ -167,6 +167,11 @@ OPTIONS = {
         "--urls",
         "--waiting",
     ],
+    "serve all": (
+        "--access-log --audit-log --body-mb --cards --cors --deadline --device --dtype --engine --help --host --index "
+        "--keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page --port "
+        "--root --running --temperatures --urls --wait --waiting"
+    ).split(),
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],
     "score retrieval": [*COMMON, "--similarity"],
@@ -204,6 +209,7 @@ ARGUMENTS = {
     "score": [],
     "serve retrieval": [],
     "serve chat": [],
+    "serve all": [],
     "score caption": [],
     "score vqa": [],
     "score retrieval": [],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from serving import picture, running
 
 from vlm.engine.request import Chance, Finish, Full, Piece, Request, Token, Usage
@@ -19,9 +20,10 @@ from vlm.media.video.sampling import Uniform
 from vlm.server.chat.app import create_app
 from vlm.server.chat.loaded import Loaded
 from vlm.server.chat.settings import ChatSettings
+from vlm.server.embedding.embedder import ModelEmbedder
 from vlm.server.http.auth import Keys
 
-CHAT = "/v1/chat/completions"
+CHAT, EMBED = "/v1/chat/completions", "/v1/embeddings"
 HELLO = [{"role": "user", "content": "hello"}]
 WORDS = ("A", " red", " square", ".")
 
@@ -93,7 +95,15 @@ class Saying:
 
 def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | None = None) -> Loaded:
     cfg = model.model.language.cfg
-    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider)
+    embedders = () if model.embedder is None else (embedder(model, name),)
+    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, embedders)
+
+
+def embedder(model: Model, name: str = "tiny") -> ModelEmbedder:
+    """Of a model that embeds, under the name that it is served by."""
+    found = ModelEmbedder(model, (name, len(model.embed_texts(["a"])[0])))
+    found.name = name
+    return found
 
 
 @contextmanager
@@ -118,6 +128,13 @@ def openai_client(client: httpx.Client, key: str = "none") -> Iterator[Any]:
 
 def ask(client: httpx.Client, **fields: Any) -> httpx.Response:
     return client.post(CHAT, json={"model": "tiny", "messages": HELLO, **fields})
+
+
+def vector(client: httpx.Client, given: Any) -> np.ndarray:
+    """Of one input, `[D]`, float32 as it was made."""
+    answer = client.post(EMBED, json={"input": [given], "encoding_format": "base64"})
+    assert answer.status_code == 200, answer.text
+    return np.frombuffer(base64.b64decode(answer.json()["data"][0]["embedding"]), "<f4")
 
 
 def data_url(content: bytes = b"", kind: str = "image/png") -> str:

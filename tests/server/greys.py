@@ -8,7 +8,7 @@ import numpy as np
 
 from vlm.index.base import Vectors
 from vlm.media.process.pictures import Picture
-from vlm.server.retrieval.embedder import EMBEDDERS, NAMED, Colours
+from vlm.server.embedding.embedder import EMBEDDERS, NAMED, Colours
 
 
 class Greys(Colours):

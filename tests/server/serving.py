@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +20,16 @@ from typing import Any, ClassVar
 
 import httpx
 import numpy as np
+import pytest
 from PIL import Image
 from starlette.types import ASGIApp
 
+from vlm.server.embedding.embedder import Colours, Embedder
 from vlm.server.http.app import Failed
 from vlm.server.http.auth import Keys
 from vlm.server.http.serving import Server, configured
 from vlm.server.http.settings import Limits, Settings
 from vlm.server.retrieval.app import create_app
-from vlm.server.retrieval.embedder import Colours, Embedder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIP = REPOSITORY / "data" / "samples" / "city_at_night.mp4"
@@ -144,6 +148,22 @@ def raw(client: httpx.Client, data: bytes) -> bytes:
         while chunk := sock.recv(65536):
             out += chunk
         return out
+
+
+def as_shown(page: Path, client: httpx.Client) -> int:
+    """Send the requests that a page of the documents shows to this server, none of which fails: their number."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    lines = re.findall(r"^curl .*$", page.read_text(encoding="utf-8"), flags=re.M)
+    for line in lines:
+        words = shlex.split(line.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/")))
+        if "--json" in words:  # older ones than 7.82 do not have it
+            words[words.index("--json")] = "--data"
+            words += ["--header", "Content-Type: application/json"]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=True)
+        answer = json.loads(done.stdout)
+        assert answer.get("error") is None, (line, answer)
+    return len(lines)
 
 
 def as_json(value: Any) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from vlm.evaluation.results import Sample, TaskResult, read_samples
 from vlm.evaluation.run import Options, evaluate
 from vlm.evaluation.served import ServedModel
 from vlm.media.open import Media
+from vlm.server.embedding.embedder import Colours, ModelEmbedder, loaded
 from vlm.server.http.auth import Keys
 from vlm.server.http.settings import Settings
-from vlm.server.retrieval.embedder import Colours, ModelEmbedder
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
 
@@ -241,7 +241,7 @@ def test_a_dual_encoder_by_both(benchmark: Path, tmp_path: Path) -> None:
     dual.save_dual(tmp_path / "clip")
     folder, card = str(tmp_path / "clip"), str(benchmark / "benchmark.yaml")
     settings = Settings(root=tmp_path / "root", engine="flat")
-    with served(settings, lambda: ModelEmbedder(folder, space_of(folder), offline=True)) as client:
+    with served(settings, lambda: loaded(folder, offline=True)) as client:
         mine, my_samples = results(load_model(folder), card, tmp_path / "a")
         theirs, their_samples = results(ServedModel("here", client), card, tmp_path / "b")
     assert theirs.model == mine.model == "clip"

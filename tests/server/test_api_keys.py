@@ -10,11 +10,11 @@ import pytest
 from serving import error, picture, served
 
 from vlm.errors import BadInput
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.addresses import address
 from vlm.server.http.auth import is_loopback, needed, read_keys
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
-from vlm.server.retrieval.embedder import Colours
 from vlm.server.retrieval.run import serve
 
 READ, WRITE = "r" * 20, "w" * 20

@@ -16,10 +16,10 @@ import pytest
 from serving import error, served, wait
 
 from vlm.errors import BadInput
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.batching import Batcher
 from vlm.server.http.errors import ApiError
 from vlm.server.http.settings import Limits, Settings
-from vlm.server.retrieval.embedder import Colours
 
 
 class Slow:

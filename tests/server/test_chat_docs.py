@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 
 import pytest
 from chatting import Script, chatting
-from serving import REPOSITORY
+from serving import REPOSITORY, as_shown
 
 from vlm.facade import Model
 from vlm.server.chat.settings import ChatSettings
@@ -22,19 +19,8 @@ SETTINGS = ChatSettings(media=(REPOSITORY / "data" / "samples",))
 
 @pytest.mark.process
 def test_the_requests_shown_are_answered(tiny_model: Model) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    lines = re.findall(r"^curl .*$", PAGE.read_text(encoding="utf-8"), flags=re.M)
-    assert len(lines) > 7
     with chatting(tiny_model, Script(), SETTINGS, name="nano") as client:
-        for line in lines:
-            words = shlex.split(line.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/")))
-            if "--json" in words:  # older ones than 7.82 do not have it
-                words[words.index("--json")] = "--data"
-                words += ["--header", "Content-Type: application/json"]
-            done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=True)
-            answer = json.loads(done.stdout)
-            assert answer.get("error") is None, (line, answer)
+        assert as_shown(PAGE, client) > 7
 
 
 @pytest.mark.process
@@ -51,14 +37,13 @@ def test_the_python_shown_runs(tiny_model: Model) -> None:
 
 
 def test_every_route_and_field_is_in_the_document() -> None:
+    from vlm.server.chat.app import OFFER
     from vlm.server.chat.asked import Asked
     from vlm.server.chat.completion_schemas import ChatRequest
-    from vlm.server.chat.plain import plain
-    from vlm.server.chat.routes import v1
     from vlm.server.http.state import state
 
     text = PAGE.read_text(encoding="utf-8")
-    for route in (*state.routes, *v1.routes, *plain.routes):
+    for route in (route for router in (state, *OFFER.routers) for route in router.routes):
         path = getattr(route, "path").replace(":parts}", "}")  # noqa: B009
         assert path in text, path
     said = {

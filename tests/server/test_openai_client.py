@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from serving import error, served
 
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.auth import Keys
 from vlm.server.http.settings import Limits, Settings
-from vlm.server.retrieval.embedder import Colours
 
 openai = pytest.importorskip("openai", reason="openai is not installed (pip: vlm[dev])")
 KEY = "k" * 20

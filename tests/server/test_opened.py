@@ -20,9 +20,9 @@ from vlm.index.base import Vectors
 from vlm.ingest.sources import open_source
 from vlm.ingest.sync import sync
 from vlm.media.open import Media
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
-from vlm.server.retrieval.embedder import Colours
 from vlm.server.retrieval.opened import Opened
 from vlm.server.retrieval.page_cards import Cards
 from vlm.server.retrieval.run import serve

@@ -21,8 +21,8 @@ from PIL import Image
 from serving import error, picture, served, wait
 
 from vlm.media.process.pictures import COPIES
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.settings import MB, Limits, Settings
-from vlm.server.retrieval.embedder import Colours
 
 C = "/v1/collections/c"
 

@@ -16,9 +16,9 @@ import pytest
 from serving import CLIP, REPOSITORY, VLM, ids, picture, served, unit
 
 from vlm.cli import main
+from vlm.server.embedding.embedder import Colours, loaded
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval.alone import alone
-from vlm.server.retrieval.embedder import Colours, loaded
 
 C = "/v1/collections/c"
 Greys = greys.Greys

@@ -12,8 +12,8 @@ import pytest
 from greys import Greys
 from serving import picture, served
 
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.settings import Settings
-from vlm.server.retrieval.embedder import Colours
 
 pytestmark = pytest.mark.process
 C = "/v1/collections/c"

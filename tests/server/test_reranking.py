@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from serving import CLIP, REPOSITORY, error, ids, picture, served, unit
 
+from vlm.server.embedding.embedder import Colours, loaded
 from vlm.server.http.settings import Limits, Settings
-from vlm.server.retrieval.embedder import Colours, ModelEmbedder
 
 C = "/v1/collections/c"
 
@@ -88,10 +88,9 @@ def test_a_model_that_does_not_write_refuses(tmp_path: Path) -> None:
 @pytest.mark.weights
 def test_nano_orders_as_it_does_without_a_server(tmp_path: Path) -> None:
     import vlm
-    from vlm.models.identity import space_of
 
     names, text = ("cat", "coffee", "rocket"), "a cup of coffee"
-    with served(Settings(root=tmp_path), lambda: ModelEmbedder("nano", space_of("nano"))) as client:
+    with served(Settings(root=tmp_path), lambda: loaded("nano")) as client:
         for name in names:
             content = (REPOSITORY / f"data/samples/{name}.jpg").read_bytes()
             client.post(f"{C}/items", files={"file": (f"{name}.jpg", content)}, data={"id": name}, timeout=120)

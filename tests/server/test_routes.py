@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from serving import CLIP, as_json, error, ids, picture, unit
 
-from vlm.server.retrieval.embedder import Colours
+from vlm.server.embedding.embedder import Colours
 
 
 def b64(content: bytes) -> str:

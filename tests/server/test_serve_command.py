@@ -12,8 +12,8 @@ from serving import VLM, ServerProcess, error, served
 
 from vlm.cli import main
 from vlm.errors import BadInput
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.settings import Settings
-from vlm.server.retrieval.embedder import Colours
 from vlm.server.retrieval.run import serve
 
 C = "/v1/collections/c"

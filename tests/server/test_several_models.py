@@ -18,10 +18,10 @@ from serving import CLIP, ServerProcess, error, ids, picture, served, wait
 from vlm.cli import main
 from vlm.errors import BadInput
 from vlm.index import create_index
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
-from vlm.server.retrieval.embedder import Colours
 from vlm.server.retrieval.items import add
 from vlm.server.retrieval.run import serve
 from vlm.server.retrieval.schemas import Item

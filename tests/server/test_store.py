@@ -11,8 +11,8 @@ from serving import picture, served
 
 from vlm.cli import main
 from vlm.index import create_index
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http.settings import Settings
-from vlm.server.retrieval.embedder import Colours
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
 

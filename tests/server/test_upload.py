@@ -20,10 +20,10 @@ from vlm.ingest.sync import sync
 from vlm.ingest.upload import upload
 from vlm.media.open import Media
 from vlm.remote import KEY, Server
+from vlm.server.embedding.embedder import Colours
 from vlm.server.http import sources as server_sources
 from vlm.server.http.auth import Keys
 from vlm.server.http.settings import Limits, Settings
-from vlm.server.retrieval.embedder import Colours
 
 pytestmark = pytest.mark.process
 NAMES = ("red", "lime", "blue", "yellow", "orange")

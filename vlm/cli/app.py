@@ -28,7 +28,7 @@ from vlm.cli import (
     retrieval,
     routing,
     score,
-    serve_chat,
+    serve_all,
     training,
     uploading,
 )
@@ -69,7 +69,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "bench": (bench.bench, "vlm bench metrics"),
     "plan": (plan.plan, "vlm plan configs/scale/billion.yaml chosen.items=1e8 --to scale.png"),
     "demo": (demo.demo, "vlm demo --to demo"),
-    "serve": (serve_chat.app, "vlm serve retrieval --model nano --root service"),
+    "serve": (serve_all.app, "vlm serve retrieval --model nano --root service"),
     "score": (score.app, "vlm score vqa --predictions answers.json --answers annotations.json --protocol vqav2"),
 }
 for _name, (_function, _example) in COMMANDS.items():

@@ -45,8 +45,8 @@ def reindex(
     --leave-out made without it; the exit code is 2 then. A collection is the old one until the new one is whole.
     """
     try:
+        from vlm.server.embedding.embedder import EMBEDDERS, loaded, space_named
         from vlm.server.retrieval.alone import alone
-        from vlm.server.retrieval.embedder import EMBEDDERS, loaded, space_named
         from vlm.server.retrieval.reindexing import reindex as run
         from vlm.server.retrieval.reindexing import survey
     except ModuleNotFoundError as error:

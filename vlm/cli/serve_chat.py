@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from vlm.cli.options import Device, Dtype, ModelName, Offline
 from vlm.cli.output import say
-from vlm.cli.serve import app, origin
+from vlm.cli.serve import app, common
+from vlm.cli.serve_options import (
+    AccessLog,
+    BodyMb,
+    Cors,
+    Host,
+    KeysFile,
+    MaxTokens,
+    MediaFolders,
+    MemoryMb,
+    Port,
+    ReplyDeadline,
+    Running,
+    ServedTemperatures,
+    Urls,
+    Waiting,
+)  # fmt: skip
 from vlm.errors import VlmError
+
+if TYPE_CHECKING:
+    from vlm.engine.settings import EngineSettings
+    from vlm.server.chat.loaded import Loaded
 
 
 @app.command("chat", epilog="\b\nExample:\n  vlm serve chat --model nano --media photos/")
 def chat(
     model: ModelName = "nano",
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes one that is free.")] = 8000,
-    keys: Annotated[
-        Path | None, typer.Option("--keys", metavar="FILE", help="Lines of `read KEY` or `write KEY`; both may ask.")
-    ] = None,
-    media: Annotated[
-        list[Path] | None, typer.Option("--media", metavar="DIR", help="A folder whose files can be named by path.")
-    ] = None,
-    urls: Annotated[bool, typer.Option("--urls", help="Fetch URLs, from public addresses alone.")] = False,
-    cors: Annotated[
-        list[str] | None,
-        typer.Option("--cors", metavar="ORIGIN", help="https://app.example: a web page whose scripts may use the API."),
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, metavar="N", help="Of a reply that says nothing of its length.")
-    ] = 256,
-    running: Annotated[
-        int, typer.Option("--running", min=1, metavar="N", help="Replies written at the same time.")
-    ] = 16,
-    waiting: Annotated[
-        int, typer.Option("--waiting", min=1, metavar="N", help="Replies that wait for that; more are refused.")
-    ] = 256,
-    memory_mb: Annotated[
-        int, typer.Option("--memory-mb", min=1, metavar="N", help="For the keys and values of all conversations.")
-    ] = 2048,
-    body_mb: Annotated[int, typer.Option("--body-mb", min=1, metavar="N", help="The largest request.")] = 64,
-    deadline: Annotated[
-        float, typer.Option("--deadline", min=0.1, metavar="SECONDS", help="After which a reply ends as it is.")
-    ] = 600.0,
-    temperatures: Annotated[
-        Path | None,
-        typer.Option("--temperatures", metavar="FILE", help="A decision.json of `vlm calibrate`, for /v1/decisions."),
-    ] = None,
-    access_log: Annotated[
-        Path | None, typer.Option("--access-log", metavar="FILE", help="A line of JSON for each request.")
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    keys: KeysFile = None,
+    media: MediaFolders = None,
+    urls: Urls = False,
+    cors: Cors = None,
+    max_tokens: MaxTokens = 256,
+    running: Running = 16,
+    waiting: Waiting = 256,
+    memory_mb: MemoryMb = 2048,
+    body_mb: BodyMb = 64,
+    deadline: ReplyDeadline = 600.0,
+    temperatures: ServedTemperatures = None,
+    access_log: AccessLog = None,
     offline: Offline = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -61,28 +58,40 @@ def chat(
     Without --keys only this machine is served. Ctrl-C or SIGTERM ends it, once what was accepted is finished.
     """
     try:
-        from vlm.server.chat.loaded import Loaded, load
         from vlm.server.chat.run import serve as run
         from vlm.server.chat.settings import ChatLimits, ChatSettings
         from vlm.server.http.auth import read_keys
         from vlm.server.http.settings import MB
     except ModuleNotFoundError as error:
         raise VlmError(f"the server needs {error.name} (pip: vlm[serve])") from None
-    from vlm.cli.session import lazy_model
     from vlm.engine.settings import EngineSettings
 
-    chosen = lazy_model(model, offline, device=device, dtype=dtype)
     engine = EngineSettings(memory_bytes=memory_mb * MB, running=running, waiting=waiting)
-
-    def loaded() -> Loaded:
-        return load(chosen(), engine, temperatures)
-
+    loaded = loading(model, engine, temperatures, offline, device, dtype, embeds=False)
     settings = ChatSettings(
-        media=tuple(path.resolve() for path in media or ()),
-        urls=urls and not offline,
-        origins=tuple(map(origin, cors or ())),
-        access_log=access_log,
+        **common(media, urls and not offline, cors, access_log),
         max_tokens=max_tokens,
         limits=ChatLimits(body_bytes=body_mb * MB, json_bytes=body_mb * MB, reply_seconds=deadline),
     )
     run(settings, loaded, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
+
+
+def loading(
+    model: str, engine: EngineSettings, temperatures: Path | None, offline: bool, device: str, dtype: str, *,
+    embeds: bool,
+) -> Callable[[], Loaded]:  # fmt: skip
+    """What loads the model that writes, once, with its vectors where it has some; or where `embeds`, in any case.
+
+    Raises `BadInput` at once where there is no such model or device, and when it loads for one that cannot do it.
+    """
+    from vlm.cli.session import lazy_model, space_of
+    from vlm.server.chat.loaded import load
+
+    chosen = lazy_model(model, offline, device=device, dtype=dtype)
+
+    def loaded() -> Loaded:
+        found = chosen()
+        space = space_of(model) if embeds or "embeds" in found.can else None
+        return load(found, engine, temperatures, space)
+
+    return loaded

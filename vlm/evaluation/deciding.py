@@ -69,8 +69,9 @@ def asked_of(job: Job) -> list[Asked]:
 
 def answered(job: Job) -> list[Answered]:
     """Raises `BadInput` for a model that gives no probabilities, and where nothing can be decided."""
-    if job.model.predicted is not None or job.model.model.writer is None:
-        raise BadInput(f"benchmark {job.card.name}: {job.model.name} gives no probabilities; expected a local model")
+    if job.model.predicted is not None or not job.model.decides:
+        expected = "expected a model that writes, here or behind /v1/decisions"
+        raise BadInput(f"benchmark {job.card.name}: {job.model.name} gives no probabilities; {expected}")
     asked = asked_of(job)
     if not asked:
         raise BadInput(f"benchmark {job.card.name}: no question has one right label among yes and no, or options")

@@ -65,6 +65,11 @@ class ModelUnderTest:
             self._about["times"] = "said"
         self._about |= model.settings
 
+    @property
+    def decides(self) -> bool:
+        """Whether it gives probabilities, as far as is known before it is asked."""
+        return self.model.writer is not None or isinstance(self.model, EndpointModel)
+
     def for_task(self, card: BenchmarkCard) -> ModelUnderTest:
         """The same model with a count of its own, reading the frames of clips that the card picks, if it does."""
         other = copy.copy(self)
@@ -190,25 +195,43 @@ class ModelUnderTest:
         self, asked: Sequence[tuple[Request, Question]], progress: Progress = lambda done: None
     ) -> list[tuple[float, ...]]:
         """The log-probabilities of each question's labels `[C]`, in nats and without a temperature, as a whole reply to
-        the request, whose prompt has the question's words."""
+        the request, whose prompt has the question's words; of an endpoint up to one number a question."""
+        found: list[tuple[float, ...]] = []
+        for start in range(0, len(asked), CHUNK):
+            chunk = asked[start : start + CHUNK]
+            opened: dict[object, tuple[Media, ...]] = {}
+            shown = [[_opened(one, self.sampling, opened) for one in request.examples] for request, _ in chunk]
+            keys = [
+                key_of({"request": self._asked(request, media), "labels": question.labels})
+                for (request, question), media in zip(chunk, shown, strict=True)
+            ]
+            known = self.cache.get(keys)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            rows = self._decided([(*chunk[i], shown[i]) for i in missing])
+            for i, row in zip(missing, rows, strict=True):
+                known[keys[i]] = struct.pack(f"<{len(row)}d", *row)
+                self.cache.put({keys[i]: known[keys[i]]})
+                progress(len(found) + i + 1)
+            found += [
+                struct.unpack(f"<{len(question.labels)}d", known[key])
+                for key, (_, question) in zip(keys, chunk, strict=True)
+            ]
+            progress(len(found))
+        return found
+
+    def _decided(
+        self, asked: Sequence[tuple[Request, Question, Sequence[tuple[Media, ...]]]]
+    ) -> Iterator[tuple[float, ...]]:
+        if isinstance(self.model, EndpointModel):
+            yield from self.model.decided([(conversation(request, media), q) for request, q, media in asked])
+            return
         writer = self.model.writer
         assert writer is not None
         decider = Decider(writer)
-        found: list[tuple[float, ...]] = []
-        opened: dict[object, tuple[Media, ...]] = {}
-        for number, (request, question) in enumerate(asked):
-            opened = opened if number % CHUNK else {}
-            shown = [_opened(example, self.sampling, opened) for example in request.examples]
-            key = key_of({"request": self._asked(request, shown), "labels": question.labels})
-            if (known := self.cache.get([key]).get(key)) is None:
-                said = conversation(request, shown, ask=writer.processor.user_messages)
-                prompt = writer.processor.prompt(said.messages, said.media)
-                decision = decider.decide(lambda _, prompt=prompt: prompt, [question]).answers[0]  # type: ignore[misc]
-                known = struct.pack(f"<{len(question.labels)}d", *decision.log_probabilities)
-                self.cache.put({key: known})
-            found.append(struct.unpack(f"<{len(question.labels)}d", known))
-            progress(number + 1)
-        return found
+        for request, question, media in asked:
+            said = conversation(request, media, ask=writer.processor.user_messages)
+            prompt = writer.processor.prompt(said.messages, said.media)
+            yield decider.decide(lambda _, prompt=prompt: prompt, [question]).answers[0].log_probabilities  # type: ignore[misc]
 
     def similarities(self, queries_QD: Vectors, candidates_CD: Vectors) -> Iterator[Vectors]:
         """Similarities, `[B, C]` for the next B queries; the whole matrix never exists.

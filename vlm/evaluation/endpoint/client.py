@@ -6,15 +6,20 @@ import json
 import os
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
 from vlm.errors import BadInput, VlmError
+from vlm.evaluation.endpoint.decisions import log_probabilities
 from vlm.evaluation.usage import Reply
+from vlm.heads.decisions.questions import Question
 from vlm.remote import KEY, checked_address, seconds_of
+
+T = TypeVar("T")
 
 BACKOFF, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the first repeat, doubled at each, and the most that is waited before one."""
@@ -42,6 +47,13 @@ class EndpointOptions:
     prices: tuple[float, float] | None = None
     """Of a million tokens read and written, in any currency."""
     key_variable: str = KEY
+
+
+class _Refused(NamedTuple):
+    """For a request's own sake."""
+
+    status: int
+    content: bytes
 
 
 class ChatEndpoint:
@@ -89,28 +101,46 @@ class ChatEndpoint:
         Raises `EndpointGone` where it stays so or does not answer, `BadInput` where it takes no request of ours. A
         request that is refused for its own sake gives a reply that says so.
         """
+        limit = self._limit
+        found = self._asked("/chat/completions", {**body, limit: max_tokens}, _reply, "chat completions")
+        if isinstance(found, Reply):
+            return found
+        if found.status == 400 and limit == "max_tokens" and b"max_completion_tokens" in found.content:
+            self._limit = "max_completion_tokens"  # OpenAI's newer models
+            return self.chat(body, max_tokens)
+        return Reply("", refused=self._told(found))
+
+    def decide(self, body: Mapping[str, Any], question: Question) -> tuple[float, ...]:
+        """The log-probabilities `[C]` of a question's labels, up to one number. Raises as `chat`, and `BadInput` for a
+        request that is refused."""
+        found = self._asked("/decisions", body, partial(log_probabilities, question=question), "decisions (--decide)")
+        if isinstance(found, _Refused):
+            raise BadInput(f"{self.url}: refuses a question: {self._told(found)}")
+        return found
+
+    def _asked(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T | None], what: str) -> T | _Refused:
+        """What `read` makes of the answer."""
         for attempt in range(self.options.retries + 1):
             last = attempt == self.options.retries
-            limit = self._limit
             try:
-                status, content, headers = self._exchange("POST", "/chat/completions", {**body, limit: max_tokens})
+                status, content, headers = self._exchange("POST", path, body)
             except httpx.HTTPError as error:
                 if last:
                     raise EndpointGone(f"{self.url}: stopped answering: {_line(error)} ({attempt + 1} times)") from None
                 self._wait(attempt)
                 continue
-            if status == 200 and (reply := _reply(content)) is not None:
+            if status == 200 and (found := read(content)) is not None:
                 self.answered = True
-                return reply
-            if status == 400 and limit == "max_tokens" and b"max_completion_tokens" in content:
-                self._limit = "max_completion_tokens"  # OpenAI's newer models
-                return self.chat(body, max_tokens)
+                return found
             if last or (status != 200 and status not in AGAIN):
                 break
             self._wait(attempt, headers.get("Retry-After"))
         if status in STOPS or status == 200:
-            raise self._refusal(status, content)
-        return Reply("", refused=f"{status}: {self._said(content)}")
+            raise self._refusal(status, content, what)
+        return _Refused(status, content)
+
+    def _told(self, refused: _Refused) -> str:
+        return f"{refused.status}: {self._said(refused.content)}"
 
     def close(self) -> None:
         self._stop.set()
@@ -133,13 +163,13 @@ class ChatEndpoint:
             seconds = BACKOFF * 2**attempt * random.uniform(0.75, 1.25)  # not all at the same moment
         self._stop.wait(min(seconds, LONGEST_WAIT))
 
-    def _refusal(self, status: int, content: bytes) -> VlmError:
+    def _refusal(self, status: int, content: bytes, what: str = "chat completions") -> VlmError:
         said = self._said(content)
         if status in (401, 403):
             has = "is not taken" if self._key else "is not set"
             return BadInput(f"{self.url}: {status}: {said}; the key in ${self.options.key_variable} {has}")
         if status in (404, 405, 200):
-            return BadInput(f"{self.url}: expected OpenAI's chat completions, got {status}: {said}")
+            return BadInput(f"{self.url}: expected OpenAI's {what}, got {status}: {said}")
         return EndpointGone(f"{self.url}: {status} after {self.options.retries} repeats: {said}")
 
     def _said(self, content: bytes) -> str:

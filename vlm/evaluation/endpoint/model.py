@@ -6,14 +6,17 @@ import hashlib
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vlm.conversation.messages import Conversation
 from vlm.errors import BadInput
 from vlm.evaluation.endpoint.client import ChatEndpoint, EndpointOptions
+from vlm.evaluation.endpoint.decisions import body_of
 from vlm.evaluation.endpoint.wire import messages
 from vlm.evaluation.usage import Reply
 from vlm.facade import Model
+from vlm.heads.decisions.questions import Question
 
 CAN = frozenset({"writes"})
 """Known before anything is asked of it."""
@@ -88,6 +91,19 @@ class EndpointModel(Model):
                 yield position, found
         finally:
             stop.set()
+
+    def decided(self, asked: Sequence[tuple[Conversation, Question]]) -> list[tuple[float, ...]]:
+        """The log-probabilities `[C]` of each question's labels, up to one number a question; several are under way at
+        once. Raises `BadInput` where the endpoint decides nothing or refuses a question."""
+
+        def decide(pair: tuple[Conversation, Question]) -> tuple[float, ...]:
+            return self.endpoint.decide({"model": self.name, **body_of(*pair)}, pair[1])
+
+        threads = ThreadPoolExecutor(self.endpoint.options.concurrency)
+        try:
+            return list(threads.map(decide, asked))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def replies(self, conversations: Sequence[Conversation], *, max_tokens: int = 256, batch: int = 16) -> list[str]:
         """The texts alone. Raises `BadInput` where one is refused."""

@@ -14,9 +14,15 @@ from vlm.server.chat.plain import CaptionRequest, QuestionRequest, plain
 from vlm.server.chat.routes import v1
 from vlm.server.chat.service import ChatService
 from vlm.server.chat.settings import ChatSettings
-from vlm.server.http.app import Failed, describe, guarded, new_app
+from vlm.server.embedding.routes import embedding
+from vlm.server.embedding.service import Embedding
+from vlm.server.http.about import about
+from vlm.server.http.app import Failed, Offer, guarded, new_app
 from vlm.server.http.auth import Keys
 from vlm.server.http.signing import Signer
+from vlm.server.http.state import Serving
+
+OFFER = Offer((v1, plain, decisions, embedding, about), (CaptionRequest, QuestionRequest))
 
 
 def create_app(
@@ -26,13 +32,10 @@ def create_app(
     `failed` is told where that does not come about. `keys` None lets everybody in who reaches it."""
     metrics = ChatMetrics()
 
-    async def make() -> ChatService:
-        return ChatService(settings, await asyncio.to_thread(load), metrics)
+    async def make() -> list[Serving]:
+        loaded = await asyncio.to_thread(load)
+        vectors = Embedding(settings, loaded.embedders, metrics)
+        return [ChatService(settings, loaded, vectors.sources, metrics), vectors]
 
-    app = new_app("vlm chat", metrics, make, failed)
-    app.include_router(v1)
-    app.include_router(plain)
-    app.include_router(decisions)
-    describe(app, CaptionRequest, QuestionRequest)
-    outer, _ = guarded(app, settings, keys, Signer(), metrics)
+    outer, _ = guarded(new_app("vlm chat", OFFER, metrics, make, failed), settings, keys, Signer(), metrics)
     return outer

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field, model_validator
 
 from vlm.server.chat.asked import Asked, Content, NoTools, Schema, Taken, only
-from vlm.server.http.schemas import Body, ModelAnswer
+from vlm.server.http.schemas import Body
 
 NoNames: TypeAlias = Annotated[Any, only(because="this server's models know no names of speakers")]
 NoRefusal: TypeAlias = Annotated[Any, only("", because="a refusal is no part of a conversation here")]
@@ -141,8 +141,3 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-
-
-class ModelsAnswer(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[ModelAnswer]

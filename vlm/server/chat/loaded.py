@@ -11,6 +11,7 @@ from vlm.engine.constraint import Vocabulary
 from vlm.media.video.sampling.base import Sampler
 from vlm.models.processor import Processor
 from vlm.server.chat.replies import Answers
+from vlm.server.embedding.embedder import Embedder, ModelEmbedder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,8 @@ class Loaded:
     """Of the frames of clips, where a request says nothing of them."""
     decider: Decider | None = None
     """Answers typed questions."""
+    embedders: tuple[Embedder, ...] = ()
+    """The model's own, where it has a space that pictures and texts share."""
     close: Callable[[], None] = lambda: None
     """End the engine."""
 
@@ -42,9 +45,12 @@ class Loaded:
         return Vocabulary(self.processor.tokenizer, self.width, frozenset(self.processor.stop_tokens))
 
 
-def load(model: Model, settings: EngineSettings, temperatures: Path | None = None) -> Loaded:
-    """With an engine that runs. `temperatures` are those of `vlm calibrate`, by default of the model's folder. Raises
-    `Incapable` for a model that does not write, `BadInput` for a broken file."""
+def load(
+    model: Model, settings: EngineSettings, temperatures: Path | None = None, space: tuple[str, int] | None = None
+) -> Loaded:
+    """With an engine that runs. `temperatures` are those of `vlm calibrate`, by default of the model's folder; `space`
+    is what `vlm.models.identity.space_of` says of a model that embeds. Raises `Incapable` for a model that does not
+    write, `BadInput` for a broken file."""
     from vlm.engine.engine import Engine
     from vlm.heads.decisions.decider import Decider
     from vlm.heads.decisions.temperature import chosen
@@ -54,7 +60,8 @@ def load(model: Model, settings: EngineSettings, temperatures: Path | None = Non
     if model.writer is not None:
         decider = Decider(model.writer, chosen(temperatures, model.parts.folder if model.parts else None))
     engine = Engine(model.model, model.processor, settings).start()
+    embedders = () if space is None else (ModelEmbedder(model, space, str(model.model.device)),)
     return Loaded(
         model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), decider,
-        engine.close,
+        embedders, engine.close,
     )  # fmt: skip

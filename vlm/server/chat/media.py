@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -91,20 +90,18 @@ def looks(asked: Looked, sampling: Sampler, limits: ChatLimits) -> Looks:
 class Opening:
     """Opens them, a request's at a time."""
 
-    def __init__(self, settings: ChatSettings, temporary: Path, metrics: Answered, resize: Resize | None) -> None:
+    def __init__(self, settings: ChatSettings, sources: Sources, metrics: Answered, resize: Resize | None) -> None:
         """`resize` is what the model makes of any picture first: done where it is decoded, so that no whole photograph
         is held, nor made smaller while others wait for the engine."""
         self._limits, self._resize = settings.limits, resize
-        self.sources = Sources(settings, temporary)
+        self.sources = sources
         self._threads = ThreadPoolExecutor(settings.decoders, "decoder")
-        self._decoder = PictureDecoder(self._limits.pixels, self._limits.decode_seconds)
-        metrics.deaths.set_function(lambda: self._decoder.deaths)
+        self._decoder = metrics.watched(PictureDecoder(self._limits.pixels, self._limits.decode_seconds))
         self._memory = Budget(self._limits.decoded_bytes)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
         self._decoder.close()
-        await asyncio.to_thread(self.sources.close)
 
     @asynccontextmanager
     async def opened(self, named: Sequence[Named]) -> AsyncIterator[list[Media]]:

@@ -7,10 +7,10 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from vlm.engine.request import Usage
-from vlm.server.http.metrics import Answered
+from vlm.server.http.metrics import EmbeddingMetrics
 
 
-class ChatMetrics(Answered):
+class ChatMetrics(EmbeddingMetrics):
     def __init__(self) -> None:
         super().__init__()
         of: dict[str, Any] = {"registry": self.registry}

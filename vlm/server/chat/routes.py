@@ -9,10 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel
 
 from vlm.engine.request import Usage
-from vlm.server.chat.completion_schemas import ChatCompletion, ChatRequest, ModelsAnswer
+from vlm.server.chat.completion_schemas import ChatCompletion, ChatRequest
 from vlm.server.chat.completions import chunks, completion, wanted
 from vlm.server.chat.response_schemas import ResponsesRequest
 from vlm.server.chat.responses import events, response, wanted_response
@@ -21,15 +20,13 @@ from vlm.server.http.addresses import API
 from vlm.server.http.auth import CLIENT
 from vlm.server.http.events import EventStream, while_there
 from vlm.server.http.remarks import remark
-from vlm.server.http.schemas import ModelAnswer
 from vlm.server.http.state import ERRORS, ready
 
 v1 = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
 
 
 def service(request: Request) -> ChatService:
-    found: ChatService = ready(request.app)
-    return found
+    return ready(request.app, ChatService)
 
 
 @dataclass(frozen=True)
@@ -80,44 +77,3 @@ async def create_response(
         return await while_there(request, response(served, answering, body))
     finally:
         await answering.close()
-
-
-@v1.get("/models")
-async def list_models(served: Served) -> ModelsAnswer:
-    """The one there is."""
-    return ModelsAnswer(data=[ModelAnswer(id=served.loaded.name, created=served.began)])
-
-
-@v1.get("/models/{name:parts}")
-async def get_model(served: Served, name: str) -> ModelAnswer:
-    served.check_model(name)
-    return ModelAnswer(id=served.loaded.name, created=served.began)
-
-
-class ChatLimitsAnswer(BaseModel):
-    """Sizes in bytes."""
-
-    context: int
-    """Tokens of a conversation and its reply."""
-    characters: int
-    media: int
-    """Pictures and clips of a conversation."""
-    frames: int
-    """Of a clip."""
-    choices: int
-    json_bytes: int
-    body_bytes: int
-    """Of a form with a file."""
-    image_bytes: int
-    video_bytes: int
-    pixels: int
-    """Of a picture."""
-    urls: bool
-    """Whether URLs are fetched."""
-
-
-@v1.get("/limits")
-async def limits(served: Served) -> ChatLimitsAnswer:
-    """What one request may hold."""
-    known: dict[str, Any] = {name: getattr(served.limits, name, None) for name in ChatLimitsAnswer.model_fields}
-    return ChatLimitsAnswer(**{**known, "context": served.loaded.context, "urls": served.settings.urls})

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vlm.engine.constraint import Vocabulary
@@ -24,8 +21,14 @@ from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.replies import Reply
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.http.errors import ApiError
+from vlm.server.http.schemas import ModelAnswer
+from vlm.server.http.sources import Sources
 
 GREEDY = Sampling()
+TOLD = (
+    "characters", "media", "frames", "choices", "json_bytes", "body_bytes", "image_bytes", "video_bytes", "pixels",
+)  # fmt: skip
+"""Limits."""
 Constrains = Callable[[Vocabulary], Constraint]
 
 
@@ -83,13 +86,13 @@ class Answering:
 class ChatService:
     """Made in the event loop, once the model is there."""
 
-    def __init__(self, settings: ChatSettings, loaded: Loaded, metrics: ChatMetrics) -> None:
+    def __init__(self, settings: ChatSettings, loaded: Loaded, sources: Sources, metrics: ChatMetrics) -> None:
+        """`sources` are the server's, which ends them."""
         self.settings, self.limits, self.loaded, self.metrics = settings, settings.limits, loaded, metrics
         self.began = int(time.time())
         self.deciding = asyncio.Lock()
         """Held by the one request that is decided."""
-        self._temporary = Path(tempfile.mkdtemp(prefix="vlm-chat-"))
-        self.opening = Opening(settings, self._temporary, metrics, Resize.square(loaded.processor.squashed))
+        self.opening = Opening(settings, sources, metrics, Resize.square(loaded.processor.squashed))
 
     def measure(self) -> None:
         """All is counted as it comes."""
@@ -97,7 +100,14 @@ class ChatService:
     async def close(self) -> None:
         await asyncio.to_thread(self.loaded.close)
         await self.opening.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def about_models(self) -> list[ModelAnswer]:
+        """The one there is."""
+        return [ModelAnswer(id=self.loaded.name, created=self.began)]
+
+    def about_limits(self) -> dict[str, Any]:
+        known = {name: getattr(self.limits, name) for name in TOLD}
+        return known | {"context": self.loaded.context, "urls": self.settings.urls}
 
     def check_model(self, name: str | None) -> None:
         """Raises `ApiError` 404 for another than the one there is."""

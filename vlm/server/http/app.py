@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from dataclasses import dataclass
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -20,49 +20,54 @@ from vlm.server.http.limits import Bounded
 from vlm.server.http.metrics import Answered, Measured
 from vlm.server.http.settings import ServerSettings
 from vlm.server.http.signing import Signer
-from vlm.server.http.state import state
+from vlm.server.http.state import Serving, state
 
 Failed = Callable[[BaseException], None]
 
 
-class Serving(Protocol):
-    """What the routes ask."""
+@dataclass(frozen=True)
+class Offer:
+    """What a server offers: routes, and the schemas of bodies that they read themselves."""
 
-    def measure(self) -> None:
-        """Figures that are counted when somebody asks."""
+    routers: tuple[APIRouter, ...]
+    bodies: tuple[type[BaseModel], ...] = ()
 
-    async def close(self) -> None:
-        """Finish what was accepted."""
+    def __add__(self, other: Offer) -> Offer:
+        """Both; what each has is there once."""
+        new = tuple(router for router in other.routers if not any(router is mine for mine in self.routers))
+        return Offer(self.routers + new, self.bodies + other.bodies)
 
 
-def new_app(title: str, metrics: Answered, make: Callable[[], Awaitable[Serving]], failed: Failed) -> FastAPI:
-    """An application that answers while `make` loads, and is ready then: `app.state.service` is what it gives.
-
-    `failed` is told where that does not come about.
-    """
+def new_app(
+    title: str, offer: Offer, metrics: Answered, make: Callable[[], Awaitable[Sequence[Serving]]], failed: Failed
+) -> FastAPI:
+    """An application that answers while `make` loads, and is ready then: its services are what it gives, ended in the
+    same order. `failed` is told where that does not come about."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async def ready() -> None:
             try:
-                app.state.service = await make()
+                app.state.services = await make()
             except Exception as error:
                 failed(error)
 
         starting = asyncio.create_task(ready())
         yield
         await starting
-        service, app.state.service = app.state.service, None
-        if service is not None:
+        services, app.state.services = app.state.services, ()
+        for service in services:
             await service.close()
 
     # The interactive documents would be fetched from elsewhere.
     app = FastAPI(
         title=title, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False
     )
-    app.state.metrics, app.state.service = metrics, None
+    app.state.metrics, app.state.services = metrics, ()
     errors.install(app)
-    app.include_router(state)
+    for router in (state, *offer.routers):
+        app.include_router(router)
+    _describe(app, offer.bodies)
     return app
 
 
@@ -82,7 +87,7 @@ def guarded(
     return Measured(logged, metrics), logged
 
 
-def describe(app: FastAPI, *models: type[BaseModel]) -> None:
+def _describe(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
     """The schemas of bodies that routes read themselves join the document."""
     plain = app.openapi
 

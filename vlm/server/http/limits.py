@@ -36,8 +36,9 @@ class Bounded:
         exchange = _Exchange(self, scope, receive, send)
         upload = scope["method"] == "POST" and scope["path"].endswith("/items")
         counts = scope["path"].startswith("/v1/") or scope["path"] in PLAIN
-        if counts and self.running[upload] >= self.limits.requests:
-            return await exchange.refuse(busy(f"more than {self.limits.requests} requests at the same time"))
+        most = min(self.limits.requests, self.limits.uploads) if upload else self.limits.requests
+        if counts and self.running[upload] >= most:
+            return await exchange.refuse(busy(f"more than {most} requests at the same time"))
         self.running[upload] += counts
         try:
             await exchange.run(self.app)

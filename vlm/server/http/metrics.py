@@ -10,6 +10,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vlm.media.process.pictures import PictureDecoder
+
 ROUTES = re.compile(
     r"/v1/(collections|embeddings|chat/completions|responses|models|limits)|/caption|/vqa|/healthz|/readyz|/metrics"
     r"|/openapi\.json|/page"
@@ -28,14 +30,21 @@ class Answered:
             "vlm_requests", "Answers by route, method and status.", ["route", "method", "status"], **of
         )
         self.seconds = Histogram("vlm_request_seconds", "From a request's header to its answer's end.", ["route"], **of)
-        self.deaths = Gauge("vlm_decoder_deaths", "Decoding processes that a picture ended.", **of)
+        self._decoders: list[PictureDecoder] = []
+        deaths = Gauge("vlm_decoder_deaths", "Decoding processes that a picture ended.", **of)
+        deaths.set_function(lambda: sum(decoder.deaths for decoder in self._decoders))
+
+    def watched(self, decoder: PictureDecoder) -> PictureDecoder:
+        """The same, whose deaths are counted."""
+        self._decoders.append(decoder)
+        return decoder
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
 
-class Metrics(Answered):
-    """Of the retrieval server."""
+class EmbeddingMetrics(Answered):
+    """Of a server that embeds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +53,14 @@ class Metrics(Answered):
             "vlm_embedding_batch", "Inputs embedded at once.", ["kind", "model"], buckets=(1, 2, 4, 8, 16, 32, 64), **of
         )
         self.waiting = Gauge("vlm_embedding_queue", "Inputs that wait to be embedded.", ["kind", "model"], **of)
+
+
+class Metrics(EmbeddingMetrics):
+    """Of the retrieval server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        of: dict[str, Any] = {"registry": self.registry}
         self.commits = Histogram("vlm_commit_seconds", "A durable write, of as many changes as came together.", **of)
         self.changes = Counter("vlm_changes", "Changes that were made durable.", ["collection"], **of)
         self.items = Gauge("vlm_items", "Entries of a collection.", ["collection"], **of)

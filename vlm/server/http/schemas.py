@@ -85,3 +85,5 @@ class ModelAnswer(BaseModel):
     object: Literal["model"] = "model"
     created: int = Field(description="When it was loaded here, in seconds of Unix time.")
     owned_by: str = "vlm"
+    width: int | None = None
+    """Of its vectors, where it gives some."""

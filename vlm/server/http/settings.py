@@ -43,7 +43,8 @@ class Limits(Config):
     """Of a collection; each keeps what was deleted since."""
 
     requests: PositiveInt = 64
-    """At the same time; as many uploads beside them."""
+    """At the same time; as many uploads beside them, up to `uploads`."""
+    uploads: PositiveInt = 64
     bodies_bytes: PositiveInt = 128 * MB
     """Of JSON that is held for all requests together."""
     connections: PositiveInt = 1024
@@ -83,6 +84,8 @@ class ServerSettings(Config):
     """A line for each request that changes something, and each login."""
     decoders: PositiveInt = 2
     """Processes that decode pictures."""
+    batch: PositiveInt = 16
+    """Pictures or texts embedded at once."""
     limits: Limits = Limits()
 
 
@@ -100,5 +103,3 @@ class Settings(ServerSettings):
     store: str | None = None
     """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
     page: bool = False
-    batch: PositiveInt = 16
-    """Pictures or texts embedded at once."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from vlm.server.http.errors import ApiError
-from vlm.server.http.schemas import Error, Health
+from vlm.server.http.schemas import Error, Health, ModelAnswer
+
+T = TypeVar("T")
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": text}
@@ -23,12 +26,33 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def ready(app: FastAPI) -> Any:
-    """What an app serves. Raises `ApiError` 503 until the model is loaded."""
-    found = getattr(app.state, "service", None)
-    if found is None:
+class Serving(Protocol):
+    """What stands behind some of a server's routes."""
+
+    def measure(self) -> None:
+        """Figures that are counted when somebody asks."""
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+
+    def about_models(self) -> list[ModelAnswer]:
+        """For `/v1/models`."""
+
+    def about_limits(self) -> dict[str, Any]:
+        """For `/v1/limits`: fields of its answer."""
+
+
+def services(app: FastAPI) -> Sequence[Serving]:
+    """All of a server. Raises `ApiError` 503 until the model is loaded."""
+    if not app.state.services:
         raise ApiError(503, "not_ready", "the model is being loaded", {"Retry-After": "2"})
+    found: Sequence[Serving] = app.state.services
     return found
+
+
+def ready(app: FastAPI, kind: type[T]) -> T:
+    """The service of this kind. Raises as `services`."""
+    return next(service for service in services(app) if isinstance(service, kind))
 
 
 state = APIRouter()
@@ -43,13 +67,13 @@ async def healthz() -> Health:
 @state.get("/readyz", responses={503: ERRORS[503]})
 async def readyz(request: Request) -> Health:
     """Whether the model is loaded, and what it serves open."""
-    ready(request.app)
+    services(request.app)
     return Health()
 
 
 @state.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """For Prometheus."""
-    if (served := request.app.state.service) is not None:
-        served.measure()
+    for service in request.app.state.services:
+        service.measure()
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

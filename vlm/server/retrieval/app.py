@@ -6,21 +6,26 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from vlm.server.http.app import Failed, describe, guarded, new_app
+from vlm.server.embedding.embedder import Embedder
+from vlm.server.embedding.routes import embedding
+from vlm.server.http.about import about
+from vlm.server.http.app import Failed, Offer, guarded, new_app
 from vlm.server.http.auth import Keys
 from vlm.server.http.browsers import Cookies
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
-from vlm.server.retrieval.about import about
+from vlm.server.http.state import Serving
 from vlm.server.retrieval.browsing import browsing
-from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.routes import ready_service, v1
 from vlm.server.retrieval.schemas import Item, Items
 from vlm.server.retrieval.service import Service
 from vlm.server.retrieval.snapshot_routes import snapshots
+
+OFFER = Offer((v1, browsing, embedding, about, snapshots), (Item, Items))
 
 
 def create_app(
@@ -37,17 +42,16 @@ def create_app(
 
     metrics = Metrics()
 
-    async def make() -> Service:
+    async def make() -> list[Serving]:
         service = Service(settings, [await asyncio.to_thread(load) for load in loads], metrics)
         await service.collections.open()
-        return service
+        return [service]
 
-    app = new_app("vlm retrieval", metrics, make, failed)
-    app.include_router(v1)
-    app.include_router(browsing)
-    app.include_router(about)
-    app.include_router(snapshots)
-    describe(app, Item, Items)
+    return finished(new_app("vlm retrieval", OFFER, metrics, make, failed), settings, keys, metrics)
+
+
+def finished(app: FastAPI, settings: Settings, keys: Keys | None, metrics: Metrics) -> ASGIApp:
+    """The application with its page, where there is to be one, inside what guards it."""
     signer, inner = Signer(), cast(ASGIApp, app)
     if settings.page:
         from vlm.server.retrieval import page

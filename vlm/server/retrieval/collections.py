@@ -22,6 +22,7 @@ from vlm.files import atomic_folder
 from vlm.index import create_index, drop_index, open_index
 from vlm.index.base import Index
 from vlm.index.checks import same
+from vlm.server.embedding.embedder import few_threads
 from vlm.server.http.errors import ApiError, log, storage
 from vlm.server.http.settings import Settings
 from vlm.server.retrieval.collection import Collection, Committed, keys_of
@@ -33,6 +34,11 @@ from vlm.server.retrieval.stored import About, read_about, sweep
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
+def temporary_of(root: Path) -> Path:
+    """Where uploads come; emptied at the start."""
+    return root / "tmp"
+
+
 class Collections:
     """All of a server's, by name. Made in the event loop."""
 
@@ -41,13 +47,13 @@ class Collections:
         self._settings, self._widths, self._committed = settings, widths, committed
         self._default = next(iter(widths))
         self._folder = settings.root / "collections"
-        self._readers = ThreadPoolExecutor(4, "reader")
+        self._readers = ThreadPoolExecutor(4, "reader", initializer=few_threads)
         self._open: dict[str, Held] = {}
         self.aside: dict[str, str] = {}
         """Folders that could not be opened, and why: they stay as they are, and their names are taken."""
         self.snapshots = Snapshots(settings.limits.snapshots)
         self._changing = asyncio.Lock()
-        self.temporary = settings.root / "tmp"
+        self.temporary = temporary_of(settings.root)
 
     async def open(self) -> None:
         """Open what is there; what cannot be opened - no collection, damaged, of another model - is set aside."""

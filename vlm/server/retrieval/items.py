@@ -17,12 +17,12 @@ from starlette.requests import Request
 
 from vlm.errors import BadInput
 from vlm.index.base import Vectors
+from vlm.server.embedding.queued import Embedded
 from vlm.server.http.errors import ApiError, of_input, told
 from vlm.server.http.forms import kind_of_body, read_form
 from vlm.server.http.schemas import Failure, size_of
 from vlm.server.http.sources import ClipFile, PictureBytes, Source
 from vlm.server.retrieval.collection import MEDIA, SHA256, Collection
-from vlm.server.retrieval.queued import Embedded
 from vlm.server.retrieval.schemas import Id, Item, Items, ItemStatus, OneOrMany
 from vlm.server.retrieval.service import Service
 

@@ -13,27 +13,17 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
 from vlm.files import atomic_path, atomic_write
-from vlm.index.base import Vectors
+from vlm.server.embedding.queued import Frames
 
 KEY = re.compile(r"[0-9a-f]{32}")
 SMALL, FRAMES, ORIGINAL = ".jpg", ".frames", ".original"
 """A clip has its own suffix."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """F frames of a clip: unit vectors `[F, D]`, times in seconds, the clip's duration."""
-
-    vectors: Vectors
-    times: tuple[float, ...]
-    duration: float
 
 
 class Media:

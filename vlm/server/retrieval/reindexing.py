@@ -20,16 +20,16 @@ import numpy as np
 from vlm.errors import BadInput, VlmError, unknown
 from vlm.index import create_index, open_index
 from vlm.index.base import Index, Metadata
+from vlm.server.embedding.embedder import Embedder
+from vlm.server.embedding.queued import QueuedModel
 from vlm.server.http.errors import ApiError
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Limits, Settings
 from vlm.server.http.sources import ClipFile, PictureBytes
 from vlm.server.retrieval.collection import MEDIA, keys_of
-from vlm.server.retrieval.embedder import Embedder
 from vlm.server.retrieval.items import Entry
 from vlm.server.retrieval.media import Media
 from vlm.server.retrieval.originals import Originals
-from vlm.server.retrieval.queued import QueuedModel
 from vlm.server.retrieval.service import Service
 from vlm.server.retrieval.stored import About, read_about, sweep
 

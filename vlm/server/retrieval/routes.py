@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, Response
 from fastapi.security import HTTPBearer
 
 from vlm.errors import BadInput
@@ -17,8 +17,6 @@ from vlm.server.http.state import ERRORS, ready
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval import schemas as of
 from vlm.server.retrieval import showing
-from vlm.server.retrieval.embedding_schemas import Embeddings, EmbeddingsAnswer
-from vlm.server.retrieval.embeddings import embeddings, written
 from vlm.server.retrieval.reading import Held
 from vlm.server.retrieval.reranking import reranked
 from vlm.server.retrieval.searching import public, search
@@ -27,8 +25,7 @@ from vlm.server.retrieval.service import Service
 
 def ready_service(app: FastAPI) -> Service:
     """Raises `ApiError` 503 until the model is loaded."""
-    found: Service = ready(app)
-    return found
+    return ready(app, Service)
 
 
 def service(request: Request) -> Service:
@@ -149,14 +146,6 @@ async def thumbnail(served: Served, name: str, id: str) -> Response:
 async def video(served: Served, name: str, id: str) -> FileResponse:
     """A clip as it came, in ranges if asked."""
     return await showing.clip(served, served.collections[name], id)
-
-
-@v1.post("/embeddings", response_model=EmbeddingsAnswer)
-async def create_embeddings(served: Served, body: Embeddings) -> Response:
-    """As OpenAI's, and for pictures too."""
-    rows_ND, tokens, model = await embeddings(served, body)
-    pieces = written(rows_ND, tokens, model, body.encoding_format)
-    return StreamingResponse(pieces, media_type="application/json")
 
 
 def _about(served: Service, collection: Held) -> of.CollectionAnswer:

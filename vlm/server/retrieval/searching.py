@@ -10,10 +10,9 @@ import numpy as np
 
 from vlm.errors import BadInput
 from vlm.index.base import Hit, Vectors
+from vlm.server.embedding.queued import vector_of
 from vlm.server.http.errors import ApiError
-from vlm.server.http.sources import PictureBytes, Source
 from vlm.server.retrieval.collection import MEDIA, SHA256
-from vlm.server.retrieval.queued import QueuedModel
 from vlm.server.retrieval.reading import Readable
 from vlm.server.retrieval.schemas import HitAnswer, Hits, Moment, Options, Query
 from vlm.server.retrieval.service import Service
@@ -49,16 +48,6 @@ async def search(service: Service, collection: Readable, queries: Sequence[Query
         raise ApiError(422, "invalid", str(error)) from None
     except RecursionError:
         raise ApiError(422, "invalid", "filter: expected less depth") from None
-
-
-async def vector_of(model: QueuedModel, source: Source) -> Vectors:
-    """`[D]` of a picture or clip that is not kept."""
-    if isinstance(source, PictureBytes):
-        return (await model.picture(source)).vector
-    try:
-        return (await model.clip(source)).vector
-    finally:
-        source.discard()
 
 
 async def _vector(service: Service, collection: Readable, query: Query) -> Vectors:

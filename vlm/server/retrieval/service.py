@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
+from typing import Any
 
+from vlm.server.embedding.embedder import Embedder
+from vlm.server.embedding.queued import QueuedModel
+from vlm.server.embedding.service import Embedding
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
-from vlm.server.http.sources import Sources
-from vlm.server.retrieval.collections import Collections
-from vlm.server.retrieval.decoding import Decoding
-from vlm.server.retrieval.embedder import Embedder
-from vlm.server.retrieval.queued import Models, QueuedModel
+from vlm.server.retrieval.collections import Collections, temporary_of
 from vlm.server.retrieval.reading import Readable
 
 
-class Service:
+class Service(Embedding):
     """Made in the event loop, once the models are there."""
+
+    settings: Settings
 
     def __init__(self, settings: Settings, embedders: Sequence[Embedder], metrics: Metrics) -> None:
         """Raises `BadInput` for two embedders of the same name or space."""
-        self.settings, self.limits, self.metrics, self.began = settings, settings.limits, metrics, int(time.time())
-        self.decoding = Decoding(settings, metrics)
-        self.models = Models(settings, embedders, self.decoding, metrics)
+        super().__init__(settings, embedders, metrics, temporary_of(settings.root))
+        self.metrics = metrics
         self.collections = Collections(settings, self.models.widths, metrics.committed)
-        self.sources = Sources(settings, self.collections.temporary)
 
     def model_of(self, collection: Readable) -> QueuedModel:
         """The one whose space a collection is of."""
@@ -33,13 +31,14 @@ class Service:
 
     async def close(self) -> None:
         """Finish what was accepted; then everything is on disk."""
-        for model in self.models:
-            await model.close()
+        await super().close()
         await self.collections.close()
-        await self.decoding.close()
-        await asyncio.to_thread(self.sources.close)
 
     def measure(self) -> None:
         """What is counted when somebody asks."""
         for collection in self.collections:
             self.metrics.items.labels(collection.name).set(len(collection))
+
+    def about_limits(self) -> dict[str, Any]:
+        """And of items and hits."""
+        return super().about_limits() | {"top": self.limits.top, "metadata_bytes": self.limits.metadata_bytes}

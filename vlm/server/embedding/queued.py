@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,21 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from vlm.errors import BadInput, unknown
 from vlm.heads.moments import WATCHED
 from vlm.index.base import Vectors
 from vlm.media.process.pictures import Picture
+from vlm.server.embedding.decoding import Decoding, give_way
+from vlm.server.embedding.embedder import Embedder
 from vlm.server.http.batching import Batcher
 from vlm.server.http.errors import ApiError, busy
-from vlm.server.http.metrics import Metrics
-from vlm.server.http.settings import Settings
-from vlm.server.http.sources import ClipFile, PictureBytes
-from vlm.server.retrieval.decoding import Decoding, give_way
-from vlm.server.retrieval.embedder import Embedder
-from vlm.server.retrieval.media import Frames
+from vlm.server.http.metrics import EmbeddingMetrics
+from vlm.server.http.settings import ServerSettings
+from vlm.server.http.sources import ClipFile, PictureBytes, Source
 
 MATCHING = 8
 """Searches that are re-ranked or wait for it."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """F frames of a clip: unit vectors `[F, D]`, times in seconds, the clip's duration."""
+
+    vectors: Vectors
+    times: tuple[float, ...]
+    duration: float
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,9 @@ class Embedded:
 class QueuedModel:
     """Made in the event loop."""
 
-    def __init__(self, settings: Settings, embedder: Embedder, decoding: Decoding, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: ServerSettings, embedder: Embedder, decoding: Decoding, metrics: EmbeddingMetrics
+    ) -> None:
         self.embedder, self._limits, self._decoding = embedder, settings.limits, decoding
         workers, of = embedder.workers, {"model": embedder.name}
         shared: dict[str, Any] = {"capacity": self._limits.queue, "seconds": self._limits.answer_seconds}
@@ -49,8 +58,8 @@ class QueuedModel:
             shared["linger"] = 0.0
         # Texts have threads of their own: a search waits for no picture, and comes before them where cores are few.
         self._threads = [
-            ThreadPoolExecutor(workers, "texts"),
-            ThreadPoolExecutor(workers, "pictures", initializer=give_way),
+            ThreadPoolExecutor(workers, "texts", initializer=embedder.begin),
+            ThreadPoolExecutor(workers, "pictures", initializer=self._behind),
         ]
         self._matcher, self._matching = ThreadPoolExecutor(1, "matcher", initializer=give_way), 0
         self._texts: Batcher[str] = Batcher(
@@ -67,6 +76,10 @@ class QueuedModel:
         # Some to read and decode while others are embedded; what a query asks passes all those that wait.
         self._uploads = asyncio.Semaphore(2 * decoding.at_once + workers * embedder.batch)
         self._coming = 0
+
+    def _behind(self) -> None:
+        give_way()
+        self.embedder.begin()
 
     async def close(self) -> None:
         """Finish what was accepted."""
@@ -140,34 +153,11 @@ class QueuedModel:
             self._matching -= 1
 
 
-class Models:
-    """Those of a server, in the order they were named; the first is taken where none is."""
-
-    def __init__(self, settings: Settings, embedders: Sequence[Embedder], decoding: Decoding, metrics: Metrics) -> None:
-        """Raises `BadInput` for two of the same name or space."""
-        for kind in ("name", "space"):
-            found = [getattr(embedder, kind) for embedder in embedders]
-            if twice := sorted({one for one in found if found.count(one) > 1}):
-                raise BadInput(f"--model: expected models of different {kind}s, got two of {kind} {twice[0]}")
-        models = [QueuedModel(settings, embedder, decoding, metrics) for embedder in embedders]
-        self._by_name = {model.embedder.name: model for model in models}
-        self._by_space = {model.embedder.space: model for model in models}
-
-    def __iter__(self) -> Iterator[QueuedModel]:
-        return iter(self._by_name.values())
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Of each space, the first model's first."""
-        return {space: model.embedder.width for space, model in self._by_space.items()}
-
-    def named(self, name: str | None) -> QueuedModel:
-        """Raises `BadInput` with the nearest name for one that is not served."""
-        if name is None:
-            return next(iter(self))
-        if name not in self._by_name:
-            raise unknown("model", name[:80], self._by_name)
-        return self._by_name[name]
-
-    def of_space(self, space: str) -> QueuedModel:
-        return self._by_space[space]
+async def vector_of(model: QueuedModel, source: Source) -> Vectors:
+    """`[D]` of a picture or clip that is not kept."""
+    if isinstance(source, PictureBytes):
+        return (await model.picture(source)).vector
+    try:
+        return (await model.clip(source)).vector
+    finally:
+        source.discard()

@@ -9,22 +9,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vlm.errors import BadInput
+from vlm.errors import BadInput, Incapable
 from vlm.index.base import Vectors
 from vlm.media.urls import is_url
+from vlm.server.embedding.queued import QueuedModel, vector_of
+from vlm.server.embedding.schemas import Embeddings, ImageUrl, InputPart
+from vlm.server.embedding.service import Embedding
 from vlm.server.http.errors import ApiError
-from vlm.server.retrieval.embedding_schemas import Embeddings, ImageUrl, Part
-from vlm.server.retrieval.queued import QueuedModel
-from vlm.server.retrieval.searching import vector_of
-from vlm.server.retrieval.service import Service
 from vlm.vectors import shortened
 
 
-async def embeddings(service: Service, request: Embeddings) -> tuple[Vectors, int, str]:
+async def embeddings(service: Embedding, request: Embeddings) -> tuple[Vectors, int, str]:
     """float32 `[N, D]` of unit length, with `dimensions` the first of them brought to length 1 again; the tokens that
-    were read, and the model's name."""
+    were read, and the model's name. Raises `Incapable` where no model of the server embeds."""
     try:
         model = service.models.named(request.model)
+    except Incapable:
+        raise
     except BadInput as error:  # 404 as OpenAI's
         raise ApiError(404, "model_not_found", str(error)) from None
     embedder, inputs = model.embedder, request.input if isinstance(request.input, list) else [request.input]
@@ -54,14 +55,14 @@ def written(rows_ND: Vectors, tokens: int, model: str, form: str) -> Iterator[st
     yield f'],"model":{json.dumps(model)},"usage":{json.dumps(usage)}}}'
 
 
-def _text(given: str | Part) -> str | None:
+def _text(given: str | InputPart) -> str | None:
     return given if isinstance(given, str) else given.text
 
 
-async def _vector(service: Service, model: QueuedModel, given: str | Part, *, patient: bool) -> Vectors:
+async def _vector(service: Embedding, model: QueuedModel, given: str | InputPart, *, patient: bool) -> Vectors:
     if (text := _text(given)) is not None:
         return (await model.texts([text], patient=patient))[0]
-    assert isinstance(given, Part)
+    assert isinstance(given, InputPart)
     address = given.image_url.url if isinstance(given.image_url, ImageUrl) else given.image_url
     if address is not None and is_url(address):
         return await vector_of(model, await service.sources.url(address))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -52,6 +53,9 @@ class Embedder(Protocol):
     def match(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
         """For each pair how well it fits, in nats a token; one thread asks. Raises `Incapable` where it does not."""
 
+    def begin(self) -> None:
+        """Called first in every thread that embeds."""
+
 
 class ModelEmbedder:
     """A model of `vlm.load`."""
@@ -60,21 +64,16 @@ class ModelEmbedder:
     workers, batch = 1, 16
 
     def __init__(
-        self, name: str, space: tuple[str, int], offline: bool = False, device: str = "auto", dtype: str = "auto"
+        self, model: Model, space: tuple[str, int], device: str = "auto", whole: Callable[[], Model] | None = None
     ) -> None:
-        """`space` is the space's name and its width. The decoder, which makes no vectors, is not loaded."""
-        from vlm import api
-
-        self._load = partial(api.load, name, offline=offline, device=device, dtype=dtype)
-        self._model = self._load(only=("images", "texts"))
-        self._whole: Model | None = None
-        self.name, (self.space, self.width) = self._model.name, space
-        self.sampling = self._model.sampling()
-        self.resize = _resize(self._model)
+        """`space` is the space's name and its width; `whole` gives the model with its decoder, if it is not there."""
+        self._model, self._whole = model, whole or (lambda: model)
+        self.name, (self.space, self.width) = model.name, space
+        self.sampling, self.resize = model.sampling(), _resize(model)
         # On a CPU a tower takes about as long for each of many as for one, and whoever searches by a picture waits for
         # those before: a few together. Two such calls at least, so that what is not the tower's work overlaps.
-        on_cpu = device_of(device).type == "cpu"
-        self.workers, self.batch = (max(2, (os.cpu_count() or 1) // THREADS), 4) if on_cpu else (1, 16)
+        if device_of(device).type == "cpu":
+            self.workers, self.batch = max(2, (os.cpu_count() or 1) // THREADS), 4
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         return self._model.embed_texts(texts)
@@ -86,10 +85,12 @@ class ModelEmbedder:
         return sum(self._model.count_tokens(texts))
 
     def match(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
-        """The whole model is loaded by the first that asks."""
-        if self._whole is None:
-            self._whole = self._load()
-        return self._whole.match(pictures, texts)
+        return self._whole().match(pictures, texts)
+
+    def begin(self) -> None:
+        """Some cores for each picture that is embedded at a time, instead of all of them for each."""
+        if self.workers > 1:
+            few_threads()
 
 
 def _resize(model: Model) -> Resize | None:
@@ -132,6 +133,9 @@ class Colours:
     def match(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
         raise Incapable("model colours: it cannot match texts to pictures; expected one that writes, like nano")
 
+    def begin(self) -> None:
+        """It has no threads of its own."""
+
     def _row(self, text: str) -> NDArray[np.float64]:
         """The colours named, and a little of a pattern of its own, so that no two texts are the same."""
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -152,16 +156,27 @@ def space_named(name: str) -> str:
 
 
 def loaded(name: str, offline: bool = False, device: str = "auto", dtype: str = "auto") -> Embedder:
-    """One of `EMBEDDERS` or a model of `vlm.load`. It gets some cores for each picture that is embedded at a time,
-    instead of all of them for each."""
+    """One of `EMBEDDERS` or a model of `vlm.load`, whose decoder, which makes no vectors, is loaded by the first that
+    has pictures matched."""
     if name in EMBEDDERS:
         return EMBEDDERS[name]()
-    embedder = ModelEmbedder(name, space_of(name), offline, device, dtype)
-    if embedder.workers > 1:
-        import torch
+    from vlm import api
 
-        torch.set_num_threads(min(THREADS, torch.get_num_threads()))  # of threads that begin from now on
-    return embedder
+    load = partial(api.load, name, offline=offline, device=device, dtype=dtype)
+    return ModelEmbedder(load(only=("images", "texts")), space_of(name), device, cache(load))
+
+
+def few_threads() -> None:
+    """`THREADS` of torch at most for this thread. Torch keeps a number for each thread and one for threads that begin,
+    and sets both: a thread that ends sets the latter back."""
+    import torch
+
+    before = torch.get_num_threads()
+    if before > THREADS:
+        torch.set_num_threads(THREADS)
+        back = threading.Thread(target=torch.set_num_threads, args=(before,))
+        back.start()
+        back.join()
 
 
 def _bins(picture: NDArray[np.uint8]) -> NDArray[np.int64]:

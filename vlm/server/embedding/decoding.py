@@ -22,8 +22,8 @@ from vlm.media.thumbnails import thumbnail as thumbnail_of
 from vlm.media.video.reader import VideoReader, open_video
 from vlm.media.video.sampling.base import Sampler
 from vlm.server.http.budget import Budget
-from vlm.server.http.metrics import Metrics
-from vlm.server.http.settings import Settings
+from vlm.server.http.metrics import EmbeddingMetrics
+from vlm.server.http.settings import ServerSettings
 from vlm.server.http.sources import ClipFile, PictureBytes, Source
 
 T = TypeVar("T")
@@ -44,11 +44,10 @@ def give_way() -> None:
 class Decoding:
     """Its processes and threads, and the room of what is decoded. Made in the event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServerSettings, metrics: EmbeddingMetrics) -> None:
         self._limits, self.at_once = settings.limits, settings.decoders
         self._threads = ThreadPoolExecutor(settings.decoders, "decoder", initializer=give_way)
-        self._decoder = PictureDecoder(self._limits.pixels, self._limits.decode_seconds)
-        metrics.deaths.set_function(lambda: self._decoder.deaths)
+        self._decoder = metrics.watched(PictureDecoder(self._limits.pixels, self._limits.decode_seconds))
         self._memory = Budget(self._limits.decoded_bytes)
         self._clips = asyncio.Semaphore(settings.decoders)
 

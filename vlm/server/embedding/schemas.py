@@ -14,7 +14,7 @@ class ImageUrl(Body):
     detail: str | None = None
 
 
-class Part(Body):
+class InputPart(Body):
     """Exactly one of `text`, `image` and `image_url`."""
 
     type: Literal["text", "image", "image_url", "input_text", "input_image"] | None = None
@@ -23,20 +23,20 @@ class Part(Body):
     image_url: ImageUrl | str | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Part:
+    def _one(self) -> InputPart:
         self.exactly_one(("text", "image", "image_url"))
         return self
 
 
 def _sort_of_input(value: Any) -> str | None:
     found: dict[type, str] = {str: "words", dict: "one", list: "many"}
-    return "one" if isinstance(value, Part) else found.get(type(value))
+    return "one" if isinstance(value, InputPart) else found.get(type(value))
 
 
 BY_SORT = Discriminator(
     _sort_of_input, custom_error_type="input", custom_error_message="expected a text or an object with a picture"
 )
-Input: TypeAlias = Annotated[Annotated[Text, Tag("words")] | Annotated[Part, Tag("one")], BY_SORT]
+Input: TypeAlias = Annotated[Annotated[Text, Tag("words")] | Annotated[InputPart, Tag("one")], BY_SORT]
 Inputs: TypeAlias = Annotated[list[Input], Field(min_length=1, fail_fast=True)]
 
 
@@ -45,7 +45,7 @@ class Embeddings(Body):
 
     model: str | None = None
     input: Annotated[
-        Annotated[Text, Tag("words")] | Annotated[Part, Tag("one")] | Annotated[Inputs, Tag("many")], BY_SORT
+        Annotated[Text, Tag("words")] | Annotated[InputPart, Tag("one")] | Annotated[Inputs, Tag("many")], BY_SORT
     ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
@@ -67,7 +67,7 @@ class Embedding(BaseModel):
     embedding: list[float] | str
 
 
-class Usage(BaseModel):
+class EmbeddingUsage(BaseModel):
     """Tokens of the texts that the model read; a picture has none."""
 
     prompt_tokens: int
@@ -78,4 +78,4 @@ class EmbeddingsAnswer(BaseModel):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
-    usage: Usage
+    usage: EmbeddingUsage
