@@ -95,6 +95,8 @@ class Saying:
 
 def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | None = None) -> Loaded:
     cfg = model.model.language.cfg
+    assert model.writer is not None
+    decider = decider or Decider(model.writer)
     embedders = () if model.embedder is None else (embedder(model, name),)
     return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, embedders)
 

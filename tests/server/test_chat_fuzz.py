@@ -9,7 +9,6 @@ import pytest
 from chatting import HELLO, Script, chatting
 
 from vlm.facade import Model
-from vlm.heads.decisions.decider import Decider
 from vlm.server.chat.settings import ChatLimits, ChatSettings
 
 pytest.importorskip("schemathesis", reason="schemathesis is not installed (pip: vlm[dev])")
@@ -31,8 +30,6 @@ def test_the_schema_finds_no_fault(tiny_model: Model, media: Path) -> None:
                 case.body["messages"] = HELLO
 
     limits = ChatLimits(json_bytes=2**20, body_bytes=2**20)
-    assert tiny_model.writer is not None
-    decider = Decider(tiny_model.writer)
-    with chatting(tiny_model, engine, ChatSettings(media=(media,), limits=limits), decider=decider) as client:
+    with chatting(tiny_model, engine, ChatSettings(media=(media,), limits=limits)) as client:
         assert fuzzed(client, there) > 200
     assert engine.asked  # some of it came through

@@ -81,8 +81,6 @@ async def _decided(
     served: ChatService, messages: list[dict[str, Any]], named: Sequence[Named], questions: list[Question]
 ) -> Decided:
     decider = served.loaded.decider
-    if decider is None:
-        raise ApiError(400, "unsupported", f"model {served.loaded.name} decides nothing")
     async with served.opening.opened(named) as media, served.deciding:
         said, own = read_messages(with_media(messages, media), None, decider.writer.processor.placeholders)
         items: tuple[Media, ...] = own

@@ -32,7 +32,7 @@ class Loaded:
     """Of its logits: tokens that there are."""
     sampling: Sampler
     """Of the frames of clips, where a request says nothing of them."""
-    decider: Decider | None = None
+    decider: Decider
     """Answers typed questions."""
     embedders: tuple[Embedder, ...] = ()
     """The model's own, where it has a space that pictures and texts share."""
@@ -56,9 +56,9 @@ def load(
     from vlm.heads.decisions.temperature import chosen
 
     language = model.model.language.cfg
-    decider = None
-    if model.writer is not None:
-        decider = Decider(model.writer, chosen(temperatures, model.parts.folder if model.parts else None))
+    writer = model.writer
+    assert writer is not None  # else it has no `model`
+    decider = Decider(writer, chosen(temperatures, model.parts.folder if model.parts else None))
     engine = Engine(model.model, model.processor, settings).start()
     embedders = () if space is None else (ModelEmbedder(model, space, str(model.model.device)),)
     return Loaded(
