@@ -117,7 +117,7 @@ OPTIONS = {
     "compare": [*COMMON, "--flips"],
     "leaderboard": [*COMMON, "--format", "--to"],
     "overlap": [*COMMON, "--data", "--distance", "--limit", "--sheet", "--top", "--words"],
-    "bench": [*COMMON, "--limit", "--minutes", "--rounds", "--to"],
+    "bench": [*COMMON, "--clients", "--limit", "--minutes", "--model", "--rounds", "--to"],
     "plan": [*COMMON, "--measure", "--model", "--offline", "--to"],
     "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
     "serve": ["--help"],

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from serving import picture, running
 
-from vlm.engine.request import Chance, Finish, Full, Piece, Request, Token, Usage
+from vlm.engine.request import Chance, Finish, Full, Held, Piece, Request, Token, Usage
 from vlm.facade import Model
 from vlm.heads.decisions.decider import Decider
 from vlm.media.video.sampling import Uniform
@@ -44,6 +44,9 @@ class Script:
         self.asked: list[Request] = []
         self.cancelled: list[Request] = []
         self.said = 0
+
+    def held(self) -> Held:
+        return Held(0, 0, 0, 0, 0)
 
     def submit(self, request: Request, heard: Callable[[Piece], None]) -> Saying:
         if self.full:

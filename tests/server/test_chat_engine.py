@@ -175,6 +175,25 @@ def test_a_reader_that_goes_away_frees_the_engine(tiny_model: Model) -> None:
     engine.close()
 
 
+def test_metrics_say_what_is_held_and_nothing_is_once_nobody_asks(tiny_model: Model) -> None:
+    engine = Engine(tiny_model.model, tiny_model.processor, EngineSettings(running=1)).start()
+
+    def figure(name: str) -> float:
+        (line,) = [line for line in client.get("/metrics").text.splitlines() if line.startswith(f"vlm_engine_{name} ")]
+        return float(line.split()[1])
+
+    with chatting(tiny_model, engine) as client, ThreadPoolExecutor(2) as threads:
+        body = {"max_tokens": 200, "logit_bias": {"70": 100}}
+        asked = [threads.submit(partial(ask, client, **body)) for _ in range(2)]
+        wait(lambda: figure('replies{state="running"}') == figure('replies{state="waiting"}') == 1, 10)
+        wait(lambda: figure('bytes{of="reply"}') > 0, 10)
+        assert [one.result().status_code for one in asked] == [200, 200]
+        wait(lambda: figure('replies{state="running"}') == figure('bytes{of="reply"}') == 0, 10)
+        assert figure('replies{state="waiting"}') == 0
+        assert figure('bytes{of="prompt"}') > 0  # what is kept of the prompts, within its bound
+    engine.close()
+
+
 def test_the_harness_hears_over_http_what_it_hears_from_the_model(client: httpx.Client, tiny_model: Model) -> None:
     """`vlm eval --model http://.../v1` measures a model that is served as the model itself."""
     asked = [Conversation(tuple(question("What is it?")), (open_media(noise(seed)),)) for seed in range(4)]

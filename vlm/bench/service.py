@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.bench.machine import machine
+from vlm.bench.server_process import free_port, vlm_command
 from vlm.bench.timing import Say
 from vlm.errors import VlmError
 
@@ -134,7 +134,7 @@ class Side:
 
 def compare(model: str, rounds: int, seconds: float, say: Say) -> Comparison:
     """Every case `rounds` times for `seconds` each, the two services in turns, after one turn that does not count."""
-    photographs = list(_photographs(48))
+    photographs = list(photographs_of(48))
     seen: dict[tuple[str, str], list[Seen]] = {}
     with tempfile.TemporaryDirectory(prefix="vlm-bench-") as folder:
         sides = _sides(model, Path(folder))
@@ -156,9 +156,8 @@ def compare(model: str, rounds: int, seconds: float, say: Say) -> Comparison:
 
 
 def _sides(model: str, folder: Path) -> list[Side]:
-    ours, naive = _free_port(), _free_port()
-    start = "import sys; from vlm.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", start, "serve", "retrieval", "--model", model, "--root", str(folder / "root")]
+    ours, naive = free_port(), free_port()
+    command = vlm_command("serve", "retrieval", "--model", model, "--root", str(folder / "root"))
     c = "/v1/collections/c"
     return [
         Side("vlm serve", [*command, "--port", str(ours), "--no-page", "--offline"], f"{c}/search", f"{c}/items", ours),
@@ -201,7 +200,7 @@ def _form(photographs: list[bytes]) -> list[tuple[str, tuple[str, bytes, str]]]:
     return [("file", (f"{number}.jpg", photographs[number], "image/jpeg")) for number in some]
 
 
-def _photographs(count: int) -> Iterator[bytes]:
+def photographs_of(count: int) -> Iterator[bytes]:
     """JPEGs with structure at every scale, as photographs have, no two alike."""
     numbers = np.random.default_rng(7)
     for _ in range(count):
@@ -212,9 +211,3 @@ def _photographs(count: int) -> Iterator[bytes]:
         out = io.BytesIO()
         Image.fromarray(np.average(layers, axis=0, weights=(4, 2, 1, 0.5)).astype(np.uint8)).save(out, "JPEG")
         yield out.getvalue()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

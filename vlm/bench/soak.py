@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlm.bench.soak_server import Server
+from vlm.bench.server_process import ServerProcess, free_port, vlm_command
 
 WIDTH = 64
 """Of the vectors of `colours`, the embedder that is no model: the server is what wears out."""
@@ -64,7 +64,7 @@ class Log:
 class Worker:
     """Does one thing after another, and knows what it has written."""
 
-    def __init__(self, name: str, log: Log, server: Callable[[], Server]) -> None:
+    def __init__(self, name: str, log: Log, server: Callable[[], ServerProcess]) -> None:
         self.name, self.log, self.server = name, log, server
         self.random = random.Random(name)
         self.numbers = np.random.default_rng(self.random.randrange(2**32))
@@ -213,7 +213,7 @@ def soak(
 ) -> Soaked:
     """Wear out a server with an empty folder `root` for so long; in the middle it is killed and started again."""
     log = Log()
-    server = Server(root, engine)
+    server = _server(root, engine)
     try:
         server.ask("POST", "/v1/collections", b'{"name": "soak"}')
         crew = [Worker(f"w{number}", log, lambda: server) for number in range(workers)]
@@ -221,7 +221,7 @@ def soak(
         _work(crew, began + seconds / 4, say)
         early = server.memory_mb()
         _work(crew, began + seconds / 2, say, lambda: server.end(signal.SIGKILL))
-        server = Server(root, engine)
+        server = _server(root, engine)
         _together([worker.settle for worker in crew])
         again = time.monotonic()
         _work(crew, again + seconds / 4, say)
@@ -240,6 +240,12 @@ def soak(
     p50, p99 = np.percentile(log.times, [50, 99]) * 1000
     spent = time.monotonic() - began
     return Soaked(spent, dict(log.requests), float(p50), float(p99), 1, log.lost, log.wrong, (early, late))
+
+
+def _server(root: Path, engine: str) -> ServerProcess:
+    port = free_port()
+    options = ["--model", "colours", "--root", str(root), "--engine", engine, "--no-page", "--body-mb", "4"]
+    return ServerProcess("vlm serve retrieval", vlm_command("serve", "retrieval", *options, "--port", str(port)), port)
 
 
 def _work(crew: list[Worker], until: float, say: Callable[[str], None], end: Callable[[], Any] | None = None) -> None:

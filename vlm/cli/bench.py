@@ -15,6 +15,7 @@ from vlm.cli.options import AsJson
 from vlm.cli.output import emit, say, table, working
 
 if TYPE_CHECKING:
+    from vlm.bench.chat import Times
     from vlm.bench.timing import Result, Say
 
 
@@ -30,6 +31,8 @@ class Suite(str, Enum):
     retrieval = "retrieval"
     service = "service"
     soak = "soak"
+    chat = "chat"
+    chat_soak = "chat-soak"
 
 
 def bench(
@@ -38,8 +41,8 @@ def bench(
         typer.Argument(
             metavar="SUITE",
             help="metrics, moe, decode, language (both of these), vision, video, alignment (contrastive losses), "
-            "retrieval (search), length (the cost of long texts), service (a retrieval server beside a naive one), or "
-            "soak (a retrieval server worn out).",
+            "retrieval (search), length (the cost of long texts), service (a retrieval server beside a naive one), "
+            "soak (one worn out), chat (a chat server beside transformers'), or chat-soak (one worn out).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -50,7 +53,16 @@ def bench(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FILE", help="length: draw the picture here, a PNG.")
     ] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.05, metavar="M", help="soak: how long.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.05, metavar="M", help="soak, chat-soak: how long.")
+    ] = 10.0,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="chat, chat-soak: a folder or card; else random SmolVLM-256M."),
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option("--clients", min=1, metavar="N", help="chat: 1, 4 and 16; chat-soak: 64.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed against the peers installed here, in turns: how many times faster, the median of the rounds.
@@ -65,6 +77,12 @@ def bench(
         return
     if suite is Suite.soak:
         _soak(minutes, as_json)
+        return
+    if suite is Suite.chat:
+        _chat(model, rounds, clients, as_json)
+        return
+    if suite is Suite.chat_soak:
+        _chat_soak(model, minutes, clients, as_json)
         return
     from vlm.bench import alignment, decode, metrics, moe, retrieval, video, vision
     from vlm.bench.machine import machine
@@ -101,7 +119,7 @@ def bench(
     table(["what", "peer", "ours, s", "peer, s", "times faster", "note"], rows)
 
 
-def _times(result: Result) -> str:
+def _times(result: Result | Times) -> str:
     from vlm.bench.timing import Missing
 
     if isinstance(result, Missing):
@@ -169,4 +187,59 @@ def _soak(minutes: float, as_json: bool) -> None:
         ]
         table(["of a soak", f"{done.seconds:.0f} s, {done.kills} kill"], rows)
     if done.lost or done.wrong:
+        raise typer.Exit(1)
+
+
+def _chat(model: str | None, rounds: int, clients: int | None, as_json: bool) -> None:
+    from vlm.bench.chat import CLIENTS, compare
+
+    with working("bench chat") as advance:
+        found = compare(model, rounds, lambda text: advance(-1, text), clients=(clients,) if clients else CLIENTS)
+    if as_json:
+        emit(asdict(found))
+        return
+    rows = [
+        [row.server, row.case, *(f"{figure:.3g}" for figure in
+         (row.tokens_per_second, row.first_p50_ms, row.first_p99_ms, row.p50_ms, row.p99_ms))]
+        for row in found.rows
+    ]  # fmt: skip
+    columns = ["tokens/s", "first token p50, ms", "p99", "request p50, ms", "p99"]
+    table(["server", f"{found.model}, on {found.machine}", *columns], rows)
+    table(["tokens a second, ours over the peer's", "times"], [[row.case, _times(row)] for row in found.times])
+    if found.replies:
+        say(f"{found.equal} of {found.replies} replies are equal on both sides")
+    rows = [
+        [str(row.questions), *(f"{ms:.0f}" for ms in (row.new_ms, row.new_ms / row.questions, row.again_ms))]
+        for row in found.decisions
+    ]  # fmt: skip
+    table(["yes/no questions a request", "new picture, ms", "a decision", "the same picture again, ms"], rows)
+
+
+def _chat_soak(model: str | None, minutes: float, clients: int | None, as_json: bool) -> None:
+    from vlm.bench.chat_soak import soak
+
+    with working("bench chat-soak") as advance:
+        done = soak(model, 60 * minutes, clients=clients or 64, say=lambda text: advance(-1, text))
+    if as_json:
+        emit({**asdict(done), "passed": done.passed})
+    else:
+        memory = ", ".join(
+            f"{kind} {mb['start']:.0f} MB, {mb['most']:.0f} at most, {mb['end']:.0f} at the end"
+            for kind, mb in done.memory_mb.items()
+        )  # fmt: skip
+        rows = [
+            ["requests", ", ".join(f"{count} {kind}" for kind, count in sorted(done.requests.items()))],
+            ["refused with 429", f"{done.refused}; {done.refused_when_full} of a full queue at the end"],
+            ["tokens a second", f"{done.tokens_per_second:.1f} of whole replies"],
+            ["first token p50 / p99", f"{done.first_p50_ms:.0f} / {done.first_p99_ms:.0f} ms"],
+            ["request p50 / p99", f"{done.p50_ms:.0f} / {done.p99_ms:.0f} ms"],
+            ["memory", memory],
+            ["held afterwards", ", ".join(f"{name} {value:.0f}" for name, value in done.held.items())],
+            ["finished after SIGTERM", str(done.finished_at_end)],
+            ["ready after a kill", f"{done.restart_seconds:.1f} s"],
+            ["lost / wrong", f"{len(done.lost)} / {len(done.wrong)}"],
+            *(["", line] for line in [*done.lost[:5], *done.wrong[:5]]),
+        ]
+        table([f"{done.clients} clients, {done.seconds:.0f} s", f"on {done.machine}"], rows)
+    if not done.passed:
         raise typer.Exit(1)

@@ -20,7 +20,7 @@ from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.intake import Intake
 from vlm.engine.job import Heard, Job, Reply, ids_of, inputs
 from vlm.engine.prefix_cache import PrefixCache
-from vlm.engine.request import Full, Piece, Request
+from vlm.engine.request import Full, Held, Piece, Request
 from vlm.engine.rows import arranged
 from vlm.engine.settings import EngineSettings
 from vlm.engine.turns import Turns
@@ -111,6 +111,12 @@ class Engine:
     def nbytes(self) -> int:
         """Of keys and values, those kept of earlier prompts among them."""
         return sum(self._bytes(reply.held) for reply in self._replies) + self.prompts.nbytes
+
+    def held(self) -> Held:
+        """What there is now; from any thread."""
+        tokens = [reply.held for reply in self._replies if reply.cache is not None]
+        held = sum(map(self._bytes, tokens))
+        return Held(len(tokens), self.waiting, held, self.prompts.nbytes, self.pictures.nbytes)
 
     @torch.inference_mode()
     def step(self) -> bool:

@@ -82,7 +82,8 @@ class Reply:
     @property
     def held(self) -> int:
         """Tokens in the cache."""
-        return 0 if self.cache is None else self.cache.length
+        cache = self.cache  # another thread may look while it is given back
+        return 0 if cache is None else cache.length
 
     def let_go(self) -> None:
         """Give the cache back."""

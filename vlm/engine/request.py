@@ -68,6 +68,22 @@ class Followed(Protocol):
 
 
 @dataclass(frozen=True)
+class Held:
+    """What an engine has at one moment. Sizes in bytes."""
+
+    running: int
+    """Replies that are read or written."""
+    waiting: int
+    """Replies that wait to be begun."""
+    reply_bytes: int
+    """Keys and values of the running ones."""
+    prompt_bytes: int
+    """Those kept of earlier prompts."""
+    picture_bytes: int
+    """Visual tokens kept."""
+
+
+@dataclass(frozen=True)
 class Request:
     """A conversation to be answered `n` times."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from vlm.engine.request import Usage
+from vlm.engine.request import Held, Usage
 from vlm.server.http.metrics import EmbeddingMetrics
 
 
@@ -18,6 +18,19 @@ class ChatMetrics(EmbeddingMetrics):
         self.tokens = Counter("vlm_tokens", "Tokens read, read before, of pictures, and written.", ["kind"], **of)
         self.finished = Counter("vlm_choices", "Replies by how they ended.", ["finish"], **of)
         self.first = Histogram("vlm_first_token_seconds", "From a request to the first token of its reply.", **of)
+        self.replies = Gauge("vlm_engine_replies", "Replies that the engine runs, and that wait.", ["state"], **of)
+        self.bytes = Gauge(
+            "vlm_engine_bytes",
+            "Of keys and values of replies, of those kept of prompts, of visual tokens.",
+            ["of"],
+            **of,
+        )
+
+    def holds(self, held: Held) -> None:
+        self.replies.labels("running").set(held.running)
+        self.replies.labels("waiting").set(held.waiting)
+        for of in ("reply", "prompt", "picture"):
+            self.bytes.labels(of).set(getattr(held, f"{of}_bytes"))
 
     def used(self, usage: Usage) -> None:
         for kind in ("prompt", "image", "cached", "reply"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Protocol
 
-from vlm.engine.request import Full, Piece, Request
+from vlm.engine.request import Full, Held, Piece, Request
 from vlm.errors import BadInput
 from vlm.server.http.errors import ApiError, busy, log
 
@@ -28,6 +28,9 @@ class Answers(Protocol):
 
         Raises `BadInput` for what can never be answered, and `Full`.
         """
+
+    def held(self) -> Held:
+        """What there is now; from any thread."""
 
 
 class Reply:

@@ -95,7 +95,7 @@ class ChatService:
         self.opening = Opening(settings, sources, metrics, Resize.square(loaded.processor.squashed))
 
     def measure(self) -> None:
-        """All is counted as it comes."""
+        self.metrics.holds(self.loaded.engine.held())
 
     async def close(self) -> None:
         await asyncio.to_thread(self.loaded.close)
