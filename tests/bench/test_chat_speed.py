@@ -25,7 +25,7 @@ import random_smolvlm
 @pytest.mark.process
 def test_ours_and_transformers_say_the_same_of_a_folder(tmp_path: Path) -> None:
     random_smolvlm.write_folder(tmp_path / "model")
-    found = compare(str(tmp_path / "model"), 1, lambda text: None, clients=(2,), requests=1, tokens=4)
+    found = compare(str(tmp_path / "model"), 1, lambda text: None, clients=(2,), least=1, tokens=4)
     assert [(row.server, row.case) for row in found.rows] == [
         (server, case)
         for case in ("2 clients, a picture each", "2 clients, one picture")
@@ -40,7 +40,7 @@ def test_ours_and_transformers_say_the_same_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.process
 def test_a_card_is_beside_a_plain_loop(tmp_path: Path) -> None:
     card = str(tiny.write_card(tmp_path / "tiny"))
-    found = compare(card, 1, lambda text: None, clients=(2,), requests=1, tokens=4)
+    found = compare(card, 1, lambda text: None, clients=(2,), least=1, tokens=4)
     assert {row.server for row in found.rows} == {"vlm serve", "a plain loop"}
     assert found.replies == 0
 

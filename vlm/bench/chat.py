@@ -7,6 +7,7 @@ back is compared, and what is not whole is an error.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import statistics
@@ -31,8 +32,8 @@ from vlm.errors import VlmError
 
 CLIENTS = (1, 4, 16)
 LOOP = "a plain loop"
-TOKENS, REQUESTS = 32, 2
-"""Of a reply; and those of each client in a turn."""
+TOKENS, LEAST = 32, 8
+"""Of a reply; and requests of a turn, of which each client asks as many."""
 QUESTIONS = (
     "What is shown in this picture?", "Describe the colours of the picture.", "How many people are there?",
     "Where was this taken, and when?", "What stands out most here?", "Write a caption for this picture.",
@@ -99,7 +100,7 @@ class Turn:
 
 
 def compare(
-    model: str | None, rounds: int, say: Say, *, clients: Sequence[int] = CLIENTS, requests: int = REQUESTS,
+    model: str | None, rounds: int, say: Say, *, clients: Sequence[int] = CLIENTS, least: int = LEAST,
     tokens: int = TOKENS,
 ) -> Compared:  # fmt: skip
     """`model` is a folder that transformers loads too, or a card, beside which a plain loop is served; without it
@@ -115,7 +116,7 @@ def compare(
                 turn(side, _bodies(Case(min(4, max(clients)), True), 1, wishes, pictures), tokens)
             for number in range(rounds):
                 for case in cases:
-                    bodies = _bodies(case, requests, wishes, pictures)
+                    bodies = _bodies(case, math.ceil(least / case.clients), wishes, pictures)
                     order = sides[:: 1 if number % 2 else -1]  # who begins changes
                     found = {side.name: turn(side, bodies, tokens) for side in order}
                     mine, other = (found[side.name] for side in sides)
