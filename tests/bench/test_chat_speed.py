@@ -33,6 +33,7 @@ def test_ours_and_transformers_say_the_same_of_a_folder(tmp_path: Path) -> None:
     ]
     assert (found.equal, found.replies) == (4, 4)
     assert all(row.tokens_per_second > 0 and row.first_p50_ms <= row.p99_ms for row in found.rows)
+    assert all(row.cpu_ms_per_token >= 0 for row in found.rows)
     assert all(row.least <= row.times <= row.most for row in found.times)
     assert [row.questions for row in found.decisions] == [1, 8]
 
@@ -66,7 +67,7 @@ def test_every_request_has_a_picture_of_its_own_or_all_have_one() -> None:
 
 def test_what_is_told_is_the_median_of_the_rounds() -> None:
     def turn(tokens: int) -> ChatTurn:
-        return ChatTurn(1.0, [Answer(200, tokens=tokens)])
+        return ChatTurn(1.0, 2.0, [Answer(200, tokens=tokens)])
 
     found = _times(Case(1, True), [(turn(10), turn(5)), (turn(30), turn(5)), (turn(8), turn(8))])
     assert (found.times, found.least, found.most) == (2.0, 1.0, 6.0)

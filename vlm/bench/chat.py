@@ -60,6 +60,8 @@ class Measured:
     server: str
     case: str
     tokens_per_second: float
+    cpu_ms_per_token: float
+    """Of all cores together: what is left to compare where other work takes a share of them."""
     first_p50_ms: float
     first_p99_ms: float
     p50_ms: float
@@ -92,11 +94,16 @@ class Compared:
 @dataclass(frozen=True)
 class Turn:
     seconds: float
+    cpu_seconds: float
     answers: list[Answer]
 
     @property
+    def tokens(self) -> int:
+        return sum(answer.tokens for answer in self.answers)
+
+    @property
     def tokens_per_second(self) -> float:
-        return sum(answer.tokens for answer in self.answers) / self.seconds
+        return self.tokens / self.seconds
 
 
 def compare(
@@ -173,9 +180,9 @@ def turn(side: ServerProcess, bodies: Sequence[Sequence[Body]], tokens: int) -> 
     with ThreadPoolExecutor(len(bodies)) as threads:
         running = [threads.submit(run, mine) for mine in bodies]
         begun.wait()
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), side.cpu_seconds()
         answers = [answer for one in running for answer in one.result()]
-        return Turn(time.perf_counter() - began, answers)
+        return Turn(time.perf_counter() - began, side.cpu_seconds() - spent, answers)
 
 
 def _whole(name: str, answer: Answer, tokens: int) -> Answer:
@@ -211,7 +218,9 @@ def _measured(name: str, case: Case, turns: Sequence[Turn]) -> Measured:
         float(np.quantile([getattr(answer, what) for answer in answers], share)) * 1000
         for what in ("first_seconds", "seconds") for share in (0.5, 0.99)
     ]  # fmt: skip
-    return Measured(name, case.name, statistics.median(one.tokens_per_second for one in turns), *quantiles)
+    speed = statistics.median(one.tokens_per_second for one in turns)
+    cost = 1000 * statistics.median(one.cpu_seconds / one.tokens for one in turns)
+    return Measured(name, case.name, speed, cost, *quantiles)
 
 
 def _times(case: Case, pairs: Sequence[tuple[Turn, Turn]]) -> Times:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -73,15 +74,21 @@ class ServerProcess:
     def memory_mb(self, kind: str = "Pss") -> float:
         """Of the process and those it started; pages that they share count once (`Pss`) or in each (`Rss`). 0 where the
         system does not say."""
-        total, left = 0, [str(self.process.pid)]
-        while left:
-            process = Path("/proc") / left.pop()
+        total = 0
+        for process in self._tree():
             with contextlib.suppress(OSError):  # it has ended
                 found = re.search(rf"^{kind}:\s+(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
                 total += int(found[1]) if found else 0
-                for task in (process / "task").iterdir():
-                    left += (task / "children").read_text().split()
         return total / 1024
+
+    def cpu_seconds(self) -> float:
+        """Of all threads so far, of the process and those it started; 0 where the system does not say."""
+        ticks = 0
+        for process in self._tree():
+            with contextlib.suppress(OSError):
+                # Behind the name, which may hold anything: user and system time, and those of children that ended.
+                ticks += sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     @contextlib.contextmanager
     def watched(self, kinds: Sequence[str] = ("Pss", "Rss")) -> Iterator[dict[str, float]]:
@@ -104,6 +111,16 @@ class ServerProcess:
         """Send a signal and wait: the exit code."""
         self.process.send_signal(number)
         return self.process.wait(120)
+
+    def _tree(self) -> Iterator[Path]:
+        """In /proc: the process, and those it started."""
+        left = [str(self.process.pid)]
+        while left:
+            process = Path("/proc") / left.pop()
+            with contextlib.suppress(OSError):
+                for task in (process / "task").iterdir():
+                    left += (task / "children").read_text().split()
+            yield process
 
     def _answers(self, path: str) -> bool:
         try:

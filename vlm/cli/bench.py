@@ -200,10 +200,10 @@ def _chat(model: str | None, rounds: int, clients: int | None, as_json: bool) ->
         return
     rows = [
         [row.server, row.case, *(f"{figure:.3g}" for figure in
-         (row.tokens_per_second, row.first_p50_ms, row.first_p99_ms, row.p50_ms, row.p99_ms))]
+         (row.tokens_per_second, row.cpu_ms_per_token, row.first_p50_ms, row.first_p99_ms, row.p50_ms, row.p99_ms))]
         for row in found.rows
     ]  # fmt: skip
-    columns = ["tokens/s", "first token p50, ms", "p99", "request p50, ms", "p99"]
+    columns = ["tokens/s", "CPU ms a token", "first token p50, ms", "p99", "request p50, ms", "p99"]
     table(["server", f"{found.model}, on {found.machine}", *columns], rows)
     table(["tokens a second, ours over the peer's", "times"], [[row.case, _times(row)] for row in found.times])
     if found.replies:
