@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -132,7 +131,7 @@ def compare(
             decided = decisions(sides[0], rounds, pictures)
         finally:
             for side in sides:
-                side.end(signal.SIGTERM)
+                side.close()
     names = [side.name for side in sides]
     rows = [
         _measured(name, case, [pair[side] for pair in pairs])
@@ -164,7 +163,7 @@ def servers(model: str) -> tuple[ServerProcess, ServerProcess]:
         command = [sys.executable, "-c", _TRANSFORMERS, "serve", model, *options]
         return mine, ServerProcess("transformers serve", command, other, "/health", environment)
     except BaseException:
-        mine.end(signal.SIGKILL)
+        mine.close()
         raise
 
 

@@ -112,6 +112,15 @@ class ServerProcess:
         self.process.send_signal(number)
         return self.process.wait(120)
 
+    def close(self) -> None:
+        """Let it end, or kill it."""
+        self.process.terminate()
+        try:
+            self.process.wait(90)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
     def _tree(self) -> Iterator[Path]:
         """In /proc: the process, and those it started."""
         left = [str(self.process.pid)]
