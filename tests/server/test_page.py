@@ -6,12 +6,12 @@ import http.server
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from pages import NARROW, Seen, opened
 from serving import CLIP, picture, served
 
 from vlm.server.http.auth import Keys
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.process
 pytest.importorskip("gradio", reason="gradio is not installed (pip: vlm[page])")
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 READ, WRITE = "r" * 20, "w" * 20
@@ -41,12 +41,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-@dataclass
-class Seen:
-    page: Page
-    troubles: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
+class Searching(Seen):
     def names(self) -> list[str]:
         return [str(figure.get_attribute("data-id")) for figure in self.page.locator(".found figure").all()]
 
@@ -57,26 +52,19 @@ class Seen:
 
 
 @pytest.fixture
-def seen(browser: Browser, running: httpx.Client) -> Iterator[Seen]:
-    """The page opened; afterwards nothing may have gone wrong, and nothing been asked of anybody else."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    found = Seen(context.new_page())
-    found.page.set_default_timeout(60_000)
-    found.page.on("console", lambda m: found.troubles.append(m.text) if m.type == "error" else None)
-    found.page.on("pageerror", lambda error: found.troubles.append(str(error)))
-    found.page.on("dialog", lambda dialog: (found.troubles.append(dialog.message), dialog.dismiss()))
-    found.page.on("request", lambda asked: found.requests.append(asked.url))
-    found.page.goto(f"{running.base_url}")
+def seen(browser: Browser, running: httpx.Client) -> Iterator[Searching]:
+    with opened(browser, running) as found:
+        yield searching(found)
+
+
+def searching(found: Seen) -> Searching:
+    """Once there is what to search."""
     found.page.get_by_label("Words").wait_for()
     found.page.wait_for_function("[...document.querySelectorAll('input')].some((field) => field.value === 'holiday')")
-    yield found
-    context.close()
-    assert found.troubles == []
-    own = (f"http://127.0.0.1:{running.base_url.port}/", "data:", "blob:")
-    assert [url for url in found.requests if not url.startswith(own)] == []
+    return Searching(**vars(found))
 
 
-def test_words_find_pictures(seen: Seen, tmp_path: Path) -> None:
+def test_words_find_pictures(seen: Searching, tmp_path: Path) -> None:
     seen.search("blue", "8 of 8 in holiday")
     assert seen.names()[0] == "blue"
     images = seen.page.locator(".found img")
@@ -90,7 +78,21 @@ def test_words_find_pictures(seen: Seen, tmp_path: Path) -> None:
     seen.page.screenshot(path=os.environ.get("VLM_SCREENSHOT") or tmp_path / "page.png", full_page=True)
 
 
-def test_more_like_this_and_filters(seen: Seen) -> None:
+def test_it_fits_on_a_telephone(browser: Browser, running: httpx.Client, tmp_path: Path) -> None:
+    with opened(browser, running, NARROW) as found:
+        seen = searching(found)
+        seen.search("blue", "8 of 8 in holiday")
+        seen.page.screenshot(path=tmp_path / "narrow.png", full_page=True)
+        seen.fits()
+        seen.page.get_by_role("tab", name="Browse").click()
+        seen.page.get_by_role("button", name="From the beginning").click()
+        seen.page.locator('figure[data-id="red"]').get_by_role("button", name="Open").click()
+        seen.page.locator(".opened pre").get_by_text("red.png").wait_for()
+        seen.page.screenshot(path=os.environ.get("VLM_SCREENSHOT") or tmp_path / "opened.png", full_page=True)
+        seen.fits()
+
+
+def test_more_like_this_and_filters(seen: Searching) -> None:
     seen.search("blue", "8 of 8 in holiday")
     seen.page.locator('figure[data-id="red"]').get_by_role("button").click()
     seen.page.get_by_text("7 of 8 in holiday").wait_for()
@@ -103,7 +105,7 @@ def test_more_like_this_and_filters(seen: Seen) -> None:
     assert seen.names() == []
 
 
-def test_a_clip_opens_at_the_moment(seen: Seen, running: httpx.Client) -> None:
+def test_a_clip_opens_at_the_moment(seen: Searching, running: httpx.Client) -> None:
     seen.search("black", "8 of 8 in holiday")
     hits = running.post("/v1/collections/holiday/search", json={"text": "black"}).json()["hits"]
     start = next(hit["moment"]["start"] for hit in hits if hit["id"] == "night")
@@ -115,14 +117,14 @@ def test_a_clip_opens_at_the_moment(seen: Seen, running: httpx.Client) -> None:
         assert video.evaluate("(v) => v.currentTime") == pytest.approx(start, abs=0.2)
 
 
-def test_a_picture_that_is_dropped_finds_its_like(seen: Seen, tmp_path: Path) -> None:
+def test_a_picture_that_is_dropped_finds_its_like(seen: Searching, tmp_path: Path) -> None:
     (tmp_path / "q.png").write_bytes(picture("cyan"))
     seen.page.locator("input[type=file]").first.set_input_files(tmp_path / "q.png")
     seen.page.get_by_text("8 of 8 in holiday").wait_for()
     assert seen.names()[0] == "cyan"
 
 
-def test_files_are_added_or_refused(seen: Seen, running: httpx.Client, tmp_path: Path) -> None:
+def test_files_are_added_or_refused(seen: Searching, running: httpx.Client, tmp_path: Path) -> None:
     running.post("/v1/collections", json={"name": "a-new-one"})
     seen.page.reload()
     seen.page.wait_for_function("[...document.querySelectorAll('input')].some((field) => field.value === 'a-new-one')")
@@ -139,7 +141,7 @@ def test_files_are_added_or_refused(seen: Seen, running: httpx.Client, tmp_path:
     running.delete("/v1/collections/a-new-one")
 
 
-def test_entries_are_browsed_opened_and_deleted(seen: Seen, running: httpx.Client) -> None:
+def test_entries_are_browsed_opened_and_deleted(seen: Searching, running: httpx.Client) -> None:
     running.delete("/v1/collections/holiday-2")
     items = [{"id": f"{n:03}", "text": f"text {n}", "metadata": {"n": n}} for n in range(30)]
     running.post("/v1/collections/0-many/items", json={"items": items})

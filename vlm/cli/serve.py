@@ -118,17 +118,22 @@ def collections(
     from vlm.index import is_folder
     from vlm.server.http.settings import ENGINES
 
-    if page and find_spec("gradio") is None:
-        say("no page: it needs gradio (pip: vlm[page])")
-        page = False
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     if store is not None and is_folder(store):
         raise BadInput(f"--index {store}: expected s3://bucket/prefix or http://host:port, got a folder")
     return {
         "root": root.resolve(), "opened": _named(opened or ()), "originals": originals, "engine": engine,
-        "store": store, "page": page,
+        "store": store, "page": with_page(page),
     }  # fmt: skip
+
+
+def with_page(wanted: bool) -> bool:
+    """Whether there can be a page; says so where one is wanted and cannot be."""
+    if wanted and find_spec("gradio") is None:
+        say("no page: it needs gradio (pip: vlm[page])")
+        return False
+    return wanted
 
 
 def _origin(text: str) -> str:

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vlm.server.http.errors import ApiError, answer, busy
 
 PAGE = "/page"
+HEARTBEAT = f"{PAGE}/gradio_api/heartbeat/"
+"""An answer that lasts as long as the page is open, and tells nothing."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 BURST, SECONDS, CLIENTS = 10, 10.0, 10_000
 """Failed logins of a client before it has to wait, between two from then on; clients that are remembered."""

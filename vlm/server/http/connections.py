@@ -9,6 +9,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from vlm.server.http.browsers import HEARTBEAT
 from vlm.server.http.limits import LINGER_SECONDS
 
 
@@ -52,10 +53,15 @@ def protocol(header_seconds: float, most: int) -> type[H11Protocol]:
             self.transport.write_eof()
 
         def shutdown(self) -> None:
-            if self._over:
+            if self._over or self._beats():
                 self.transport.close()
             else:
                 super().shutdown()
+
+        def _beats(self) -> bool:
+            """An open page's heartbeat is no request that a shutdown waits for."""
+            cycle = self.cycle
+            return cycle is not None and not cycle.response_complete and cycle.scope["path"].startswith(HEARTBEAT)
 
         def _watch(self) -> None:
             """The time runs while no request is being answered, from its beginning and not from the last byte."""

@@ -86,6 +86,8 @@ class ServerSettings(Config):
     """Processes that decode pictures."""
     batch: PositiveInt = 16
     """Pictures or texts embedded at once."""
+    page: bool = False
+    """Whether there is one, which needs Gradio."""
     limits: Limits = Limits()
 
 
@@ -102,4 +104,3 @@ class Settings(ServerSettings):
     """Of collections that are made; those that are there keep theirs."""
     store: str | None = None
     """Where their vectors and metadata are if not below the root: `s3://bucket/prefix` or `http://host:6333`."""
-    page: bool = False

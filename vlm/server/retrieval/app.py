@@ -14,7 +14,6 @@ from vlm.server.embedding.routes import embedding
 from vlm.server.http.about import about
 from vlm.server.http.app import Failed, Offer, guarded, new_app
 from vlm.server.http.auth import Keys
-from vlm.server.http.browsers import Cookies
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
 from vlm.server.http.signing import Signer
@@ -56,7 +55,8 @@ def finished(app: FastAPI, settings: Settings, keys: Keys | None, metrics: Metri
     if settings.page:
         from vlm.server.retrieval import page
 
-        page.mount(app, lambda: ready_service(app), keys, signer, lambda **about: logged.audit(**about))
-        inner = Cookies(app)
+        inner = page.mount(
+            app, lambda: ready_service(app), keys, settings.limits, signer, lambda **about: logged.audit(**about)
+        )
     outer, logged = guarded(inner, settings, keys, signer, metrics)
     return outer

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse, Response
-from pydantic import ValidationError
 from starlette.datastructures import UploadFile
+from starlette.types import ASGIApp
 
-from vlm.errors import BadInput
+from vlm.server.http import pages
 from vlm.server.http.auth import Keys
 from vlm.server.http.browsers import PAGE
-from vlm.server.http.errors import ApiError, told
+from vlm.server.http.errors import ApiError
+from vlm.server.http.pages import EXPECTED, PRIVATE, gr, plain, problem
+from vlm.server.http.settings import Limits
 from vlm.server.http.signing import Signer
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval.collection import Collection
@@ -26,10 +26,6 @@ from vlm.server.retrieval.page_cards import Cards
 from vlm.server.retrieval.schemas import Search
 from vlm.server.retrieval.searching import public, search
 from vlm.server.retrieval.service import Service
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-
-import gradio as gr
 
 KINDS = {"everything": None, "pictures": "image", "clips": "video", "texts": "text"}
 TOP = 24
@@ -60,38 +56,17 @@ element.addEventListener('click', (event) => {
 Audit = Callable[..., None]
 Browsed = tuple[str, str, str, str | None, str | None]
 """A line, an opened entry, cards, the id that this page follows, and that which the next one does."""
-EXPECTED = (ApiError, BadInput, ValidationError)
 
 
-def mount(app: FastAPI, service: Callable[[], Service], keys: Keys | None, signer: Signer, audit: Audit) -> None:
-    """Serve the page of `service` below `/page`; with `keys`, to whoever logs in with a role and its key."""
-
-    def login(role: str, key: str) -> bool:
-        return keys is not None and keys.role(key) == role
-
-    @app.get("/", include_in_schema=False)
-    async def start() -> RedirectResponse:
-        return RedirectResponse(f"{PAGE}/")
-
-    app.get(PAGE, include_in_schema=False)(start)
-
-    @app.get("/favicon.ico", include_in_schema=False)
-    async def icon() -> Response:
-        return Response(status_code=204)
-
-    plain = ["system-ui", "sans-serif"]
-    theme = gr.themes.Default(font=plain, font_mono=["ui-monospace", "monospace"])
-    gr.mount_gradio_app(
-        app, _page(_Handlers(service, keys is not None, signer, audit)), PAGE,
-        auth=login if keys is not None else None,
-        auth_message="The username is read or write, the password its key.",
-        footer_links=[], run_history=False, ssr_mode=False, theme=theme, css=CSS, pwa=False, mcp_server=False,
-    )  # fmt: skip
+def mount(
+    app: FastAPI, service: Callable[[], Service], keys: Keys | None, limits: Limits, signer: Signer, audit: Audit
+) -> ASGIApp:
+    """Serve the page of `service`, as `pages.mount` does."""
+    return pages.mount(app, _page(_Handlers(service, keys is not None, signer, audit)), keys, limits, CSS)
 
 
 def _page(does: _Handlers) -> gr.Blocks:
-    private: dict[str, Any] = {"api_visibility": "private"}
-    with gr.Blocks(title="vlm", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with pages.blocks("vlm") as page:
         with gr.Row():
             gr.Markdown("# Search pictures and clips")
             collection = gr.Dropdown([], label="Collection", allow_custom_value=True)
@@ -125,16 +100,16 @@ def _page(does: _Handlers) -> gr.Blocks:
             add = gr.Button("Add", variant="primary")
             added = gr.Markdown()
         options = [collection, kind, least, where]
-        page.load(does.names, None, collection, **private)
+        page.load(does.names, None, collection, **PRIVATE)
         for event in (go.click, words.submit):
-            event(does.words, [*options, words], [note, found], **private)
-        picture.upload(does.picture, [*options, picture], [note, found], **private)
-        found.click(does.like, options, [note, found], **private)
+            event(does.words, [*options, words], [note, found], **PRIVATE)
+        picture.upload(does.picture, [*options, picture], [note, found], **PRIVATE)
+        found.click(does.like, options, [note, found], **PRIVATE)
         shown = [told, opened, entries, here, following]
-        start.click(does.browse, [collection, listed], shown, **private)
-        on.click(does.browse, [collection, listed, following], shown, **private)
-        entries.click(does.act, [collection, listed, here], shown, **private)
-        add.click(does.add, [collection, files, metadata], [added, collection], **private)
+        start.click(does.browse, [collection, listed], shown, **PRIVATE)
+        on.click(does.browse, [collection, listed, following], shown, **PRIVATE)
+        entries.click(does.act, [collection, listed, here], shown, **PRIVATE)
+        add.click(does.add, [collection, files, metadata], [added, collection], **PRIVATE)
     return page
 
 
@@ -170,7 +145,7 @@ class _Handlers:
             collection = service.collections[name]
             rows = await collection.page(TOP + 1, after, _object(where), None, vectors=False)
         except EXPECTED as error:
-            return _told(error), "", "", None, None
+            return problem(error), "", "", None, None
         cards = "".join(self._cards.entry(collection, id, public(about)) for id, about, _ in rows[:TOP])
         following = rows[TOP - 1][0] if len(rows) > TOP else None
         said = f"{len(rows[:TOP])} of {len(collection)} in {collection.name}" + ("" if following else ", the last ones")
@@ -188,7 +163,7 @@ class _Handlers:
                 metadata, _ = await collection.entry(str(id))
                 opened = self._cards.opened(collection, str(id), public(metadata))
         except EXPECTED as error:
-            said = _told(error)
+            said = problem(error)
         told, _, cards, here, following = await self.browse(name, where, after)
         return said or told, opened, cards, here, following
 
@@ -200,7 +175,7 @@ class _Handlers:
         self._audit(
             client=client, login=request.username, path=PAGE, collection=collection.name, deleted=count, ids=[id]
         )
-        return f"{_plain(id)} is deleted." if count else f"There is no {_plain(id)} any more."
+        return f"{plain(id)} is deleted." if count else f"There is no {plain(id)} any more."
 
     async def add(
         self, name: str | None, paths: list[str] | None, metadata: str, request: gr.Request
@@ -225,12 +200,12 @@ class _Handlers:
                 ]
                 statuses = await ingest.add(service, await service.collections.get_or_create(name), uploads)
         except EXPECTED as error:
-            return _told(error)
+            return problem(error)
         kept = [status.id for status in statuses if status.error is None]
         client = getattr(getattr(request, "client", None), "host", None)
         self._audit(client=client, login=request.username, path=PAGE, collection=name, ids=kept)
         refused = [
-            f"\n- {_plain(upload.file.filename or '')}: {_plain(status.error.message)}"
+            f"\n- {plain(upload.file.filename or '')}: {plain(status.error.message)}"
             for upload, status in zip(uploads, statuses, strict=True)
             if status.error is not None
         ]
@@ -251,7 +226,7 @@ class _Handlers:
             )
             hits = (await search(service, collection, [asked], asked))[0].hits
         except EXPECTED as error:
-            return _told(error), ""
+            return problem(error), ""
         hits = [hit for hit in hits if only in (None, collection.kind(hit.id, hit.metadata))]
         cards = "".join(self._cards.hit(collection, hit) for hit in hits)
         of = f"of {len(collection)} in {collection.name}"
@@ -269,13 +244,3 @@ def _object(text: str) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise ApiError(422, "invalid", 'expected a JSON object like {"year": 2024}')
     return found
-
-
-def _told(error: Exception) -> str:
-    text = told(error.errors()) if isinstance(error, ValidationError) else getattr(error, "message", str(error))
-    return _plain(text)
-
-
-def _plain(text: str) -> str:
-    """A line that Markdown leaves as it is."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+!|<>~$&" else c for c in " ".join(text.split()))

@@ -1,0 +1,83 @@
+"""What the servers' pages have in common: where they are, who may log in, how they look, how an error is told.
+
+Nothing on them comes from elsewhere. Needs Gradio.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse, Response
+from pydantic import ValidationError
+from starlette.types import ASGIApp
+
+from vlm.errors import BadInput
+from vlm.server.http.auth import Keys
+from vlm.server.http.browsers import PAGE, Cookies
+from vlm.server.http.errors import ApiError, told
+from vlm.server.http.settings import Limits
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr  # pages take it from here
+
+__all__ = ["EXPECTED", "PRIVATE", "blocks", "gr", "mount", "plain", "problem"]
+
+EXPECTED = (ApiError, BadInput, ValidationError)
+"""What is told on the page, in a line; anything else is the server's fault and in its log."""
+PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private"}
+"""Of every event: the API is elsewhere."""
+KEPT_SECONDS = 3600
+"""What is uploaded, from when it was last used."""
+HEAD = "<style>@media (max-width: 600px) {.main.app {padding: 8px !important}}</style>"
+"""On a telephone. `css` reaches only what lies further inside."""
+
+
+def blocks(title: str) -> gr.Blocks:
+    """A page to fill."""
+    return gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS))
+
+
+def mount(app: FastAPI, page: gr.Blocks, keys: Keys | None, limits: Limits, css: str = "") -> ASGIApp:
+    """Serve the page below `/page`; with `keys`, to whoever logs in with a role and its key. Returns the application
+    inside what guards its cookies."""
+
+    def login(role: str, key: str) -> bool:
+        return keys is not None and keys.role(key) == role
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> RedirectResponse:
+        return RedirectResponse(f"{PAGE}/")
+
+    app.get(PAGE, include_in_schema=False)(start)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    # Who has to wait is said by the server behind the page, as to any caller.
+    page.max_threads, page.state_session_capacity = limits.requests, limits.connections
+    page.queue(default_concurrency_limit=None)
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    gr.mount_gradio_app(
+        app, page, PAGE,
+        auth=login if keys is not None else None,
+        auth_message="The username is read or write, the password its key.",
+        max_file_size=min(limits.body_bytes, max(limits.image_bytes, limits.video_bytes)),
+        footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False, theme=theme, css=css,
+        head=HEAD,
+    )  # fmt: skip
+    return Cookies(app)
+
+
+def problem(error: Exception) -> str:
+    """One of `EXPECTED` in a line, as the API says it."""
+    text = told(error.errors()) if isinstance(error, ValidationError) else getattr(error, "message", str(error))
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """A line that Markdown leaves as it is."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+!|<>~$&" else c for c in " ".join(text.split()))
