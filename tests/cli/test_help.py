@@ -161,6 +161,7 @@ OPTIONS = {
         "--memory-mb",
         "--model",
         "--offline",
+        "--page",
         "--port",
         "--running",
         "--temperatures",

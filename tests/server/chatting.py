@@ -31,13 +31,15 @@ WORDS = ("A", " red", " square", ".")
 class Script:
     """An engine: every reply is `words`, a token each, said in a thread of its own once `go` is set.
 
-    `endless` ones go on until they are cancelled; `full` refuses; `fails` is the error of every request.
+    `endless` ones go on until they are cancelled; `pace` is the seconds a word takes; `full` refuses; `fails` is the
+    error of every request.
     """
 
     def __init__(
         self, words: Sequence[str] = WORDS, *, endless: bool = False, full: bool = False,
-        fails: Exception | None = None, finish: Finish = "stop",
+        fails: Exception | None = None, finish: Finish = "stop", pace: float = 0.0,
     ) -> None:  # fmt: skip
+        self.pace = pace
         self.words, self.endless, self.full, self.fails, self.finish = tuple(words), endless, full, fails, finish
         self.go = threading.Event()
         self.go.set()
@@ -76,7 +78,7 @@ class Saying:
         if script.fails is not None:
             return self._heard(Piece(0, error=script.fails))
         count = 0
-        while not self._over.is_set() and (script.endless or count < len(script.words)):
+        while not self._over.wait(script.pace) and (script.endless or count < len(script.words)):
             for choice in range(request.n):
                 self._heard(Piece(choice, script.words[count % len(script.words)], (self._token(count),)))
             count, script.said = count + 1, script.said + 1

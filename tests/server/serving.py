@@ -67,12 +67,12 @@ def served(
 
 
 class ServingProcess:
-    """`vlm serve` with these words."""
+    """`vlm serve` with these words, and without a page."""
 
     started: ClassVar[list[ServingProcess]] = []
 
     def __init__(self, kind: str, *words: str) -> None:
-        command = [sys.executable, "-c", VLM, "serve", kind, "--port", "0", *words]
+        command = [sys.executable, "-c", VLM, "serve", kind, "--port", "0", "--no-page", *words]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.started.append(self)
         assert self.process.stderr is not None
@@ -94,7 +94,7 @@ class ServerProcess(ServingProcess):
     """`vlm serve retrieval` with these options."""
 
     def __init__(self, root: Path, *options: str, model: str = "colours") -> None:
-        super().__init__("retrieval", "--model", model, "--root", str(root), "--no-page", *options)
+        super().__init__("retrieval", "--model", model, "--root", str(root), *options)
 
 
 def ready(client: httpx.Client) -> bool:

@@ -29,7 +29,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         ["--cors", "*"],
         ["--device", "abacus"],
     ):
-        assert main([str(word) for word in ["serve", "chat", "--port", "0", *options]]) == 2
+        assert main([str(word) for word in ["serve", "chat", "--port", "0", "--no-page", *options]]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlm.cli.options import Device, Dtype, ModelName, Offline
 from vlm.cli.output import say
-from vlm.cli.serve import app, common
+from vlm.cli.serve import app, common, with_page
 from vlm.cli.serve_options import (
     AccessLog,
     BodyMb,
@@ -18,6 +18,7 @@ from vlm.cli.serve_options import (
     MaxTokens,
     MediaFolders,
     MemoryMb,
+    Page,
     Port,
     ReplyDeadline,
     Running,
@@ -40,6 +41,7 @@ def chat(
     keys: KeysFile = None,
     media: MediaFolders = None,
     urls: Urls = False,
+    page: Page = True,
     cors: Cors = None,
     max_tokens: MaxTokens = 256,
     running: Running = 16,
@@ -53,7 +55,7 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Serve a model that writes: OpenAI's chat completions and responses, captions and answers, over HTTP.
+    """Serve a model that writes: OpenAI's chat completions and responses, captions and answers, over HTTP, and a page.
 
     Without --keys only this machine is served. Ctrl-C or SIGTERM ends it, once what was accepted is finished.
     """
@@ -70,6 +72,7 @@ def chat(
     loaded = loading(model, engine, temperatures, offline, device, dtype, embeds=False)
     settings = ChatSettings(
         **common(media, urls and not offline, cors, access_log),
+        page=with_page(page),
         max_tokens=max_tokens,
         limits=ChatLimits(body_bytes=body_mb * MB, json_bytes=body_mb * MB, reply_seconds=deadline),
     )

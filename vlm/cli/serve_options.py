@@ -35,7 +35,7 @@ Opened: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--open", metavar="NAME=FOLDER", help="An index of `vlm index`, served as a collection to read."),
 ]
-Page: TypeAlias = Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a page to search on.")]
+Page: TypeAlias = Annotated[bool, typer.Option("--page/--no-page", help="Whether there is a page.")]
 IndexEngine: TypeAlias = Annotated[
     str, typer.Option("--engine", metavar="NAME", help="What keeps new collections: lance or flat.")
 ]

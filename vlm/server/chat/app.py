@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from starlette.types import ASGIApp
 
@@ -20,7 +21,7 @@ from vlm.server.http.about import about
 from vlm.server.http.app import Failed, Offer, guarded, new_app
 from vlm.server.http.auth import Keys
 from vlm.server.http.signing import Signer
-from vlm.server.http.state import Serving
+from vlm.server.http.state import Serving, ready
 
 OFFER = Offer((v1, plain, decisions, embedding, about), (CaptionRequest, QuestionRequest))
 
@@ -37,5 +38,11 @@ def create_app(
         vectors = Embedding(settings, loaded.embedders, metrics)
         return [ChatService(settings, loaded, vectors.sources, metrics), vectors]
 
-    outer, _ = guarded(new_app("vlm chat", OFFER, metrics, make, failed), settings, keys, Signer(), metrics)
+    app = new_app("vlm chat", OFFER, metrics, make, failed)
+    inner = cast(ASGIApp, app)
+    if settings.page:
+        from vlm.server.chat import page
+
+        inner = page.mount(app, lambda: ready(app, ChatService), keys, settings)
+    outer, _ = guarded(inner, settings, keys, Signer(), metrics)
     return outer

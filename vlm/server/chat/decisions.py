@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
 
 from vlm.conversation.messages import Conversation, read_messages
 from vlm.heads.decisions.decider import Decided
-from vlm.heads.decisions.questions import Question
+from vlm.heads.decisions.questions import Question, words
 from vlm.heads.decisions.systemone import answer, content, read_questions
 from vlm.media.open import Media
+from vlm.models.processor import Prompt
 from vlm.server.chat.asked import Looked
 from vlm.server.chat.decision_schemas import Asset, DecisionsRequest, SystemOneRequest
 from vlm.server.chat.media import Named
@@ -34,6 +34,7 @@ from vlm.server.http.state import ERRORS
 
 LABELS = 1024
 """Of all questions of a request."""
+Tell: TypeAlias = Callable[[Prompt, Sequence[Media]], None]
 
 
 decisions = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
@@ -71,21 +72,27 @@ async def _found(
     if (labels := sum(len(question.labels) for question in questions)) > LABELS:
         raise ApiError(413, "too_large", f"questions: expected at most {LABELS} labels in all, got {labels}")
     messages, named = shown(said, asked, served.loaded.sampling, served.limits)
-    if len(named) > served.limits.media:
-        most = f"expected at most {served.limits.media} pictures and clips, got {len(named)}"
-        raise ApiError(413, "too_large", most)
-    return await _decided(served, messages, named, questions)
+    return await decided(served, messages, named, questions)
 
 
-async def _decided(
-    served: ChatService, messages: list[dict[str, Any]], named: Sequence[Named], questions: list[Question]
-) -> Decided:
+async def decided(
+    served: ChatService, messages: Sequence[dict[str, Any]], named: Sequence[Named], questions: list[Question],
+    tell: Tell = lambda prompt, media: None,
+) -> Decided:  # fmt: skip
+    """The answers at the end of a conversation; `tell` hears, in a thread, the prompt of the first
+    question and what was made of the media. Raises `ApiError` and `BadInput`."""
+    served.check_media(len(named))
     decider = served.loaded.decider
     async with served.opening.opened(named) as media, served.deciding:
         said, own = read_messages(with_media(messages, media), None, decider.writer.processor.placeholders)
         items: tuple[Media, ...] = own
         ask = decider.about_conversation(Conversation(said, items))
-        return await asyncio.to_thread(partial(decider.decide, ask, questions))
+
+        def decide() -> Decided:
+            tell(ask(words(questions[0])), media)
+            return decider.decide(ask, questions)
+
+        return await asyncio.to_thread(decide)
 
 
 def _parts(state: str, assets: Mapping[str, Asset]) -> str | list[dict[str, Any]]:

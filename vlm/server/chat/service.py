@@ -114,12 +114,14 @@ class ChatService:
         if name not in (None, self.loaded.name):
             raise ApiError(404, "model_not_found", str(unknown("model", f"{name:.80}", [self.loaded.name])))
 
+    def check_media(self, count: int) -> None:
+        """Raises `ApiError` 413 for more pictures and clips than a conversation may have."""
+        if count > (most := self.limits.media):
+            raise ApiError(413, "too_large", f"expected at most {most} pictures and clips, got {count}")
+
     async def answering(self, wanted: Wanted, *, streams: bool) -> Answering:
         """Raises `ApiError` and `BadInput` for what cannot be answered, before any of it is."""
-        if len(wanted.media) > self.limits.media:
-            raise ApiError(
-                413, "too_large", f"expected at most {self.limits.media} pictures and clips, got {len(wanted.media)}"
-            )
+        self.check_media(len(wanted.media))
         async with AsyncExitStack() as stack:
             media = await stack.enter_async_context(self.opening.opened(wanted.media))
             prompt, constraint = await asyncio.to_thread(self._prepared, wanted, media)
