@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -57,3 +58,20 @@ def opened(browser: Browser, client: httpx.Client, size: tuple[int, int] = WIDE)
     assert found.troubles == []
     own = (f"http://127.0.0.1:{client.base_url.port}/", "data:", "blob:")
     assert [url for url in found.requests if not url.startswith(own)] == []
+
+
+def sent(client: httpx.Client, inputs: int, *data: Any) -> dict[str, Any]:
+    """What comes of the first event with so many inputs when something else than the page sends its data."""
+    config = client.get("/page/config").json()
+    event = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == inputs)
+    body = {"data": data, "fn_index": event, "session_hash": "strange"}
+    assert client.post("/page/gradio_api/queue/join", json=body).status_code == 200
+    with client.stream("GET", "/page/gradio_api/queue/data", params={"session_hash": "strange"}) as answer:
+        lines = (json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: "))
+        done: dict[str, Any] = next(line for line in lines if line["msg"] == "process_completed")
+    return done
+
+
+def named(path: object) -> dict[str, Any]:
+    """A file as Gradio's pages name it."""
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from chatting import Script, ask, chatting, data_url
-from pages import NARROW, WIDE, Seen, opened
+from pages import NARROW, WIDE, Seen, named, opened, sent
 from serving import CLIP, error, picture, wait
 
 from vlm.engine.engine import Engine
@@ -321,6 +321,22 @@ def test_nothing_that_is_written_is_taken_for_markup(browser: Browser, tiny_mode
         assert HOSTILE in seen.page.locator(".talk .user").last.inner_text()
         assert HOSTILE.replace(" ", "") in seen.page.locator(".talk .bot").inner_text()
         assert seen.page.locator(".shown b, .talk b, .talk img[src=x]").count() == 0
+
+
+def test_a_file_that_was_not_uploaded_is_refused(tiny_model: Model, red: Path) -> None:
+    """Whatever a browser is made to send: this machine's files stay where they are, and no URL is fetched."""
+    engine = Script()
+    with chatting(tiny_model, engine, PAGE) as client:
+        for path, why in (
+            (red, "was not uploaded"),
+            ("/etc/passwd", "was not uploaded"),
+            ("http://127.0.0.1:9/", "a URL"),
+        ):
+            done = sent(client, 5, {"text": "What is it?", "files": [named(path)]}, None, 0, 0, False)
+            assert not done["success"]
+            assert why in done["output"]["error"]
+            assert client.get(f"/page/gradio_api/file={path}", follow_redirects=False).status_code >= 300
+    assert not engine.asked
 
 
 def test_yes_or_no_with_probabilities(browser: Browser, tiny_model: Model, red: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from pages import NARROW, Seen, opened
+from pages import NARROW, Seen, named, opened, sent
 from serving import CLIP, picture, served
 
 from vlm.server.http.auth import Keys
@@ -139,6 +139,15 @@ def test_files_are_added_or_refused(seen: Searching, running: httpx.Client, tmp_
     hits = running.post("/v1/collections/a-new-one/search", json={"text": "green"}).json()["hits"]
     assert [hit["metadata"]["year"] for hit in hits] == [2024]
     running.delete("/v1/collections/a-new-one")
+
+
+def test_a_file_that_was_not_uploaded_is_refused(running: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(picture("green"))
+    for path, why in ((tmp_path / "secret.png", "was not uploaded"), ("http://127.0.0.1:9/", "a URL")):
+        done = sent(running, 3, "stolen", [named(path)], "")
+        assert not done["success"]
+        assert why in done["output"]["error"]
+    assert running.get("/v1/collections/stolen").status_code == 404
 
 
 def test_entries_are_browsed_opened_and_deleted(seen: Searching, running: httpx.Client) -> None:

@@ -59,7 +59,7 @@ class _Page:
                     )  # fmt: skip
                     self.note = gr.Markdown(elem_classes="note")
                     self.box = gr.MultimodalTextbox(
-                        show_label=False, placeholder="Write, and drop or paste pictures and clips", lines=1,
+                        show_label=False, placeholder="Ask, or add a picture or clip", lines=1,
                         max_lines=8, file_count="multiple", sources=["upload"], autofocus=True,
                         max_plain_text_length=settings.limits.characters, elem_classes="box",
                     )  # fmt: skip
@@ -82,12 +82,20 @@ class _Page:
                     )  # fmt: skip
             parts = [self.chat, self.note, self.box, self.lines, self.frames, self.chances]
             hidden: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+            self.blocks.load(self._named, None, [self.chat, self.note], **hidden)
             said = self.box.submit(self._say, [self.box, talk, tokens, temperature, yes_no], parts, **hidden)
             said.then(self._after, [self.box, talk], [self.chat, self.box], **hidden)
             self.box.stop(None, cancels=[said], **PRIVATE)
             for begin in (anew.click, self.chat.clear):
                 begin(None, cancels=[said], **PRIVATE)
                 begin(self._anew, [talk], parts, **hidden)
+
+    async def _named(self) -> Update:
+        """Whom one talks to."""
+        try:
+            return {self.chat: gr.Chatbot(label=self._service().loaded.name)}
+        except EXPECTED as error:
+            return {self.note: problem(error)}
 
     async def _say(
         self, typed: dict[str, Any], talk: Talk, tokens: int | None, temperature: float, yes_no: bool,

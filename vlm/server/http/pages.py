@@ -6,6 +6,8 @@ Nothing on them comes from elsewhere. Needs Gradio.
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -22,6 +24,7 @@ from vlm.server.http.settings import Limits
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr  # pages take it from here
+from gradio.blocks import Block
 
 __all__ = ["EXPECTED", "PRIVATE", "blocks", "gr", "mount", "plain", "problem"]
 
@@ -31,8 +34,12 @@ PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private"}
 """Of every event: the API is elsewhere."""
 KEPT_SECONDS = 3600
 """What is uploaded, from when it was last used."""
+POLL_SECONDS = 0.02
+"""Between two looks for an event; Gradio's own millisecond takes a twentieth of a core from a server that idles."""
+URL = re.compile(r"\s*https?:", re.I)
 HEAD = "<style>@media (max-width: 600px) {.main.app {padding: 8px !important}}</style>"
 """On a telephone. `css` reaches only what lies further inside."""
+_move = Block.async_move_resource_to_block_cache
 
 
 def blocks(title: str) -> gr.Blocks:
@@ -60,6 +67,7 @@ def mount(app: FastAPI, page: gr.Blocks, keys: Keys | None, limits: Limits, css:
     # Who has to wait is said by the server behind the page, as to any caller.
     page.max_threads, page.state_session_capacity = limits.requests, limits.connections
     page.queue(default_concurrency_limit=None)
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = POLL_SECONDS
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     gr.mount_gradio_app(
         app, page, PAGE,
@@ -69,7 +77,18 @@ def mount(app: FastAPI, page: gr.Blocks, keys: Keys | None, limits: Limits, css:
         footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False, theme=theme, css=css,
         head=HEAD,
     )  # fmt: skip
+    # Only of what was launched does Gradio refuse files that a browser names and did not upload: any other of this
+    # machine would be copied to where it can be fetched.
+    page.has_launched = True
+    Block.async_move_resource_to_block_cache = _uploaded
     return Cookies(app)
+
+
+async def _uploaded(block: Block, path: str | Path | None) -> str | None:
+    """In place of what would fetch a URL that a browser names for a file."""
+    if URL.match(str(path)):
+        raise gr.Error("expected a file that was uploaded, got a URL", print_exception=False)
+    return await _move(block, path)
 
 
 def problem(error: Exception) -> str:
