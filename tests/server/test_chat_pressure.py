@@ -118,6 +118,29 @@ def test_the_buffer_is_bounded_and_says_so() -> None:
     asyncio.run(read())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_reader_that_is_cancelled_as_a_piece_comes_ends(turns: int) -> None:
+    """Whichever turn of the event loop both come in."""
+
+    async def read() -> None:
+        reply = Reply()
+
+        async def pieces() -> None:
+            async for _ in reply.pieces(60):
+                pass
+
+        reading = asyncio.ensure_future(pieces())
+        await asyncio.sleep(0.01)
+        reply._heard(Piece(0, "a"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=10)
+        assert reading.cancelled()
+
+    asyncio.run(read())
+
+
 def test_silence_is_told_while_a_reply_waits(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm.server.chat.completions.SILENCE_SECONDS", 0.05)
     engine = Script()

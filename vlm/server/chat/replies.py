@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Protocol
 
+import anyio
+
 from vlm.engine.request import Full, Held, Piece, Request
 from vlm.errors import BadInput
 from vlm.server.http.errors import ApiError, busy, log
@@ -87,9 +89,10 @@ class Reply:
                 return
             self._come.clear()
             if not self._pieces and not self._late:
-                try:
-                    await asyncio.wait_for(self._come.wait(), patience)
-                except asyncio.TimeoutError:
+                # `asyncio.wait_for` of Python before 3.12 loses a cancellation that comes together with a piece.
+                with anyio.move_on_after(patience) as waiting:
+                    await self._come.wait()
+                if waiting.cancelled_caught:
                     yield None
 
     def _heard(self, piece: Piece) -> None:
