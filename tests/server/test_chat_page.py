@@ -14,6 +14,7 @@ import httpx
 import pytest
 from chatting import Script, ask, chatting, data_url
 from pages import NARROW, WIDE, Seen, named, opened, sent
+from PIL import Image
 from serving import CLIP, error, picture, wait
 
 from vlm.engine.engine import Engine
@@ -214,19 +215,23 @@ def test_it_begins_anew(browser: Browser, tiny_model: Model, red: Path) -> None:
         assert seen.page.locator(".talk .user").count() == 1
 
 
-def test_the_frames_of_a_clip_are_shown_with_their_times(browser: Browser, tiny_model: Model, red: Path) -> None:
+def test_the_frames_of_a_clip_are_shown_with_their_times(browser: Browser, tiny_model: Model, tmp_path: Path) -> None:
+    red, blue = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
+    red.save(tmp_path / "two.gif", save_all=True, append_images=[blue])
     with talking(browser, tiny_model, Script()) as (seen, client):
         clip = {"type": "video_url", "video_url": {"url": data_url(CLIP.read_bytes(), "video/mp4")}}
         told = ask(client, messages=[{"role": "user", "content": [clip]}]).json()["usage"]["media"][0]
-        seen.attach(red, CLIP)
+        seen.attach(tmp_path / "two.gif", CLIP)
         seen.ask("What happens?")
         seen.replied("A red square.")
         times = ", ".join(f"{time:.2f}" for time in told["times"])
         line = f"{CLIP.name}: {told['frames']} frames of {told['size'][0]} x {told['size'][1]} pixels"
-        seen.page.locator(".shown li").nth(1).get_by_text(line).wait_for()
-        seen.page.locator(".shown li").nth(1).get_by_text(
+        seen.page.locator(".shown ol > li").nth(1).get_by_text(line).wait_for()
+        seen.page.locator(".shown ol > li").nth(1).get_by_text(
             f"{told['image_tokens']} image tokens, at {times} s"
         ).wait_for()
+        note = "two.gif: several frames, the first one is used"
+        assert seen.page.locator(".shown ol > li").first.locator("li").all_inner_texts() == [note]
         captions = seen.page.locator(".frames .caption-label").all_inner_texts()
         assert [text.strip() for text in captions] == ["1", *(f"2: {time:.2f} s" for time in told["times"])]
         seen.page.wait_for_function(

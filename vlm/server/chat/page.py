@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from vlm.media.open import Media
 from vlm.models.processor import Prompt
 from vlm.server.chat.decisions import decided
 from vlm.server.chat.looked import cost, looked
-from vlm.server.chat.service import ChatService, Wanted
+from vlm.server.chat.service import ChatService
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.chat.turns import Talk, Turn, asked, drawn, size
 from vlm.server.http import pages
 from vlm.server.http.auth import Keys, fingerprint
-from vlm.server.http.budget import Budget
+from vlm.server.http.budget import Budget, Room
 from vlm.server.http.pages import EXPECTED, PRIVATE, gr, problem
 
 PATIENCE = 1.0
@@ -112,20 +112,25 @@ class _Page:
             self.box: gr.MultimodalTextbox({"text": "", "files": []}, submit_btn=False, stop_btn=True),
         }  # fmt: skip
         client = fingerprint(f"{request.username} {request.session_hash}") if self._guarded else ""
-        fields = {} if yes_no else {"max_tokens": tokens or None, "temperature": temperature}
+        fields = {"max_tokens": tokens or None, "temperature": temperature}
         try:
-            service = self._service()
-            async with self._bytes.reserve(size(talk.files, self._limits.body_bytes)):
-                wanted = await asked(service, talk, self._folder, client, decides=yes_no, **fields)
-                working = self._decide(service, wanted, turn) if yes_no else self._write(service, wanted, turn)
+            working = self._decide(talk, turn, client) if yes_no else self._write(talk, turn, client, fields)
             async with aclosing(working):
                 async for update in working:
                     yield {self.chat: drawn(talk.turns), **update}
         except EXPECTED as error:
             yield {self.note: f"**{problem(error)}**"}
 
-    async def _write(self, service: ChatService, wanted: Wanted, turn: Turn) -> AsyncGenerator[Update, None]:
-        answering = await service.answering(wanted, streams=True)
+    def _room(self, talk: Talk) -> AbstractAsyncContextManager[Room]:
+        """For the bytes of its files, until they are decoded."""
+        return self._bytes.reserve(size(talk.files, self._limits.body_bytes))
+
+    async def _write(self, talk: Talk, turn: Turn, client: str, fields: dict[str, Any]) -> AsyncGenerator[Update, None]:
+        service = self._service()
+        async with self._room(talk):
+            answering = await service.answering(
+                await asked(service, talk, self._folder, client, **fields), streams=True
+            )  # fmt: skip
         try:
             yield await asyncio.to_thread(self._shown, service, answering.prompt, answering.media)
             async for piece in answering.pieces(PATIENCE):
@@ -137,13 +142,15 @@ class _Page:
         finally:
             await answering.close()
 
-    async def _decide(self, service: ChatService, wanted: Wanted, turn: Turn) -> AsyncGenerator[Update, None]:
-        shown: Update = {}
+    async def _decide(self, talk: Talk, turn: Turn, client: str) -> AsyncGenerator[Update, None]:
+        service, shown = self._service(), Update()
 
         def tell(prompt: Prompt, media: Sequence[Media]) -> None:
             shown.update(self._shown(service, prompt, media))
 
-        (found,) = (await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], tell)).answers
+        async with self._room(talk):
+            wanted = await asked(service, talk, self._folder, client, decides=True)
+            (found,) = (await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], tell)).answers
         turn.reply, turn.done = found.best, True
         note = f"Yes and no together are {found.mass:.1%} of all that the model might say."
         yield {**shown, self.note: note, self.chances: gr.Label(dict(found.probabilities), visible=True)}

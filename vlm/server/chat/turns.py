@@ -67,15 +67,14 @@ async def asked(
     left = iter(sources)
     messages: list[dict[str, Any]] = []
     for turn in talk.turns:
-        last = turn is talk.turns[-1]
-        text = "" if last and decides else turn.text
-        parts = [_part(next(left)) for _ in turn.files] + ([{"type": "text", "text": text}] if text else [])
-        messages.append({"role": "user", "content": parts})
-        if not last:
-            messages.append({"role": "assistant", "content": turn.reply})
-    found = wanted(service, ChatRequest.model_validate({"messages": messages, **fields}))
+        parts = [_part(next(left)) for _ in turn.files] + ([{"type": "text", "text": turn.text}] if turn.text else [])
+        messages += [{"role": "user", "content": parts}, {"role": "assistant", "content": turn.reply}]
+    found = wanted(service, ChatRequest.model_validate({"messages": messages[:-1], **fields}))
+    *before, last = found.messages
+    if decides:
+        last = {**last, "content": [part for part in last["content"] if part["type"] != "text"]}
     media = [replace(named, address=source) for named, source in zip(found.media, sources, strict=True)]
-    return replace(found, media=media, client=client)
+    return replace(found, messages=[*before, last], media=media, client=client)
 
 
 async def _source(service: ChatService, file: Path, folder: Path) -> Source:
