@@ -363,7 +363,7 @@ def test_yes_or_no_with_probabilities(browser: Browser, tiny_model: Model, red: 
         seen.ask("Why?")
         seen.replied("A red square.")
         assert found.best in prompts(tiny_model, engine)[0]
-        assert not seen.page.locator(".chances").is_visible()
+        seen.page.locator(".chances").wait_for(state="hidden")
 
 
 def test_with_keys_the_page_asks_for_one(browser: Browser, tiny_model: Model) -> None:

@@ -79,7 +79,7 @@ async def asked(
 
 async def _source(service: ChatService, file: Path, folder: Path) -> Source:
     try:
-        found = await service.opening.sources.path(str(file), [folder])
+        found = await service.opening.sources.path(str(file), folder)
     except ApiError as error:
         raise ApiError(error.status_code, error.code, f"{file.name}: {error.message}") from None
     return replace(found, name=file.name)

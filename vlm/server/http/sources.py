@@ -80,9 +80,9 @@ class Sources:
         """As `found_below` the server's folders."""
         return found_below(self._roots, name)
 
-    async def path(self, name: str, roots: Sequence[Path] | None = None) -> Source:
-        """`roots`, which are resolved, in place of the server's folders."""
-        return await asyncio.to_thread(self._path, name, self._roots if roots is None else roots)
+    async def path(self, name: str, root: Path | None = None) -> Source:
+        """`root`, which is resolved, in place of the server's folders."""
+        return await asyncio.to_thread(self._path, name, root)
 
     async def url(self, url: str, *, video: bool = False) -> Source:
         """`video` lets it be as large as a clip may."""
@@ -122,9 +122,9 @@ class Sources:
             return self._sorted(content, None, name)
         return await asyncio.to_thread(self._copied, file, suffix, name)
 
-    def _path(self, name: str, roots: Sequence[Path]) -> Source:
-        path = found_below(roots, name)
-        root = next(root for root in roots if path.is_relative_to(root))
+    def _path(self, name: str, root: Path | None) -> Source:
+        path = self.find(name) if root is None else found_below([root], name)
+        root = root or next(root for root in self._roots if path.is_relative_to(root))
         relative = str(path.relative_to(root))
         try:
             with open(_opened(root, relative), "rb") as file:
