@@ -19,6 +19,7 @@ from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.service import ChatService
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.chat.turns import Talk, Turn, asked, drawn, size
+from vlm.server.embedding.service import Embedding
 from vlm.server.http.errors import ApiError
 
 T = TypeVar("T")
@@ -26,11 +27,14 @@ T = TypeVar("T")
 
 def served(model: Model, work: Callable[[ChatService], Awaitable[T]], **settings: Any) -> T:
     async def run() -> T:
-        service = ChatService(ChatSettings(**settings), loaded(model, Script()), ChatMetrics())
+        asked, metrics, behind = ChatSettings(**settings), ChatMetrics(), loaded(model, Script())
+        vectors = Embedding(asked, behind.embedders, metrics)
+        service = ChatService(asked, behind, vectors.sources, metrics)
         try:
             return await work(service)
         finally:
             await service.close()
+            await vectors.close()
 
     return asyncio.run(run())
 
