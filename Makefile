@@ -18,7 +18,8 @@ test: $(STAMP)
 # The pages need Gradio, and Gradio an older Pillow than the other tests' figures are of: an environment of its own that
 # has that, and everything else from the first one.
 test-page: $(PAGE)/.installed
-	$(PAGE)/bin/python -m pytest tests/server/test_page.py tests/server/test_chat_page.py
+	$(PAGE)/bin/python -m pytest tests/server/test_page.py tests/server/test_chat_page.py \
+	  tests/server/test_chat_page_limits.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -114,6 +114,21 @@ def test_a_full_queue_says_when_to_come_again(writer: Writer) -> None:
     busy.submit(ask(writer), running.Heard())
 
 
+def test_a_reply_that_has_ended_takes_no_place(writer: Writer) -> None:
+    """Whoever asks as soon as the answer is there, in the middle of the engine's step, is not refused."""
+    busy = engine(writer, waiting=1)
+    answers = []
+
+    def heard(piece: Piece) -> None:
+        answers.append(piece)
+        if piece.finish is not None and len(answers) < 20:
+            busy.submit(ask(writer, max_tokens=1), heard)
+
+    busy.submit(ask(writer, max_tokens=1), heard)
+    running.finish(busy)
+    assert len([piece for piece in answers if piece.finish]) > 5
+
+
 def test_what_can_never_be_answered_is_refused_at_once(writer: Writer) -> None:
     with pytest.raises(BadInput, match="the language model reads at most 256"):
         engine(writer).submit(ask(writer, max_tokens=300), running.Heard())

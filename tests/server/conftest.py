@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip: vlm[serve])")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed (pip: vlm[dev])")
 
-from serving import ServingProcess, served  # noqa: E402
+from serving import ServingProcess, picture, served  # noqa: E402
 
 from vlm.server.http.settings import Limits, Settings  # noqa: E402
 
@@ -57,3 +57,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     import chatting
 
     return chatting.tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    """A picture's file."""
+    (tmp_path / "red.png").write_bytes(picture("red", (640, 480)))
+    return tmp_path / "red.png"

@@ -100,7 +100,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Replies that wait to be begun."""
-        return len(self._new) + sum(reply.cache is None for reply in self._replies)
+        return len(self._new) + sum(reply.cache is None and reply.finish is None for reply in self._replies)
 
     @property
     def replies(self) -> int:
