@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 from serving import picture, running
 
+from vlm.engine.engine import Engine
 from vlm.engine.request import Chance, Finish, Full, Held, Piece, Request, Token, Usage
 from vlm.facade import Model
 from vlm.heads.decisions.decider import Decider
@@ -103,7 +104,8 @@ def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | Non
     assert model.writer is not None
     decider = decider or Decider(model.writer)
     embedders = () if model.embedder is None else (embedder(model, name),)
-    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, embedders)
+    pictures = engine.pictures if isinstance(engine, Engine) else None
+    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, pictures, embedders)
 
 
 def embedder(model: Model, name: str = "tiny") -> ModelEmbedder:

@@ -229,3 +229,21 @@ def test_a_language_model_alone_is_served_and_takes_no_picture(tmp_path: Path) -
         assert text_of(ask(client, max_tokens=8)) == streamed(ask(client, max_tokens=8, stream=True)) == alone
         assert error(ask(client, messages=conversation(noise(1)))) == (400, "bad_input")
     engine.close()
+
+
+def test_a_decision_about_a_picture_that_was_shown_encodes_nothing(client: httpx.Client, engine: Engine) -> None:
+    shown = data_url(noise(77))
+    body = {
+        "input": [{"role": "user", "content": [{"type": "input_image", "image_url": shown}]}],
+        "questions": [{"type": "predicate", "instructions": "Is it red?"}],
+    }
+    before = engine.pictures.encoded
+    first = client.post("/v1/decisions", json=body).json()
+    picture = engine.pictures.encoded - before
+    assert picture > 0
+    assert text_of(ask(client, messages=showing(shown), max_tokens=2)) is not None
+    assert client.post("/v1/decisions", json=body).json() == first
+    assert engine.pictures.encoded == before + picture
+    body["input"] = [{"role": "user", "content": [{"type": "input_image", "image_url": data_url(noise(78))}]}]
+    assert client.post("/v1/decisions", json=body).json() != first
+    assert engine.pictures.encoded == before + 2 * picture

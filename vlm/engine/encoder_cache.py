@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from vlm.engine.keys import picture_key
+from vlm.media.open import Media
+from vlm.models.processor import Layout, Processor
+from vlm.models.vision_language import VisionLanguageModel
+
 
 class EncoderCache:
-    """The least lately used go when there are more than `most` bytes."""
+    """Of one model; from any thread. The least lately used go when there are more than `most` bytes."""
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self, model: VisionLanguageModel, processor: Processor, identity: bytes, most: int):
+        self._model, self._processor, self._identity, self._most = model, processor, identity, most
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
         self.nbytes = 0
         self.encoded = 0
         """Visual tokens, so far."""
 
-    def get(self, key: bytes, encode: Callable[[], Sequence[Tensor]]) -> Tensor:
+    def key(self, item: Media, layout: Layout, client: str) -> bytes:
+        """What a picture or clip is known by: what is read of it, and who shows it."""
+        return picture_key(item, layout, self._identity, client.encode())
+
+    @torch.inference_mode()
+    def visual(self, key: bytes, item: Media, layout: Layout) -> Tensor:
         """`[M, D]` of a picture, or of all frames of a clip."""
-        if (known := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
-            return known
-        made = torch.cat(list(encode()))
-        self.encoded += len(made)
-        if made.nbytes <= self._most:
-            self._known[key] = made
-            self.nbytes += made.nbytes
-            while self.nbytes > self._most:
-                self.nbytes -= self._known.popitem(last=False)[1].nbytes
+        with self._lock:
+            if (known := self._known.get(key)) is not None:
+                self._known.move_to_end(key)
+                return known
+        made = torch.cat(self._model.visual(self._processor.pixels(item, layout), layout.grids))
+        with self._lock:
+            self.encoded += len(made)
+            if made.nbytes <= self._most and key not in self._known:
+                self._known[key] = made
+                self.nbytes += made.nbytes
+                while self.nbytes > self._most:
+                    self.nbytes -= self._known.popitem(last=False)[1].nbytes
         return made
 
     def __contains__(self, key: bytes) -> bool:

@@ -8,6 +8,7 @@ its memory was taken away: decoding steps have a few shapes that agree (`rows`),
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,10 +54,12 @@ class Engine:
         self.cfg = model.language.cfg
         sizes = self.settings.sizes or arranged(model.language)
         self.decoding = Decoding(model, processor, sizes, self.settings.guesses)
-        self.pictures, self.prompts = EncoderCache(self.settings.pictures_bytes), PrefixCache()
+        identity = secrets.token_bytes(32)  # what is remembered is this engine's, and goes with it
+        self.pictures = EncoderCache(model, processor, identity, self.settings.pictures_bytes)
+        self.prompts = PrefixCache()
         self.preempted = 0
         """Replies whose memory was taken away, so far."""
-        self._intake = Intake(model, processor, self.settings)
+        self._intake = Intake(model, processor, self.settings, self.pictures, identity)
         self._turns = Turns()
         self._replies: list[Reply] = []
         """All that are not finished."""
@@ -243,9 +246,7 @@ class Engine:
     def _seen(self, job: Job, number: int) -> Tensor:
         """The visual tokens `[M, D]` of one picture or clip."""
         item, layout = job.request.prompt.media[number], job.request.prompt.layouts[number]
-        return self.pictures.get(
-            job.keys[number], lambda: self.model.visual(self.processor.pixels(item, layout), layout.grids)
-        )
+        return self.pictures.visual(job.keys[number], item, layout)
 
     def _unseen(self, reply: Reply, part: range) -> bool:
         """Whether a chunk needs a picture that is not encoded yet."""

@@ -6,8 +6,8 @@ import secrets
 import time
 
 from vlm.engine.chunks import chunks, shown_in
+from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.job import Heard, Job, Reply
-from vlm.engine.keys import picture_key
 from vlm.engine.prefix_cache import stretches
 from vlm.engine.request import Request
 from vlm.engine.sampling import check
@@ -21,10 +21,13 @@ from vlm.models.vision_language import VisionLanguageModel
 class Intake:
     """Of one model; any thread may ask."""
 
-    def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings):
+    def __init__(
+        self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings, pictures: EncoderCache,
+        identity: bytes,
+    ):  # fmt: skip
         self._processor, self._cfg, self._itemsize = processor, model.language.cfg, model.dtype.itemsize
         self._memory, self._chunk = settings.memory_bytes, settings.chunk
-        self._identity = secrets.token_bytes(32)  # what is remembered is this engine's, and goes with it
+        self._pictures, self._identity = pictures, identity
 
     def job(self, request: Request, heard: Heard) -> Job:
         """Raises `BadInput` for what can never be answered."""
@@ -36,12 +39,12 @@ class Intake:
         need = KVCache.bytes_of(self._cfg, len(prompt.ids) + request.max_tokens, self._itemsize)
         if need > self._memory:
             raise BadInput(f"expected a request of at most {self._memory} bytes of keys and values, got one of {need}")
-        salt = request.client.encode()
         shown = shown_in(prompt, self._processor)
         pictures = zip(prompt.media, prompt.layouts, strict=True)
-        keys = [picture_key(item, layout, self._identity, salt) for item, layout in pictures]
+        keys = [self._pictures.key(item, layout, request.client) for item, layout in pictures]
         parts = chunks(len(prompt.ids), shown, self._chunk)
         first = [(item.places[0], keys[item.number]) for item in shown if item.places]
+        salt = request.client.encode()
         root = b"%d %s %s" % (len(salt), salt, self._identity)
         until = None if request.seconds is None else time.monotonic() + request.seconds
         job = Job(request, heard, shown, keys, stretches(prompt.ids, parts, first, root), parts, until)

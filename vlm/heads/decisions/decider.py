@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeGuard, cast
 
 import torch
+from torch import Tensor
 
 from vlm.conversation.messages import Conversation, Message, Messages, Part, read_messages
 from vlm.conversation.packing import packed
@@ -19,13 +20,15 @@ from vlm.errors import BadInput
 from vlm.heads.decisions.questions import Decision, Question, check_questions, forms, words
 from vlm.heads.writer import Writer
 from vlm.media.open import Media, MediaSource
-from vlm.models.processor import Open, Prompt
+from vlm.models.processor import Layout, Open, Prompt
 
 TOKENS = 2048
 """Of questions and labels in one sequence; more than these are read in several, each after the same visual tokens."""
 
 Ask: TypeAlias = Callable[[str], Prompt]
 """The prompt of a question about one input."""
+See: TypeAlias = Callable[[Media, Layout], Sequence[Tensor]]
+"""The visual tokens `[M, D]` of a picture or clip."""
 
 
 class Temperatures(NamedTuple):
@@ -72,8 +75,9 @@ class Decider:
         return self.about_media(open_one(cast(MediaSource, source)))
 
     @torch.inference_mode()
-    def decide(self, ask: Ask, questions: Sequence[Question]) -> Decided:
-        """The answers about one input, in order. Raises `BadInput` for what cannot be asked, or is too long."""
+    def decide(self, ask: Ask, questions: Sequence[Question], see: See | None = None) -> Decided:
+        """The answers about one input, in order. `see` may know pictures from before. Raises `BadInput` for what cannot
+        be asked, or is too long."""
         check_questions(questions)
         prompts = [ask(words(question)) for question in questions]
         branches = self._branches(prompts, questions)
@@ -81,7 +85,7 @@ class Decider:
         seen = [
             tokens
             for item, layout in zip(first.media, first.layouts, strict=True)
-            for tokens in self.writer.visual(item, layout)
+            for tokens in (see or self.writer.visual)(item, layout)
         ]
         found: list[list[list[float]]] = [[[] for _ in question.labels] for question in questions]
         read = 0

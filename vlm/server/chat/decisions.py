@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Request
@@ -24,7 +25,7 @@ from vlm.server.chat.asked import Looked
 from vlm.server.chat.decision_schemas import Asset, DecisionsRequest, SystemOneRequest
 from vlm.server.chat.media import Named
 from vlm.server.chat.response_schemas import InputMessage
-from vlm.server.chat.routes import Served
+from vlm.server.chat.routes import Asks, Served
 from vlm.server.chat.service import ChatService, with_media
 from vlm.server.chat.wishes import shown
 from vlm.server.http.addresses import API
@@ -41,12 +42,12 @@ decisions = APIRouter(prefix=f"/{API}", responses=ERRORS, dependencies=[Depends(
 
 
 @decisions.post("/decisions")
-async def create_decision(served: Served, body: DecisionsRequest, request: Request) -> dict[str, Any]:
+async def create_decision(served: Served, asker: Asks, body: DecisionsRequest, request: Request) -> dict[str, Any]:
     """As OpenAI's, of texts and pictures."""
     served.check_model(body.model)
     given = body.input if isinstance(body.input, list) else [InputMessage(role="user", content=body.input)]
     said = [(message.role, message.content) for message in given]
-    got = await while_there(request, _found(served, body, said, body.asked()))
+    got = await while_there(request, _found(served, body, said, body.asked(), asker.name))
     usage = {
         "input_tokens": got.tokens, "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
         "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": got.tokens,
@@ -55,31 +56,31 @@ async def create_decision(served: Served, body: DecisionsRequest, request: Reque
 
 
 @decisions.post("/systemone")
-async def system_one(served: Served, body: SystemOneRequest, request: Request) -> dict[str, Any]:
+async def system_one(served: Served, asker: Asks, body: SystemOneRequest, request: Request) -> dict[str, Any]:
     """As transformers' `/v1/systemone`; pictures stand in the state."""
     served.check_model(body.model)
     questions = read_questions(body.questions)
     message = InputMessage.model_validate({"role": "user", "content": _parts(content(body.state), body.assets)})
-    got = await while_there(request, _found(served, body, [("user", message.content)], questions))
+    got = await while_there(request, _found(served, body, [("user", message.content)], questions, asker.name))
     answers = {one.question.name: answer(one) for one in got.answers}
     usage = {"input_tokens": got.tokens, "output_tokens": 0}
     return {"model": served.loaded.name, "answers": answers, "usage": usage}
 
 
 async def _found(
-    served: ChatService, asked: Looked, said: Sequence[tuple[str, Any]], questions: list[Question]
+    served: ChatService, asked: Looked, said: Sequence[tuple[str, Any]], questions: list[Question], client: str
 ) -> Decided:
     if (labels := sum(len(question.labels) for question in questions)) > LABELS:
         raise ApiError(413, "too_large", f"questions: expected at most {LABELS} labels in all, got {labels}")
     messages, named = shown(said, asked, served.loaded.sampling, served.limits)
-    return await decided(served, messages, named, questions)
+    return await decided(served, messages, named, questions, client)
 
 
 async def decided(
     served: ChatService, messages: Sequence[dict[str, Any]], named: Sequence[Named], questions: list[Question],
-    tell: Tell = lambda prompt, media: None,
+    client: str, tell: Tell = lambda prompt, media: None,
 ) -> Decided:  # fmt: skip
-    """The answers at the end of a conversation; `tell` hears, in a thread, the prompt of the first
+    """The answers at the end of a client's conversation; `tell` hears, in a thread, the prompt of the first
     question and what was made of the media. Raises `ApiError` and `BadInput`."""
     served.check_media(len(named))
     decider = served.loaded.decider
@@ -90,7 +91,7 @@ async def decided(
 
         def decide() -> Decided:
             tell(ask(words(questions[0])), media)
-            return decider.decide(ask, questions)
+            return decider.decide(ask, questions, partial(served.loaded.see, client=client))
 
         return await asyncio.to_thread(decide)
 

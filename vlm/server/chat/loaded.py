@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from vlm.engine.constraint import Vocabulary
+from vlm.media.open import Media
 from vlm.media.video.sampling.base import Sampler
-from vlm.models.processor import Processor
+from vlm.models.processor import Layout, Processor
 from vlm.server.chat.replies import Answers
 from vlm.server.embedding.embedder import Embedder, ModelEmbedder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vlm.engine.encoder_cache import EncoderCache
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
     from vlm.heads.decisions.decider import Decider
@@ -34,10 +38,18 @@ class Loaded:
     """Of the frames of clips, where a request says nothing of them."""
     decider: Decider
     """Answers typed questions."""
+    pictures: EncoderCache | None = None
+    """The engine's: what it has seen is not encoded again for a decision."""
     embedders: tuple[Embedder, ...] = ()
     """The model's own, where it has a space that pictures and texts share."""
     close: Callable[[], None] = lambda: None
     """End the engine."""
+
+    def see(self, item: Media, layout: Layout, client: str) -> Sequence[Tensor]:
+        """The visual tokens `[M, D]` of what a client shows."""
+        if self.pictures is None:
+            return self.decider.writer.visual(item, layout)
+        return [self.pictures.visual(self.pictures.key(item, layout, client), item, layout)]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -63,5 +75,5 @@ def load(
     embedders = () if space is None else (ModelEmbedder(model, space, str(model.model.device)),)
     return Loaded(
         model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), decider,
-        embedders, engine.close,
+        engine.pictures, embedders, engine.close,
     )  # fmt: skip

@@ -150,7 +150,7 @@ class _Page:
 
         async with self._room(talk):
             wanted = await asked(service, talk, self._folder, client, decides=True)
-            (found,) = (await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], tell)).answers
+            (found,) = (await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], client, tell)).answers
         turn.reply, turn.done = found.best, True
         note = f"Yes and no together are {found.mass:.1%} of all that the model might say."
         yield {**shown, self.note: note, self.chances: gr.Label(dict(found.probabilities), visible=True)}
