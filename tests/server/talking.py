@@ -50,10 +50,13 @@ class Talking(Seen):
         return self.page.locator("textarea").input_value()
 
     def set(self, label: str, value: str) -> None:
-        if not self.page.get_by_label(label).first.is_visible():
+        field = self.page.get_by_label(label).first
+        if not field.is_visible():
             self.page.get_by_text("Settings").click()
-        self.page.get_by_label(label).first.fill(value)
-        self.page.get_by_label(label).first.blur()
+            field.wait_for()
+            self.page.wait_for_timeout(300)  # Gradio fills a field once more after it is shown
+        field.fill(value)
+        field.press("Tab")
 
 
 @contextmanager
