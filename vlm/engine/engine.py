@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import torch
-from torch import Tensor
 
 from vlm.engine.decoding import Decoding, Fed
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.intake import Intake
-from vlm.engine.job import Heard, Job, Reply, ids_of, inputs
+from vlm.engine.job import Heard, Job, Reply
 from vlm.engine.prefix_cache import PrefixCache
+from vlm.engine.reading import Chunk, Reading
 from vlm.engine.request import Full, Held, Piece, Request
 from vlm.engine.rows import arranged
 from vlm.engine.settings import EngineSettings
@@ -52,13 +52,15 @@ class Engine:
     def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings | None = None):
         self.model, self.processor, self.settings = model, processor, settings or EngineSettings()
         self.cfg = model.language.cfg
-        sizes = self.settings.sizes or arranged(model.language)
-        self.decoding = Decoding(model, processor, sizes, self.settings.guesses)
+        rows = arranged(model.language)
+        rows = rows if self.settings.sizes is None else rows._replace(steps=self.settings.sizes)
+        self.decoding = Decoding(model, processor, rows.steps, self.settings.guesses)
         identity = secrets.token_bytes(32)  # what is remembered is this engine's, and goes with it
         self.pictures = EncoderCache(model, processor, identity, self.settings.pictures_bytes)
         self.prompts = PrefixCache()
         self.preempted = 0
         """Replies whose memory was taken away, so far."""
+        self.reading = Reading(model, self.pictures, rows)
         self._intake = Intake(model, processor, self.settings, self.pictures, identity)
         self._turns = Turns()
         self._replies: list[Reply] = []
@@ -156,59 +158,69 @@ class Engine:
 
     def _prompts_read(self) -> list[Fed]:
         """Read chunks, as many as a step may: the replies whose prompts are whole now."""
-        fed = []
+        fed: list[Fed] = []
+        together: list[Chunk] = []
         tokens, visual = self.settings.tokens, self.settings.visual
-        while tokens > 0 and (reply := self._next()) is not None:
+        while tokens > 0:
+            if (reply := self._next(together)) is None:
+                if not together:
+                    break
+                fed += self._read(together)
+                continue
             try:
                 if reply.cache is None:
                     self._begin(reply)
                 if reply.cache is None:  # no room for what is known of it
                     break
                 part = reply.job.parts[reply.read]
-                if visual <= 0 and self._unseen(reply, part):
+                if visual <= 0 and self.reading.unseen(reply, part):
                     break
                 if not self._room(len(part), reply):
                     break
                 before = self.pictures.encoded
-                state_D = self._chunk(reply, part)
-                visual -= self.pictures.encoded - before
-                tokens -= len(part)
-                self._turns.gave(reply.job.request.client, len(part))
-                if state_D is not None:
-                    fed.append(Fed(reply, [state_D], []))
+                chunk = self.reading.chunk(reply, part)
             except Exception as error:  # a picture that cannot be read, say: this request's own
                 self._failed(reply.job, error)
-        return fed
+                continue
+            visual -= self.pictures.encoded - before
+            tokens -= len(part)
+            reply.coming = len(part)
+            self._turns.gave(reply.job.request.client, len(part))
+            if together and not self.reading.fits(together, chunk):
+                fed += self._read(together)
+            together.append(chunk)
+        return fed + self._read(together)
 
-    def _chunk(self, reply: Reply, part: range) -> Tensor | None:
-        """Read one; the state `[D]` behind a prompt's last."""
-        job, cache = reply.job, reply.cache
-        assert cache is not None
-        ids_1T = ids_of(reply, part, self.model.device)
-        visual = [self._seen(job, item.number) if _within(item.places, part) else ids_1T[0, :0] for item in job.shown]
-        x_1TD = self.model.embed(ids_1T, inputs(reply, part, visual))
-        state_1D = self.model.language.prefill(x_1TD, cache, chunk=len(part), whole=len(job.request.prompt.ids))
-        if self._keeps(job):
-            self.prompts.keep(job.stretches[reply.read], cache.taken(part.start))
-            self._room(0, reply)
-        reply.read += 1
-        if reply.read < len(job.parts):
-            return None
-        self.prompts.touch(job.stretches)
-        return state_1D[0]
+    def _read(self, together: list[Chunk]) -> list[Fed]:
+        """Those that are whole now; none is left in the list."""
+        chunks, fed = [one for one in together if one.reply.cache is not None and one.reply.finish is None], []
+        for one in together:
+            one.reply.coming = 0
+        together.clear()
+        try:
+            states = self.reading.read(chunks) if chunks else []
+        except Exception as error:  # no memory, say: whose fault it was is not known
+            for one in chunks:
+                self._failed(one.reply.job, error)
+            return []
+        for one, state_D in zip(chunks, states, strict=True):
+            reply, job = one.reply, one.reply.job
+            assert reply.cache is not None
+            if self._keeps(job):
+                self.prompts.keep(job.stretches[reply.read], reply.cache.taken(one.part.start))
+                self._room(0, reply)
+            reply.read += 1
+            if reply.read == len(job.parts):
+                self.prompts.touch(job.stretches)
+                fed.append(Fed(reply, [state_D], []))
+        return fed
 
     # Whose turn it is, and what it may take
 
-    def _next(self) -> Reply | None:
-        """Whose prompt is read next."""
-        begun = sum(reply.cache is not None for reply in self._replies)
-        free = begun < self.settings.running
-        reading = [
-            reply for reply in self._replies
-            if reply.finish is None and not reply.writing and (free or reply.cache is not None)
-        ]  # fmt: skip
-        first = min(reading, key=self._turns.key, default=None)
-        return first if first is None or first.cache is not None or self._admits(first) else None
+    def _next(self, together: Sequence[Chunk]) -> Reply | None:
+        """Whose prompt is read next, beside those chunks."""
+        found = self._turns.next(self._replies, self.settings.running, [one.reply for one in together])
+        return found if found is None or found.cache is not None or self._admits(found) else None
 
     def _begin(self, reply: Reply) -> None:
         """A cache, with what is known of the prompt; of all but its last chunk, behind which the reply begins."""
@@ -242,16 +254,6 @@ class Engine:
             held = self.nbytes - self.prompts.nbytes
         self.prompts.shrink(min(self.settings.prompts_bytes, self.settings.memory_bytes - held - need))
         return True
-
-    def _seen(self, job: Job, number: int) -> Tensor:
-        """The visual tokens `[M, D]` of one picture or clip."""
-        item, layout = job.request.prompt.media[number], job.request.prompt.layouts[number]
-        return self.pictures.visual(job.keys[number], item, layout)
-
-    def _unseen(self, reply: Reply, part: range) -> bool:
-        """Whether a chunk needs a picture that is not encoded yet."""
-        job = reply.job
-        return any(_within(item.places, part) and job.keys[item.number] not in self.pictures for item in job.shown)
 
     # Coming and going
 
@@ -293,8 +295,3 @@ class Engine:
                 if self._closed:
                     return
                 self._changed.wait(IDLE_SECONDS)
-
-
-def _within(places: tuple[int, ...], part: range) -> bool:
-    """Whether any of these slots stands in the chunk."""
-    return any(place in part for place in places)

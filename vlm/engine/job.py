@@ -63,6 +63,8 @@ class Reply:
         """Of them in the cache."""
         self.read = 0
         """Chunks of the prompt in the cache."""
+        self.coming = 0
+        """Tokens of a chunk that is about to be read."""
         self.cache: KVCache | None = None
         self.text = ReplyText(processor.decode, job.request.stop)
         self.followed: Followed | None = None
@@ -81,13 +83,13 @@ class Reply:
 
     @property
     def held(self) -> int:
-        """Tokens in the cache."""
+        """Tokens in the cache, or about to be."""
         cache = self.cache  # another thread may look while it is given back
-        return 0 if cache is None else cache.length
+        return 0 if cache is None else cache.length + self.coming
 
     def let_go(self) -> None:
         """Give the cache back."""
-        self.cache, self.read, self.fed = None, 0, 0
+        self.cache, self.read, self.fed, self.coming = None, 0, 0, 0
 
     def take(self, token: Token, stop: frozenset[int]) -> None:
         """Go on with a chosen token, and tell of it."""

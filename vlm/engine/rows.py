@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from vlm.language.mixture.moe import Router, SwiGLU
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 FIRST = (8, 16, 32, 4)
 """The first of these that is steady is taken, and all that agree with it; one row, which is slow, if none is."""
+CHUNKS, FIRST_CHUNKS = (32, 48, 64, 96, 128, 192, 256), (64, 32)
+"""The same of chunks of prompts, for the products but the last; where none is steady each is read by itself."""
 ENOUGH = 16
 NUMBERS, DRAWS = 2**15, 8
 """That are compared of a shape, in so many random matrices at most: where a place differs, many of its numbers do."""
@@ -36,21 +39,29 @@ _known: dict[Hashable, tuple[int, ...]] = {}
 """What was found in this process: the kernels mind shapes and types, not weights."""
 
 
-def arranged(language: LanguageModel) -> tuple[int, ...]:
-    """Numbers of rows, the least first, in which a decoding step of this model on this machine gives any row the same
-    numbers. Weights are laid out in place, in the first order in which `ENOUGH` do, or that in which more do."""
+class Rows(NamedTuple):
+    """Numbers of rows, the least first, that agree."""
+
+    steps: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+
+def arranged(language: LanguageModel) -> Rows:
+    """In which numbers of rows decoding steps, and chunks of prompts, give any row the same numbers, with this model on
+    this machine. Weights are laid out in place, in the first order in which `ENOUGH` do of a step, or in which more do.
+    """
     orders: list[Layout] = [torch.Tensor.contiguous, inputs_outermost]
     if language.embedding.weight.dtype == torch.float32:
         orders.reverse()
-    lay, sizes = orders[0], _agreeing(language, orders[0])
-    if sizes[-1] < ENOUGH and (others := _agreeing(language, orders[1]))[-1] > sizes[-1]:
-        lay, sizes = orders[1], others
+    lay, steps = orders[0], _steps(language, orders[0])
+    if steps[-1] < ENOUGH and (others := _steps(language, orders[1]))[-1] > steps[-1]:
+        lay, steps = orders[1], others
     with torch.no_grad():
         for module in language.modules():
             if isinstance(module, nn.Linear | RoutedExperts):
                 for weight in module.parameters(recurse=False):
                     weight.data = lay(weight.data) if weight.ndim > 1 else weight.data
-    return sizes
+    return Rows(steps, _agreeing(language, lay, CHUNKS, FIRST_CHUNKS, head=False))
 
 
 def inputs_outermost(weight: Tensor) -> Tensor:
@@ -58,19 +69,25 @@ def inputs_outermost(weight: Tensor) -> Tensor:
     return weight.mT.contiguous().mT
 
 
-def _agreeing(language: LanguageModel, lay: Layout) -> tuple[int, ...]:
-    works, like = _works(language, lay), language.embedding.weight
-    place = (frozenset(works), like.dtype, like.device, torch.get_num_threads(), lay)
+def _steps(language: LanguageModel, lay: Layout) -> tuple[int, ...]:
+    return _agreeing(language, lay, SIZES, FIRST, head=True) or (1,)
+
+
+def _agreeing(
+    language: LanguageModel, lay: Layout, sizes: tuple[int, ...], first: tuple[int, ...], *, head: bool
+) -> tuple[int, ...]:
+    works, like = _works(language, lay, head), language.embedding.weight
+    place = (frozenset(works), like.dtype, like.device, torch.get_num_threads(), lay, sizes)
     if place not in _known:
-        _known[place] = _found(list(works.values()))
+        _known[place] = _found(list(works.values()), sizes, first)
     return _known[place]
 
 
-def _found(works: list[tuple[Work, Tensor]]) -> tuple[int, ...]:
-    base = next((rows for rows in FIRST if all(_steady(work, of, rows, rows) for work, of in works)), None)
+def _found(works: list[tuple[Work, Tensor]], sizes: tuple[int, ...], first: tuple[int, ...]) -> tuple[int, ...]:
+    base = next((rows for rows in first if all(_steady(work, of, rows, rows) for work, of in works)), None)
     if base is None:
-        return (1,)
-    return tuple(size for size in SIZES if size == base or all(_steady(work, of, size, base) for work, of in works))
+        return ()
+    return tuple(size for size in sizes if size == base or all(_steady(work, of, size, base) for work, of in works))
 
 
 @torch.inference_mode()
@@ -97,7 +114,7 @@ def _filled(x_B1D: Tensor, rows: int) -> Tensor:
     return F.pad(x_B1D, (0, 0, 0, 0, 0, rows - len(x_B1D)))
 
 
-def _works(language: LanguageModel, lay: Layout) -> dict[Hashable, tuple[Work, Tensor]]:
+def _works(language: LanguageModel, lay: Layout, head: bool) -> dict[Hashable, tuple[Work, Tensor]]:
     """What a step does to all rows at once, each of a shape once, and what a row of its input is like."""
     like = language.embedding.weight
     found: dict[Hashable, tuple[Work, Tensor]] = {}
@@ -114,6 +131,8 @@ def _works(language: LanguageModel, lay: Layout) -> dict[Hashable, tuple[Work, T
         add(("product", weight_NK.shape, bias_N is None, dtype), work, weight_NK.shape[1])
 
     for module in language.modules():
+        if module is language.lm_head and not head:
+            continue
         if isinstance(module, nn.Linear):
             product(module.weight, module.bias)
         elif isinstance(module, nn.RMSNorm):

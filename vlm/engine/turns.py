@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vlm.engine.job import Reply
 
@@ -25,6 +25,21 @@ class Turns:
 
     def gave(self, client: str, tokens: int) -> None:
         self._given[client] += tokens
+
+    def next(self, replies: Sequence[Reply], running: int, busy: Sequence[Reply]) -> Reply | None:
+        """Whose prompt is read next, where `running` may have begun: none of which a chunk is about to be read, and
+        none that begins as one does that is being read, since it will find what that one has read."""
+        begun = [reply for reply in replies if reply.cache is not None and reply.finish is None]
+        firsts = {reply.job.stretches[0].key for reply in begun if not reply.writing}
+        waiting = [
+            reply for reply in replies
+            if reply.finish is None and not reply.writing and reply not in busy
+            and (reply.cache is not None or (len(begun) < running and not self._will_find(reply, firsts)))
+        ]  # fmt: skip
+        return min(waiting, key=self.key, default=None)
+
+    def _will_find(self, reply: Reply, firsts: set[bytes]) -> bool:
+        return len(reply.job.stretches) > 1 and reply.job.stretches[0].key in firsts
 
     def key(self, reply: Reply) -> tuple[int, int, int, int, int]:
         """The least is next. One that has begun goes before others of its priority: it holds memory."""

@@ -126,21 +126,22 @@ class LanguageModel(nn.Module):
             hidden_BTD = self._through(x_BTD[:, part], (cos, sin), mask_BTS, cache)
         return hidden_BTD[:, -1]
 
-    def step(self, x_BD: Tensor, caches: Apart) -> Tensor:
-        """A token of every sequence, each at its own place: normalised states `[B, D]` of the tokens' embeddings.
+    def step(self, x_TD: Tensor, caches: Apart) -> Tensor:
+        """New tokens of several sequences, each at its own place: normalised states `[T, D]` of their embeddings.
 
-        With as many rows in every call - those beyond the caches are filler - a sequence's state is the same whatever
-        its neighbours are, where the machine's products are (`vlm.engine.rows`).
+        With as many rows in every call - those beyond the sequences' tokens are filler - a sequence's states are the
+        same whatever its neighbours are, where the machine's products are (`vlm.engine.rows`).
         """
-        places_B = torch.zeros(len(x_BD), dtype=torch.long, device=x_BD.device)
-        places_B[: len(caches.caches)] = torch.tensor(caches.lengths, device=x_BD.device)
-        real_BT = (torch.arange(len(x_BD), device=x_BD.device) < len(caches.caches))[:, None]
-        if self.cfg.rope.fixed(int(places_B.max()) + 1):
-            rotary = self.rotary(places_B[:, None], x_BD.dtype)
+        places = caches.places
+        places_T = torch.zeros(len(x_TD), dtype=torch.long, device=x_TD.device)
+        places_T[: len(places)] = torch.tensor(places, device=x_TD.device)
+        real_1T = (torch.arange(len(x_TD), device=x_TD.device) < len(places))[None]
+        if self.cfg.rope.fixed(int(places_T.max()) + 1):
+            rotary = self.rotary(places_T[None], x_TD.dtype)
         else:  # each by its own length
-            turned = [self.rotary(place_1[:, None], x_BD.dtype) for place_1 in places_B.split(1)]
-            rotary = tuple(map(torch.cat, zip(*turned, strict=True)))
-        return self._through(x_BD[:, None], rotary, None, caches, real_BT)[:, 0]
+            turned = [self.rotary(place_1[None], x_TD.dtype) for place_1 in places_T.split(1)]
+            rotary = tuple(torch.cat(angles, dim=2) for angles in zip(*turned, strict=True))
+        return self._through(x_TD[None], rotary, None, caches, real_1T)[0]
 
     def _through(
         self,

@@ -51,9 +51,10 @@ class GroupedQueryAttention(nn.Module):
         k_BGSK = rotate(self._heads(self.k_proj(x_BTD), self.k_norm), rotary, self.interleaved)
         v_BGSK = self._heads(self.v_proj(x_BTD), None)
         parts = [
-            self._seen(q_BHTK[rows], k_BGSK[rows], v_BGSK[rows], mask_BTS, one) for rows, one in each(cache, len(x_BTD))
+            self._seen(q_BHTK[:, :, part], k_BGSK[:, :, part], v_BGSK[:, :, part], mask_BTS, one)
+            for part, one in each(cache)
         ]
-        out_BHTK = whole(parts, len(x_BTD))
+        out_BHTK = whole(parts, x_BTD.shape[1])
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def _seen(

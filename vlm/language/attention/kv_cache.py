@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -136,38 +137,47 @@ class Taken:
 
 
 class Apart:
-    """The caches of B sequences that are at different places, each of one sequence, for a token of every one.
+    """The caches of sequences that are at different places, whose new tokens are read as one, `[1, T, D]`: those of a
+    sequence one behind the other, then those of the next.
 
-    Attention goes through them one by one, so that what a sequence gets does not depend on its neighbours. A batch may
-    have more rows than there are caches; the others are filler, and attend to nothing.
+    Attention goes through them one by one, so that what a sequence gets does not depend on its neighbours. There may be
+    more tokens than the sequences have; the others are filler, and attend to nothing.
     """
 
-    def __init__(self, caches: Sequence[KVCache], sizes: tuple[int, ...] = (1,)):
-        """`sizes` are numbers of rows in which products give a row the same (`vlm.language.steps`)."""
-        self.caches, self.sizes = caches, sizes
+    def __init__(
+        self, caches: Sequence[KVCache], sizes: tuple[int, ...] = (1,), counts: Sequence[int] | None = None
+    ):  # fmt: skip
+        """`sizes` are numbers of rows in which products give a row the same (`vlm.language.steps`); `counts` are the
+        new tokens of each sequence, by default one."""
+        self.caches, self.sizes, self.counts = caches, sizes, counts or [1] * len(caches)
 
     @property
-    def lengths(self) -> list[int]:
-        return [cache.length for cache in self.caches]
+    def places(self) -> list[int]:
+        """Of each new token in its sequence."""
+        counted = zip(self.caches, self.counts, strict=True)
+        return [place for cache, count in counted for place in range(cache.length, cache.length + count)]
 
     def advance(self, tokens: int) -> None:
-        for cache in self.caches:
-            cache.advance(tokens)
+        for cache, count in zip(self.caches, self.counts, strict=True):
+            cache.advance(count)
 
 
-def each(cache: KVCache | Apart | None, rows: int) -> list[tuple[slice, KVCache | None]]:
-    """Which rows of a batch are attended to together, and in which cache."""
-    if isinstance(cache, Apart):
-        return [(slice(row, row + 1), one) for row, one in enumerate(cache.caches)]
-    return [(slice(0, rows), cache)]
+def each(cache: KVCache | Apart | None) -> list[tuple[slice, KVCache | None]]:
+    """Which of the new tokens are attended to together, and in which cache."""
+    if not isinstance(cache, Apart):
+        return [(slice(None), cache)]
+    ends = accumulate(cache.counts)
+    counted = zip(cache.caches, cache.counts, ends, strict=True)
+    return [(slice(end - count, end), one) for one, count, end in counted]
 
 
-def whole(parts: Sequence[Tensor], rows: int) -> Tensor:
-    """The rows of `each` as one batch again; filler is zero."""
-    if len(parts) == 1 and len(parts[0]) == rows:
+def whole(parts: Sequence[Tensor], tokens: int) -> Tensor:
+    """What `each` had `[B, H, T, K]` as one again; filler is zero."""
+    if len(parts) == 1 and parts[0].shape[2] == tokens:
         return parts[0]
-    filler = rows - sum(map(len, parts))
-    return torch.cat([*parts, parts[0].new_zeros(filler, *parts[0].shape[1:])] if filler else list(parts))
+    first = parts[0]
+    filler = first.new_zeros(*first.shape[:2], tokens - sum(part.shape[2] for part in parts), first.shape[3])
+    return torch.cat([*parts, filler], dim=2)
 
 
 def block_means(keys_BaSw: Tensor, block: int) -> Tensor:

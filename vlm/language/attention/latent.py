@@ -85,11 +85,12 @@ class LatentAttention(nn.Module):
         kept_B1SC = torch.cat([self.kv_norm(latent_BTL)[:, None], k_B1TP], dim=-1)
         new = [kept_B1SC] if self.indexer is None else [kept_B1SC, self.indexer.keys(x_BTD, rotary)[:, None]]
         parts = []
-        for rows, one in each(cache, len(x_BTD)):
-            cos, sin = (angles if len(angles) == 1 else angles[rows] for angles in rotary)
-            index = (x_BTD[rows], latent_BTQ[rows], (cos, sin))
-            parts.append(self._seen(q_BHTN[rows], q_BHTP[rows], [part[rows] for part in new], index, mask_BTS, one))
-        return self.o_proj(whole(parts, len(x_BTD)).transpose(1, 2).flatten(2))
+        for part, one in each(cache):
+            cos, sin = (angles[:, :, part] for angles in rotary)
+            index = (x_BTD[:, part], latent_BTQ[:, part], (cos, sin))
+            kept = [tensor[:, :, part] for tensor in new]
+            parts.append(self._seen(q_BHTN[:, :, part], q_BHTP[:, :, part], kept, index, mask_BTS, one))
+        return self.o_proj(whole(parts, x_BTD.shape[1]).transpose(1, 2).flatten(2))
 
     def _seen(
         self, q_BHTN: Tensor, q_BHTP: Tensor, kept: list[Tensor], queries: tuple[Tensor, Tensor, tuple[Tensor, Tensor]],
