@@ -205,7 +205,8 @@ class Engine:
             return []
         for one, state_D in zip(chunks, states, strict=True):
             reply, job = one.reply, one.reply.job
-            assert reply.cache is not None
+            if reply.cache is None:  # it gave way to what is kept of another
+                continue
             if self._keeps(job):
                 self.prompts.keep(job.stretches[reply.read], reply.cache.taken(one.part.start))
                 self._room(0, reply)

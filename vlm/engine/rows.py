@@ -31,6 +31,7 @@ FIRST = (8, 16, 32, 4)
 CHUNKS, FIRST_CHUNKS = (32, 48, 64, 96, 128, 192, 256), (64, 32)
 """The same of chunks of prompts, for the products but the last; where none is steady each is read by itself."""
 ENOUGH = 16
+"""Rows of a step; the other order of weights is looked at where fewer agree."""
 NUMBERS, DRAWS = 2**15, 8
 """That are compared of a shape, in so many random matrices at most: where a place differs, many of its numbers do."""
 Work = Callable[[Tensor], Tensor]
