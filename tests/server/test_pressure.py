@@ -132,15 +132,19 @@ def watched() -> Any:
 
 
 def held_mb() -> float:
-    """Shared pages once: a process that is being started shares all of the one that starts it for a moment."""
-    total, left = 0, ["self"]
+    """Shared pages once; without a process that is being started, which is the one that starts it for a moment."""
+    total, left = 0, [("self", b"")]
     while left:
-        process = Path("/proc") / left.pop()
+        number, parent = left.pop()
+        process = Path("/proc") / number
         try:
+            command = (process / "cmdline").read_bytes()
+            if command == parent:
+                continue
             held = re.search(r"^Pss:\s+(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
             total += int(held[1]) * 1024 if held else 0
             for task in (process / "task").iterdir():
-                left += (task / "children").read_text().split()
+                left += ((child, command) for child in (task / "children").read_text().split())
         except OSError:  # it has ended
             continue
     return total / MB
