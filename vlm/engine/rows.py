@@ -57,12 +57,22 @@ def arranged(language: LanguageModel) -> Rows:
     lay, steps = orders[0], _steps(language, orders[0])
     if steps[-1] < ENOUGH and (others := _steps(language, orders[1]))[-1] > steps[-1]:
         lay, steps = orders[1], others
-    with torch.no_grad():
-        for module in language.modules():
-            if isinstance(module, nn.Linear | RoutedExperts):
-                for weight in module.parameters(recurse=False):
-                    weight.data = lay(weight.data) if weight.ndim > 1 else weight.data
+    _lay_out(language, lay)
     return Rows(steps, _agreeing(language, lay, CHUNKS, FIRST_CHUNKS, head=False))
+
+
+@torch.no_grad()
+def _lay_out(language: LanguageModel, lay: Layout) -> None:
+    modules = [module for module in language.modules() if isinstance(module, nn.Linear | RoutedExperts)]
+    weights = {id(weight): weight for module in modules for weight in module.parameters(recurse=False)}
+    copied = False
+    for weight in weights.values():
+        before = weight.data_ptr()
+        weight.data = lay(weight.data) if weight.ndim > 1 else weight.data
+        copied |= weight.data_ptr() != before
+    for rest in [*language.parameters(), *language.buffers()] if copied else []:
+        if id(rest) not in weights or rest.ndim == 1:  # else it would keep the whole file of weights mapped
+            rest.data = rest.data.clone()
 
 
 def inputs_outermost(weight: Tensor) -> Tensor:
