@@ -119,7 +119,7 @@ def joined(folder: Path, *parts: Path) -> Path:
 
 ENCODERS = [
     ("libx264", {"x264-params": "b-adapt=0:bframes=2"}),
-    ("libx265", {"x265-params": "log-level=none:bframes=2"}),
+    ("libx265", {"x265-params": "log-level=none:bframes=2:pools=none:frame-threads=1"}),
     ("mpeg2video", {"bf": "2"}),
 ]
 
