@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from vlm.api import load
+from vlm.conversation.messages import read_messages
 from vlm.errors import BadInput
 from vlm.facade import Model
 
@@ -129,3 +130,13 @@ def test_what_fails_is_said_and_the_next_reply_is_whole(model: Model, monkeypatc
         model.chat(question, max_tokens=6)
     monkeypatch.undo()
     assert model.chat(question, max_tokens=6) == expected
+
+
+def test_batches_of_any_size_say_the_same(model: Model) -> None:
+    questions = [f"What color is wall {number}?" for number in range(300)]
+    asked = [read_messages(said(text)) for text in questions]
+    alone = model.replies(asked[:3], max_tokens=2, batch=1)
+    assert model.replies(asked, max_tokens=2, batch=300)[:3] == alone
+    assert model.replies([], max_tokens=2) == []
+    with pytest.raises(BadInput, match="batch: expected at least 1, got 0"):
+        model.replies(asked, max_tokens=2, batch=0)

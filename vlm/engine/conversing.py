@@ -18,6 +18,7 @@ from vlm.engine.job import Heard
 from vlm.engine.request import Piece, Request
 from vlm.engine.sampling import check
 from vlm.engine.settings import EngineSettings
+from vlm.errors import BadInput
 from vlm.language.attention.kv_cache import KVCache
 from vlm.models.processor import Processor
 from vlm.models.vision_language import VisionLanguageModel
@@ -50,7 +51,12 @@ class Replies:
         return self._pieces(request)
 
     def texts(self, requests: Sequence[Request], most: int) -> list[str]:
-        """The text of the reply to each, at most `most` being written at a time. Raises what any of them raises."""
+        """The text of the reply to each, at most `most` being written at a time. Raises what any of them raises, and
+        `BadInput` where none may be written."""
+        if most < 1:
+            raise BadInput(f"batch: expected at least 1, got {most}")
+        if not requests:
+            return []
         texts = [""] * len(requests)
         failed: list[Exception] = []
 
@@ -62,7 +68,7 @@ class Replies:
             return hear
 
         with self._lock:
-            engine = self.engine(max((len(one.prompt.ids) + one.max_tokens for one in requests), default=0), most)
+            engine = self.engine(max(len(one.prompt.ids) + one.max_tokens for one in requests), most)
             try:
                 coming = iter(enumerate(requests))
                 more = True
@@ -87,8 +93,9 @@ class Replies:
         if kept is None or not fits or self._states() != self._weights:
             usual = EngineSettings()
             settings = EngineSettings(
-                memory_bytes=max(usual.memory_bytes, int(need * SPARE)), running=max(usual.running, running)
-            )
+                memory_bytes=max(usual.memory_bytes, int(need * SPARE)), running=max(usual.running, running),
+                waiting=max(usual.waiting, running),
+            )  # fmt: skip
             kept = Engine(self.model, self.processor, settings)
             self._weights = self._states()  # an engine lays them out
         self._engine = kept
