@@ -81,11 +81,13 @@ class Model:
         return self._embeds().scale
 
     def caption(
-        self, inputs: Sequence[MediaSource], *, max_tokens: int = CAPTION_TOKENS, batch: int = 16,
+        self, inputs: Sequence[MediaSource], *, max_tokens: int = CAPTION_TOKENS, batch: int = 16, beams: int = 1,
         sampling: Sampler | None = None,
     ) -> list[str]:  # fmt: skip
-        """One sentence an input; `batch` sentences are written at once and do not depend on it."""
-        return self._sees("caption").caption(self._open(inputs, sampling), max_tokens=max_tokens, batch=batch)
+        """One sentence an input; `batch` sentences are written at once and do not depend on it. Several `beams` search
+        for a likelier sentence than the likeliest words one by one make, and take as much longer."""
+        media = self._open(inputs, sampling)
+        return self._sees("caption").caption(media, max_tokens=max_tokens, batch=batch, beams=beams)
 
     def answer(
         self, inputs: Sequence[MediaSource], questions: Sequence[str], *, max_tokens: int = ANSWER_TOKENS,
@@ -120,13 +122,12 @@ class Model:
         return pieces if stream else "".join(pieces).strip()
 
     def replies(
-        self, conversations: Sequence[Conversation], *, max_tokens: int = CHAT_TOKENS, batch: int = 16
+        self, conversations: Sequence[Conversation], *, max_tokens: int = CHAT_TOKENS, batch: int = 16, beams: int = 1
     ) -> list[str]:
-        """The reply to each conversation whose pictures and clips are open; `batch` replies are written at once and do
-        not depend on it."""
+        """The reply to each conversation whose media are open, as `caption` writes them."""
         writer = self._writes("chat")
         prompts = [writer.processor.prompt(said.messages, said.media) for said in conversations]
-        return writer.write(prompts, max_tokens=max_tokens, batch=batch)
+        return writer.write(prompts, max_tokens=max_tokens, batch=batch, beams=beams)
 
     def budget(
         self, inputs: Sequence[MediaSource], questions: Sequence[str] | None = None, *, max_tokens: int | None = None,

@@ -17,7 +17,7 @@ SEES = ["--device", "--dtype", "--frames", "--model", "--offline", "--sampling"]
 OPTIONS = {
     "pull": [*COMMON, "--offline"],
     "models": COMMON,
-    "caption": [*COMMON, *SEES, "--below", "--column", "--dense", "--merge", "--tiling", "--to", "--window"],
+    "caption": [*COMMON, *SEES, "--beams", "--below", "--column", "--dense", "--merge", "--tiling", "--to", "--window"],
     "ask": [*COMMON, "--device", "--dtype", "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
     "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--system", "--temperature", "--top-p"],
     "match": [*COMMON, *SEES],
