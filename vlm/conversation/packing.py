@@ -56,6 +56,8 @@ class PackedBatch:
     """True where a token (dimension 1) may look (dimension 2)."""
     labels_BT: Tensor
     """The id each token predicts, `IGNORE` where nothing is learned."""
+    real_BT: Tensor
+    """False at padding."""
 
     def to(self, device: torch.device) -> PackedBatch:
         return PackedBatch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -90,7 +92,8 @@ def pack(rows: Sequence[Packed | Sequence[Packed]], multiple: int = 1) -> Packed
     seen = segment_BT[:, :, None] == segment_BT[:, None, :]
     seen |= (segment_BT == 0)[:, None, :]
     seen &= sequence_BT[:, :, None] == sequence_BT[:, None, :]
-    return PackedBatch(tokens_BT, positions_BT, seen & torch.ones(longest, longest, dtype=torch.bool).tril(), labels_BT)
+    seen &= torch.ones(longest, longest, dtype=torch.bool).tril()
+    return PackedBatch(tokens_BT, positions_BT, seen, labels_BT, sequence_BT >= 0)
 
 
 def in_rows(lengths: Sequence[int], most: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ def head_loss(
     """The sum over tokens of the cross-entropy of `hidden_RD @ weight_VD.T + bias_V`, in float32: what the plain
     expression gives, with `[piece, V]` numbers in memory and not `[R, V]`. Gradients are made on the way, a piece at a
     time, for what needs them."""
-    return _HeadLoss.apply(hidden_RD, weight_VD, bias_V, labels_R, piece)  # type: ignore[no-any-return]
+    return _HeadLoss.apply(hidden_RD, weight_VD, bias_V, labels_R, piece)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -59,6 +59,6 @@ class _HeadLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         made = [None if own is None else own * slope.to(own.dtype) for own in ctx.saved_tensors]
         return *made, None, None

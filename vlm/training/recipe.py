@@ -101,6 +101,9 @@ class Recipe(Config):
     output: str
     steps: PositiveInt
     batch: PositiveInt
+    """Examples a step."""
+    accumulate: PositiveInt = 1
+    """Parts in which objective `instruct` goes through a step's batch, to save memory; the gradients are the same."""
     optimizer: OptimizerConfig
     mirror: bool = False
     """Also show every picture mirrored."""
