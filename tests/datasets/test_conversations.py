@@ -68,7 +68,7 @@ def test_which_replies_are_learned(tmp_path: Path) -> None:
         ({"messages": [SAID, ASKED]}, "message 1 is the assistant's; expected one it replies to"),
         ({"messages": [ASKED, {**SAID, "weight": 2}]}, "message 2: expected weight 0 or 1, got 2"),
         ({"messages": [ASKED, {**SAID, "weight": True}]}, "message 2: expected weight 0 or 1, got True"),
-        ({"messages": [{"role": "user", "content": "<image>?"}, SAID]}, "expected places for 0 pictures and clips, got 1"),
+        ({"messages": [{**ASKED, "content": "<image>?"}, SAID]}, "expected places for 0 pictures and clips, got 1"),
         ({"messages": [ASKED, SAID], "images": ["a.png"]}, "expected places for 1 pictures and clips, got 0"),
         ({"messages": [ASKED, SAID], "images": "a.png"}, "key images: expected a list of paths"),
         (

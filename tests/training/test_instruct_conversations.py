@@ -63,7 +63,7 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [said("user", "0.png", "1.png", "Which is larger?"), said("assistant", "The second."),
          said("user", str(CLIP), "And what moves?"), said("assistant", "Nothing, it is a temple.")],
         [said("system", "Be brief."), said("user", "2.png", "What?"), said("assistant", "Noise.")],
-        [said("user", "How are you?"), said("assistant", "Well."), said("user", "Good."), said("assistant", "And you?")],
+        [said("user", "Hello?"), said("assistant", "Yes."), said("user", "Good."), said("assistant", "And you?")],
     ]  # fmt: skip
     path = folder / "said.jsonl"
     path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
