@@ -121,10 +121,10 @@ OPTIONS = {
     "plan": [*COMMON, "--measure", "--model", "--offline", "--to"],
     "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
     "data": ["--help"],
-    "data check": [*COMMON, "--model", "--offline", "--sheet"],
-    "data convert": [*COMMON, "--answer", "--ask", "--data", "--image", "--images", "--question", "--to", "--where"],
     "serve": ["--help"],
     "score": ["--help"],
+    "data check": [*COMMON, "--model", "--offline", "--sheet"],
+    "data convert": [*COMMON, "--answer", "--ask", "--data", "--image", "--images", "--question", "--to", "--where"],
     "serve retrieval": [
         *ALL,
         "--access-log",
