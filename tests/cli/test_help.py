@@ -85,7 +85,7 @@ OPTIONS = {
     "train": [*COMMON, "--offline"],
     "routing": [*COMMON, "--to"],
     "experts": [*COMMON, "--device", "--dtype", "--model", "--offline", "--to"],
-    "export": [*COMMON, "--model", "--offline", "--shard-size", "--to"],
+    "export": [*COMMON, "--adapter", "--model", "--offline", "--shard-size", "--to"],
     "eval": [
         *COMMON,
         "--batch-size",

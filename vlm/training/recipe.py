@@ -94,7 +94,8 @@ class Recipe(Config):
     device: str | None = None
     """`auto` (CUDA, then MPS, then CPU), or one by name."""
     start_from: str | None = None
-    """A run's folder, or a checkpoint folder, whose trained weights this stage begins with."""
+    """A run's folder, or a checkpoint folder, whose trained weights this stage begins with; `trained` are those that a
+    card's model is used with, which a run does not hold again."""
     data: str | None = None
     """The folder that holds the data sets' folders; `$VLM_DATA` by default."""
     overlap: OverlapCheck | None = None

@@ -33,6 +33,9 @@ from vlm.training.task import Log, Task
 from vlm.training.tower_features import visual_features
 from vlm.training.trainable import set_trainable, summary
 
+TRAINED = "trained"
+"""What a recipe starts from that goes on from a card's model as it is used."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -52,12 +55,12 @@ def build_stage(recipe: Recipe, log: Log, offline: bool = False) -> Stage:
         return Stage(text, {})
     assert recipe.model is not None
     fit = (lambda card: fitted_card(card, objective)) if isinstance(objective, ContrastiveObjective) else None
-    parts = load_parts(recipe.model, trained=False, fit=fit, offline=offline, report=log)
+    parts = load_parts(recipe.model, trained=recipe.start_from == TRAINED, fit=fit, offline=offline, report=log)
     if isinstance(objective, ContrastiveObjective) and objective.space is not None:
         add_space(parts, objective.space)
     parts = parts.to(device_of(recipe.device), None)
     earlier: dict[str, Tensor] = {}
-    if recipe.start_from is not None:
+    if recipe.start_from not in (None, TRAINED):
         weights = weights_of(Path(recipe.start_from))
         earlier = read_trained(weights)
         apply_trained(parts.named(), earlier, str(weights))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vlm.conversation.packing import IGNORE, in_rows, pack
 from vlm.errors import BadInput
 from vlm.language.lora import portable
+from vlm.language.mixture.moe import Router
 from vlm.language.mixture.statistics import step_statistics
 from vlm.training.inputs import TrainingInputs
 from vlm.training.losses import head_loss
@@ -111,7 +112,10 @@ class InstructTask(Task):
     def after_step(self) -> None:
         self._routing = {**step_statistics(self.model.language.routers()).figures()}
         for router in self.model.language.routers():
-            router.balance()
+            if self._learns(router):
+                router.balance()
+            else:
+                router.load_E.zero_()
 
     def figures(self) -> Figures:
         return self._routing
@@ -128,7 +132,12 @@ class InstructTask(Task):
         return {self.validated: float(torch.stack(losses).mean())}
 
     def buffers(self) -> dict[str, Tensor]:
-        return {name: b for name, b in self.model.named_buffers() if name.endswith(("router.bias_E", "router.p"))}
+        """Of routers that learn; the biases of others stay as they are."""
+        own = [(n, m) for n, m in self.model.named_modules() if isinstance(m, Router) and self._learns(m)]
+        return {f"{n}.{name}": b for n, m in own for name, b in m.named_buffers() if name in ("bias_E", "p")}
+
+    def _learns(self, router: Router) -> bool:
+        return any(parameter.requires_grad for parameter in router.parameters())
 
     def export(self) -> dict[str, Tensor]:
         state = dict(portable(name, p.detach(), self.lora_scale) for name, p in self._trainable.items())
