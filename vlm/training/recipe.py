@@ -78,6 +78,7 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "bag_of_words": "vlm.training.objectives.config:BagOfWordsObjective",
         "words": "vlm.training.objectives.config:BagOfWordsObjective",  # its kept name
         "instruct": "vlm.training.objectives.config:InstructObjective",
+        "distil": "vlm.training.objectives.config:DistilObjective",
         "text": "vlm.training.objectives.config:TextObjective",
     },
 )

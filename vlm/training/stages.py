@@ -74,7 +74,7 @@ def build_stage(recipe: Recipe, log: Log, offline: bool = False) -> Stage:
     elif isinstance(objective, BagOfWordsObjective):
         task = _bag_of_words(recipe, objective, parts, folder, log)
     elif isinstance(objective, InstructObjective):
-        task = instruct_task(recipe, objective, parts, folder, log)
+        task = instruct_task(recipe, objective, parts, folder, log, offline)
         if recipe.compile:
             compile_small_parts(parts.model.language)
     else:

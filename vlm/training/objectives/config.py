@@ -86,6 +86,33 @@ class InstructObjective(Objective):
             raise ValueError(f"overlap: looks at data sets by their cards, not at {file}")
 
 
+class DistilObjective(InstructObjective):
+    """Learn from what a larger model would say, token by token, beside the replies themselves (Hinton et al.,
+    arXiv:1503.02531). Sources, adapters and packing are those of `instruct`."""
+
+    kind: Literal["distil"]  # type: ignore[assignment]
+    teacher: str
+    """A model with the same tokens: a card's name, a folder, or a repository."""
+    divergence: Literal["forward", "reverse", "skewed", "skewed_reverse"] = "forward"
+    """KL(teacher, student); KL(student, teacher), which keeps to the teacher's likeliest words (arXiv:2306.08543); or
+    either against a mixture of both (DistiLLM, arXiv:2402.03898, equations 5 and 6)."""
+    skew: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the model that learns, or of the teacher, in that mixture."""
+    temperature: PositiveFloat = 1.0
+    """Both models' logits are divided by it; the divergence is multiplied by its square."""
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the divergence; the rest is that of the replies' own next-token loss."""
+
+    def check(self, recipe: Recipe) -> None:
+        super().check(recipe)
+        if self.sampled_words:
+            raise ValueError(f"sampled_words: expected 0, the whole vocabulary, got {self.sampled_words}")
+
+    @property
+    def words_of_a_step(self) -> int:
+        return 0
+
+
 class BalanceConfig(Config):
     """Fields of `MoEConfig` to train with, in place of those of a loaded model."""
 

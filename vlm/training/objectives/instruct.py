@@ -88,23 +88,20 @@ class InstructTask(Task):
         return [[items[i] for i in row] for row in in_rows([item.packed.tokens for item in items], self.length)]
 
     def _loss(self, rows: Rows, words_V: Tensor | None) -> Tensor:
-        """The sum over reply tokens of the loss over some words, by default all."""
-        language = self.model.language
-        batch = pack([[item.packed for item in row] for row in rows], multiple=16).to(self.model.device)
-        x_BTD = self.model.embed(batch.tokens_BT, self.inputs.visual([item.shown for row in rows for item in row]))
-        hidden_BTD = language.hidden(
-            x_BTD, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT, real_BT=batch.real_BT
-        )
-        learned_BT = batch.labels_BT != IGNORE
-        labels_R = batch.labels_BT[learned_BT]
-        weight_VD: Tensor = language.lm_head.weight
-        bias_V: Tensor | None = language.lm_head.bias
+        """The sum over reply tokens of what is made small."""
+        return self._next_token(*reply_states(self.inputs, rows), words_V)
+
+    def _next_token(self, hidden_RD: Tensor, labels_R: Tensor, words_V: Tensor | None) -> Tensor:
+        """The sum of the cross-entropies over some words, by default all."""
+        head = self.model.language.lm_head
+        weight_VD: Tensor = head.weight
+        bias_V: Tensor | None = head.bias
         if words_V is not None:
             # A reply's word is always in the softmax, also one no caption says (a rule answers "gray" to "grey").
             words_V = torch.cat([words_V.to(labels_R.device), labels_R]).unique()
             weight_VD, bias_V = weight_VD[words_V], None if bias_V is None else bias_V[words_V]
             labels_R = torch.searchsorted(words_V, labels_R)
-        return head_loss(hidden_BTD[learned_BT], weight_VD, bias_V, labels_R)
+        return head_loss(hidden_RD, weight_VD, bias_V, labels_R)
 
     def _router_losses(self) -> list[Tensor]:
         return list(self.model.language.router_losses().values())
@@ -127,7 +124,7 @@ class InstructTask(Task):
             return {}
         self.model.eval()
         parts = [[[item] for item in self.validation[i : i + 25]] for i in range(0, len(self.validation), 25)]
-        losses = [self._loss(rows, self.words_V) / _learned(rows) for rows in parts]
+        losses = [self._next_token(*reply_states(self.inputs, rows), self.words_V) / _learned(rows) for rows in parts]
         self.model.train()
         return {self.validated: float(torch.stack(losses).mean())}
 
@@ -156,6 +153,18 @@ class InstructTask(Task):
         found = {word for source in self.sources for reply in source.replies() for word in reply}
         found.update(word for item in self.validation for reply in item.packed.replies for word in reply)
         return torch.tensor(sorted(found))
+
+
+def reply_states(inputs: TrainingInputs, rows: Rows) -> tuple[Tensor, Tensor]:
+    """The states `[R, D]` from which the reply tokens of all rows are predicted, and these `[R]`."""
+    model = inputs.parts.model
+    batch = pack([[item.packed for item in row] for row in rows], multiple=16).to(model.device)
+    x_BTD = model.embed(batch.tokens_BT, inputs.visual([item.shown for row in rows for item in row]))
+    hidden_BTD = model.language.hidden(
+        x_BTD, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT, real_BT=batch.real_BT
+    )
+    learned_BT = batch.labels_BT != IGNORE
+    return hidden_BTD[learned_BT], batch.labels_BT[learned_BT]
 
 
 def _learned(rows: Rows) -> int:

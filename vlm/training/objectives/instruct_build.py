@@ -21,7 +21,8 @@ from vlm.models.assembled import Assembled
 from vlm.models.vision_language import cast_parameters
 from vlm.training.features import Features
 from vlm.training.inputs import TrainingInputs, uses_cached_features
-from vlm.training.objectives.config import InstructObjective, SourceConfig
+from vlm.training.objectives.config import DistilObjective, InstructObjective, SourceConfig
+from vlm.training.objectives.distil import DistilTask, Teacher, load_teacher
 from vlm.training.objectives.instruct import InstructTask
 from vlm.training.objectives.instruct_sources import ConversationSource, ExampleSource, Item, Source, by_picture
 from vlm.training.quarantine import Quarantine
@@ -41,8 +42,9 @@ INSTRUCT = ("projector", "*.routed.*", "*.router.*", "*.lora_*")
 
 
 def instruct_task(
-    recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, log: Log
+    recipe: Recipe, objective: InstructObjective, parts: Assembled, folder: Path, log: Log, offline: bool = False
 ) -> InstructTask:
+    """Of objective `instruct` or `distil`."""
     model = parts.model
     if objective.lora is not None:
         add_lora(model.language, objective.lora.rank, objective.lora.alpha, objective.lora.targets)
@@ -51,12 +53,18 @@ def instruct_task(
     for line in summary(found, sum(p.numel() for p in named.values())):
         log(line)
     reading = _Reading(recipe, objective, parts, folder, log)
-    sources = [reading.source(one) for one in objective.sources]
+    sources = reading.sources(reading.inputs)
     validation, validated = reading.validation()
+    teacher = None
+    if isinstance(objective, DistilObjective):
+        inputs = reading.inputs_of(load_teacher(objective, parts, recipe, log, offline))
+        teacher = Teacher(inputs, reading.sources(inputs))
     if recipe.precision == "bfloat16":
         for part in (model.language, model.projector, model.arrangement):
             cast_parameters(part, torch.bfloat16)
     model.train()
+    if isinstance(objective, DistilObjective) and teacher is not None:
+        return DistilTask(reading.inputs, sources, teacher, validation, objective, recipe, validated)
     return InstructTask(reading.inputs, sources, validation, objective, recipe, validated)
 
 
@@ -70,15 +78,22 @@ class _Reading:
         self.rows = {one: self._rows(one, folder) for one in objective.sources if one.dataset is not None}
         self.held_out_examples = self._held_out_examples(folder)
         self.held_out = self._held_out()
-        self.inputs = TrainingInputs(parts, self._features(parts) if uses_cached_features(parts) else None)
+        self.inputs = self.inputs_of(parts)
 
-    def source(self, one: SourceConfig) -> Source:
+    def sources(self, inputs: TrainingInputs) -> list[Source]:
+        """As the model of `inputs` reads them."""
+        return [self._source(one, inputs) for one in self.objective.sources]
+
+    def inputs_of(self, parts: Assembled) -> TrainingInputs:
+        return TrainingInputs(parts, self._features(parts) if uses_cached_features(parts) else None)
+
+    def _source(self, one: SourceConfig, inputs: TrainingInputs) -> Source:
         if one.file is None:
             assert one.use is not None
-            return ExampleSource(self.rows[one], one.use, self.inputs, one.share, one.branches)
+            return ExampleSource(self.rows[one], one.use, inputs, one.share, one.branches)
         file = self.files[one.file]
         end = len(file) - (len(self.held_out[1]) if self.held_out and self.held_out[0] is file else 0)
-        return ConversationSource(file, self.inputs, self.quarantine, range(end), one.share)
+        return ConversationSource(file, inputs, self.quarantine, range(end), one.share)
 
     def validation(self) -> tuple[list[Item], str]:
         """What is not learned, and how its loss is called."""
