@@ -19,7 +19,7 @@ OPTIONS = {
     "models": COMMON,
     "caption": [*COMMON, *SEES, "--below", "--column", "--dense", "--merge", "--tiling", "--to", "--window"],
     "ask": [*COMMON, "--device", "--dtype", "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
-    "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--system", "--temperature", "--top-p"],
+    "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--session", "--system", "--temperature", "--top-p"],
     "match": [*COMMON, *SEES],
     "decide": [*COMMON, *SEES, "--choice", "--questions", "--score", "--temperatures", "--text", "--yes-no"],
     "embed": [
