@@ -158,20 +158,23 @@ OPTIONS = {
         "--keys",
         "--max-tokens",
         "--media",
+        "--max-sessions",
         "--memory-mb",
         "--model",
         "--offline",
         "--page",
         "--port",
         "--running",
+        "--sessions",
+        "--sessions-mb",
         "--temperatures",
         "--urls",
         "--waiting",
     ],
     "serve all": (
         "--access-log --audit-log --body-mb --cards --cors --deadline --device --dtype --engine --help --host --index "
-        "--keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page --port "
-        "--root --running --temperatures --urls --wait --waiting"
+        "--keep-originals --keys --max-sessions --max-tokens --media --memory-mb --model --module --offline --open "
+        "--page --port --root --running --sessions --sessions-mb --temperatures --urls --wait --waiting"
     ).split(),
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],

@@ -32,8 +32,9 @@ VARIABLES = re.compile(r"(MKL|ONEDNN|DNNL|ATEN)_\w+")
 PROBE = "What is it? 1 2 3, \u00e4 \u5b57"
 
 
-def identity_of(engine: Engine) -> dict[str, str]:
-    """Of an engine, a text for each name of `MODEL` and `MACHINE`. Weights are read once: about a second a gigabyte."""
+def identity_of(engine: Engine, threads: int) -> dict[str, str]:
+    """Of an engine with so many threads, a text for each name of `MODEL` and `MACHINE`. All weights are read: about
+    a second a gigabyte."""
     model = engine.model
     configuration = re.sub(r" at 0x[0-9a-f]+", "", repr(model)) + model.language.cfg.model_dump_json()
     name, flags = cpu()
@@ -49,7 +50,7 @@ def identity_of(engine: Engine) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": name,
         "instructions": " ".join([torch.backends.cpu.get_cpu_capability(), *sorted(f for f in flags if _unit(f))]),
-        "threads": str(torch.get_num_threads()),
+        "threads": str(threads),
         "rows": repr(tuple(engine.reading.rows)),
         "environment": " ".join(variables),
     }

@@ -90,13 +90,14 @@ class Sessions:
         bounds = engine.settings
         self.most = bounds.prompts_bytes + bounds.pictures_bytes + FRAMES_BYTES + file.HEADER_BYTES
         """Bytes of a file that is read, or written."""
+        self._threads = torch.get_num_threads()  # others, who embed, change it for a moment
         self._identity: dict[str, str] | None = None
 
     @property
     def identity(self) -> dict[str, str]:
         """Made when it is first needed: it takes all weights."""
         if self._identity is None:
-            self._identity = identity_of(self.engine)
+            self._identity = identity_of(self.engine, self._threads)
         return self._identity
 
     def packed(self, said: Conversation, client: str = "") -> Packed:
