@@ -16,7 +16,7 @@ import pytest
 import torch
 from chatting import CHAT, HELLO, Script, chatting, data_url, showing
 from PIL import Image
-from serving import CLIP, REPOSITORY, ServingProcess, error
+from serving import CLIP, REPOSITORY, ServingProcess, as_shown, error
 
 from vlm.engine.engine import Engine
 from vlm.engine.settings import EngineSettings
@@ -250,6 +250,13 @@ def test_what_is_no_conversation_is_refused(tiny_model: Model, tmp_path: Path) -
             ({"messages": showing(data_url(b"no picture"))}, (400, "bad_input")),
         ):  # fmt: skip
             assert error(client.post(f"{SESSIONS}/a", json=body)) == expected
+        assert client.get(SESSIONS).json()["data"] == []
+
+
+@pytest.mark.process
+def test_the_requests_shown_are_answered(tiny_model: Model, tmp_path: Path) -> None:
+    with serving(tiny_model, tmp_path) as (client, _):
+        assert as_shown(REPOSITORY / "docs" / "sessions.md", client) == 5
         assert client.get(SESSIONS).json()["data"] == []
 
 
