@@ -105,6 +105,8 @@ def test_the_conversation_comes_back_and_can_be_sent_again(tiny_model: Model, tm
         assert kept == found["messages"]
         picture = Image.open(io.BytesIO(base64.b64decode(shown["image_url"]["url"].partition(",")[2])))
         assert picture.mode == "RGB"
+    with serving(tiny_model, tmp_path, json_bytes=100) as (client, _):  # what could not be sent again is not given
+        assert client.get(f"{SESSIONS}/walls").json()["messages"][0]["content"][0]["image_url"] == {"url": ""}
 
 
 def each(client: httpx.Client, name: str) -> list[httpx.Response]:

@@ -103,7 +103,16 @@ def test_what_both_have_is_there_once_and_says_both(client: httpx.Client) -> Non
 
 def test_the_document_lists_both_and_each_schema(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    for path in (CHAT, EMBED, "/caption", "/v1/decisions", "/v1/collections/{name}/search", "/v1/limits", "/readyz"):
+    for path in (
+        CHAT,
+        EMBED,
+        "/caption",
+        "/v1/decisions",
+        "/v1/sessions/{name}",
+        "/v1/collections/{name}/search",
+        "/v1/limits",
+        "/readyz",
+    ):
         assert path in document["paths"]
     named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert named <= set(document["components"]["schemas"])

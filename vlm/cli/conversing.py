@@ -82,6 +82,7 @@ def chat(
     if text is None and sys.stdin.isatty():
         told.say()
         in_terminal(talk)
+        talk.keep()
         return
     if text is None:
         turns = from_lines(talk, iter(sys.stdin), told.skip, shown=not as_json)

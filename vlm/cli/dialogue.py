@@ -165,6 +165,8 @@ def in_terminal(dialogue: Dialogue) -> None:
             say(str(error))
         try:
             dialogue.keep()
+        except KeyboardInterrupt:
+            say("not written; it is after the next turn, or at the end")
         except VlmError as error:
             say(str(error))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
@@ -26,9 +26,13 @@ from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.events import while_there
 from vlm.server.http.remarks import remark
+from vlm.server.http.schemas import Error
 from vlm.server.http.state import ERRORS
 
-sessions = APIRouter(prefix=f"/{API}/sessions", responses=ERRORS, dependencies=[Depends(HTTPBearer(auto_error=False))])
+FULL: dict[int | str, dict[str, Any]] = {507: {"model": Error, "description": "No room for it; nothing was changed"}}
+sessions = APIRouter(
+    prefix=f"/{API}/sessions", responses=ERRORS | FULL, dependencies=[Depends(HTTPBearer(auto_error=False))]
+)
 
 
 def store(served: Served) -> SessionStore:

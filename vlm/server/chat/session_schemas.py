@@ -46,7 +46,9 @@ class SaidAddress(BaseModel):
 class SaidPart(BaseModel):
     type: Literal["text", "image_url", "video_url"]
     text: str | None = None
-    image_url: SaidAddress | None = Field(None, description="A PNG, as it was decoded.")
+    image_url: SaidAddress | None = Field(
+        None, description="A PNG of what was decoded; of pictures beyond what a request may hold what they were called."
+    )
     video_url: SaidAddress | None = Field(None, description="What the clip was called; its file is not kept.")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlm.conversation.messages import Conversation
-from vlm.engine.sessions.conversation import as_messages
+from vlm.engine.sessions.conversation import CHANNELS, as_messages
 from vlm.engine.sessions.sessions import Session, Sessions
 from vlm.errors import BadInput
 from vlm.media.open import Media
@@ -115,7 +115,17 @@ class SessionStore:
 
     def _conversation(self, client: str, name: str) -> SessionConversation:
         session = self._opened(client, name)
-        messages = [SaidMessage.model_validate(message) for message in as_messages(session.said, _part)]
+        left = self._limits.json_bytes
+
+        def part(item: Media, kind: str) -> dict[str, Any]:
+            nonlocal left
+            address = item.source
+            if not item.is_clip and (left := left - CHANNELS * item.frames[0].width * item.frames[0].height) >= 0:
+                address = _png(item)
+            kind = "video_url" if item.is_clip else "image_url"
+            return {"type": kind, kind: {"url": address}}
+
+        messages = [SaidMessage.model_validate(message) for message in as_messages(session.said, part)]
         told = self._told(session.path).model_dump()
         return SessionConversation(**told, model=session.model, messages=messages)
 
@@ -134,13 +144,10 @@ class SessionStore:
             raise _none(name) from None
 
 
-def _part(item: Media, kind: str) -> dict[str, Any]:
-    if item.is_clip:
-        return {"type": "video_url", "video_url": {"url": item.source}}
+def _png(item: Media) -> str:
     out = io.BytesIO()
     item.frames[0].save(out, "PNG", compress_level=1)
-    url = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _none(name: str) -> ApiError:
