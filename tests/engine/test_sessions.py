@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,38 @@ def test_bounds_of_memory_hold(writer: Writer, tmp_path: Path) -> None:
     assert found.answers == reply(writer, engine(writer), said(PICTURE, more=3)).answers
     assert found.usage is not None
     assert found.usage.cached > 0
+
+
+def test_others_are_answered_as_always_meanwhile(writer: Writer, tmp_path: Path) -> None:
+    """Saved and restored by other threads, in an engine that has to forget."""
+    requests = running.requests(writer, 20, 3, [PICTURE, OTHER, CLIP])
+    expected = [reply.answers for reply in running.ask(engine(writer), requests)]
+    size = saved(writer, tmp_path / "a", said(PICTURE, more=2)).prompts.nbytes
+    busy = engine(writer, prompts_bytes=2 * size, pictures_bytes=2**12)
+    over = threading.Event()
+    failed: list[Exception] = []
+
+    def work(number: int) -> None:
+        sessions = Sessions(busy, "m")
+        try:
+            while not over.is_set():
+                sessions.restore(sessions.opened(tmp_path / "a"), str(number))
+                sessions.packed(said(PICTURE, more=2), str(number)).write(tmp_path / f"{number}")
+                sessions.opened(tmp_path / f"{number}")
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    found = [[one.answers for one in running.ask(busy, requests)] for _ in range(2)]
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert found == [expected, expected]
+    assert busy.nbytes == busy.prompts.nbytes <= 2 * size
+    assert busy.prompts.nbytes == sum(taken.nbytes for _, taken in busy.prompts._known.values())
 
 
 def test_other_kernels_and_chunks_are_refused_by_name(writer: Writer, tmp_path: Path) -> None:

@@ -64,8 +64,13 @@ def _opened(path: Path, most: int) -> Any:
         raise BadInput(f"{path}: expected a session, got no regular file")
     if status.st_size > most:
         raise BadInput(f"{path}: expected a session of at most {most} bytes, got {status.st_size}")
-    with path.open("rb") as raw:
-        header = int.from_bytes(raw.read(8), "little")
+    try:
+        with path.open("rb") as raw:
+            header = int.from_bytes(raw.read(8), "little")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadInput(f"{path}: expected a session that can be read, got: {error.strerror}") from None
     if header > HEADER_BYTES and not is_lfs_pointer(path):
         raise BadInput(f"{path}: not a session: expected a header of at most {HEADER_BYTES} bytes, got {header}")
     try:
