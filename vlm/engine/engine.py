@@ -254,6 +254,9 @@ class Engine:
         self.prompts.shrink(min(self.settings.prompts_bytes, self.settings.memory_bytes - held - need))
         return True
 
+    def _held(self) -> int:
+        return sum(self._bytes(reply.held) for reply in self._replies)
+
     # Coming and going
 
     def _take_in(self) -> None:
@@ -276,9 +279,6 @@ class Engine:
 
     def _keeps(self, job: Job) -> bool:
         return self.settings.keep_prompts and self.cfg.rope.fixed(len(job.request.prompt.ids))
-
-    def _held(self) -> int:
-        return sum(self._bytes(reply.held) for reply in self._replies)
 
     def _bytes(self, tokens: int) -> int:
         return KVCache.bytes_of(self.cfg, tokens, self.model.dtype.itemsize)
