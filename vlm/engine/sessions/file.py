@@ -22,6 +22,7 @@ from vlm.files import atomic_path, is_lfs_pointer
 from vlm.weights.tensors import no_safetensors
 
 FORMAT, VERSION = "vlm session", "1"
+"""The version goes up where the form of a file changes, and where models are computed otherwise than before."""
 HEADER_BYTES = 8 * 2**20
 """Of the names and shapes of tensors, and the metadata; they take many times that in memory."""
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from vlm import __version__
 from vlm.devices import cpu
 from vlm.media.open import Media
 from vlm.models.trained import weights_hash
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from vlm.models.processor import Processor
 
 MODEL = ("configuration", "weights", "processor", "dtype", "chunk")
-MACHINE = ("vlm", "torch", "device", "cpu", "instructions", "threads", "rows", "environment")
+MACHINE = ("torch", "device", "cpu", "instructions", "threads", "rows", "environment")
 UNITS = ("avx", "amx", "fma", "sse4", "asimd", "sve")
 """What the names of instructions begin with that products use."""
 VARIABLES = re.compile(r"(MKL|ONEDNN|DNNL|ATEN)_\w+")
@@ -47,7 +46,6 @@ def identity_of(engine: Engine, threads: int) -> dict[str, str]:
         "processor": _hash(_made(engine.processor, model.tower is not None)),
         "dtype": str(model.dtype).removeprefix("torch."),
         "chunk": str(engine.settings.chunk),
-        "vlm": __version__,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": name,
