@@ -45,7 +45,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, tuple[str, i
 def client(model: tuple[Model, tuple[str, int]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """With the real engine, and a key that may write."""
     limits = ChatLimits(inputs=100, batch=8)
-    settings = CombinedSettings(root=tmp_path_factory.mktemp("root"), engine="flat", limits=limits)
+    folder = tmp_path_factory.mktemp("root")
+    settings = CombinedSettings(root=folder / "root", sessions=folder / "sessions", engine="flat", limits=limits)
     keys = Keys({READ: "read", WRITE: "write"})
 
     def app(failed: Any) -> Any:
@@ -85,6 +86,16 @@ def test_one_server_keeps_finds_embeds_and_answers(
     hits = client.post(f"{C}/search", json={"text": "a red square", "rerank": 3}).json()["hits"]
     assert sorted(hit["id"] for hit in hits) == sorted(COLOURS)
     assert all(hit["match"] is not None for hit in hits)
+
+
+def test_conversations_are_kept(client: httpx.Client) -> None:
+    session = "/v1/sessions/red"
+    told = client.post(session, json={"messages": showing(data_url(picture("red")))}).json()
+    assert (told["media"], told["image_tokens"]) == (1, 4)
+    assert client.post(f"{session}/restore").json() == told
+    reads = {"Authorization": f"Bearer {READ}"}
+    assert error(client.get(session, headers=reads)) == (404, "session_not_found")
+    assert client.delete(session).json() == {"name": "red"}
 
 
 def test_what_both_have_is_there_once_and_says_both(client: httpx.Client) -> None:
