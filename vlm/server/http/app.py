@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vlm import __version__
@@ -70,7 +71,9 @@ def new_app(
     )
     app.state.metrics, app.state.services = metrics, ()
     errors.install(app)
-    for router in (state, *offer.routers):
+    routers = (state, *offer.routers)
+    app.state.routes = [route for of in (app.router, *routers) for route in of.routes if isinstance(route, Route)]
+    for router in routers:
         app.include_router(router)
     _describe(app, offer.bodies)
     return app
@@ -106,7 +109,7 @@ def finished(
         inner = CORSMiddleware(
             inner, settings.origins, allow_methods=("*",), allow_headers=("*",), expose_headers=("Retry-After",)
         )
-    return Measured(Logged(Bounded(inner, settings.limits), logs), metrics)
+    return Measured(Logged(Bounded(inner, settings.limits), logs), metrics, app.state.routes)
 
 
 def _describe(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
