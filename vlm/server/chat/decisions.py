@@ -31,6 +31,7 @@ from vlm.server.chat.wishes import shown
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.events import while_there
+from vlm.server.http.remarks import remark
 from vlm.server.http.state import ERRORS
 
 LABELS = 1024
@@ -48,6 +49,7 @@ async def create_decision(served: Served, asker: Asks, body: DecisionsRequest, r
     given = body.input if isinstance(body.input, list) else [InputMessage(role="user", content=body.input)]
     said = [(message.role, message.content) for message in given]
     got = await while_there(request, _found(served, body, said, body.asked(), asker.name))
+    remark(request.scope, prompt=got.tokens)
     usage = {
         "input_tokens": got.tokens, "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
         "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": got.tokens,
@@ -62,6 +64,7 @@ async def system_one(served: Served, asker: Asks, body: SystemOneRequest, reques
     questions = read_questions(body.questions)
     message = InputMessage.model_validate({"role": "user", "content": _parts(content(body.state), body.assets)})
     got = await while_there(request, _found(served, body, [("user", message.content)], questions, asker.name))
+    remark(request.scope, prompt=got.tokens)
     answers = {one.question.name: answer(one) for one in got.answers}
     usage = {"input_tokens": got.tokens, "output_tokens": 0}
     return {"model": served.loaded.name, "answers": answers, "usage": usage}

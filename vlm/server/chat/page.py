@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from vlm.server.chat.turns import Talk, Turn, asked, drawn, size
 from vlm.server.http.app import Behind
 from vlm.server.http.auth import fingerprint
 from vlm.server.http.budget import Budget, Room
-from vlm.server.http.pages import EXPECTED, PRIVATE, Part, gr, problem
+from vlm.server.http.pages import EXPECTED, PRIVATE, Part, gr, problem, who
 
 PATIENCE = 1.0
 """Seconds without a token after which the page is told something, which finds out whether it is still there."""
@@ -33,6 +35,8 @@ CSS = """
 .frames .grid-container {grid-template-columns: repeat(auto-fill, minmax(96px, 1fr))}
 """
 Update = dict[Any, Any]
+Noted = Callable[..., None]
+"""Told what a turn cost, for the access log."""
 
 
 def part(service: Callable[[], ChatService], settings: ChatSettings, behind: Behind) -> Part:
@@ -45,7 +49,7 @@ class _Page:
 
     def __init__(self, service: Callable[[], ChatService], settings: ChatSettings, behind: Behind) -> None:
         self._service, self._settings, self._limits = service, settings, settings.limits
-        self._guarded = behind.guarded
+        self._guarded, self._log = behind.guarded, behind.logs.access
         self._bytes = Budget(settings.limits.bodies_bytes)
         self._folder = Path(get_upload_folder()).resolve()
 
@@ -114,8 +118,12 @@ class _Page:
         }  # fmt: skip
         client = fingerprint(f"{request.username} {request.session_hash}") if self._guarded else ""
         fields = {"max_tokens": tokens or None, "temperature": temperature}
+        noted = partial(self._log, **who(request))
         try:
-            working = self._decide(talk, turn, client) if yes_no else self._write(talk, turn, client, fields)
+            if yes_no:
+                working = self._decide(talk, turn, client, noted)
+            else:
+                working = self._write(talk, turn, client, noted, fields)
             async with aclosing(working):
                 async for update in working:
                     yield {self.chat: drawn(talk.turns), **update}
@@ -126,12 +134,14 @@ class _Page:
         """For the bytes of its files, until they are decoded."""
         return self._bytes.reserve(size(talk.files, self._limits.body_bytes))
 
-    async def _write(self, talk: Talk, turn: Turn, client: str, fields: dict[str, Any]) -> AsyncGenerator[Update, None]:
+    async def _write(
+        self, talk: Talk, turn: Turn, client: str, noted: Noted, fields: dict[str, Any]
+    ) -> AsyncGenerator[Update, None]:
         service = self._service()
         async with self._room(talk):
-            answering = await service.answering(
-                await asked(service, talk, self._folder, client, **fields), streams=True
-            )  # fmt: skip
+            wanted = await asked(service, talk, self._folder, client, **fields)
+            wanted = replace(wanted, noted=lambda usage: noted(**vars(usage)))
+            answering = await service.answering(wanted, streams=True)
         try:
             yield await asyncio.to_thread(self._shown, service, answering.prompt, answering.media)
             async for piece in answering.pieces(PATIENCE):
@@ -143,7 +153,7 @@ class _Page:
         finally:
             await answering.close()
 
-    async def _decide(self, talk: Talk, turn: Turn, client: str) -> AsyncGenerator[Update, None]:
+    async def _decide(self, talk: Talk, turn: Turn, client: str, noted: Noted) -> AsyncGenerator[Update, None]:
         service, shown = self._service(), Update()
 
         def tell(prompt: Prompt, media: Sequence[Media]) -> None:
@@ -151,7 +161,9 @@ class _Page:
 
         async with self._room(talk):
             wanted = await asked(service, talk, self._folder, client, decides=True)
-            (found,) = (await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], client, tell)).answers
+            got = await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], client, tell)
+        noted(prompt=got.tokens)
+        (found,) = got.answers
         turn.reply, turn.done = found.best, True
         note = f"Yes and no together are {found.mass:.1%} of all that the model might say."
         yield {**shown, self.note: note, self.chances: gr.Label(dict(found.probabilities), visible=True)}

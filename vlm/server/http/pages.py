@@ -29,7 +29,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr  # pages take it from here
 from gradio.blocks import Block
 
-__all__ = ["EXPECTED", "PRIVATE", "Part", "gr", "mount", "plain", "problem"]
+__all__ = ["EXPECTED", "PRIVATE", "Part", "gr", "mount", "plain", "problem", "who"]
 
 EXPECTED = (ApiError, BadInput, ValidationError)
 """What is told on the page, in a line; anything else is the server's fault and in its log."""
@@ -114,6 +114,12 @@ async def _uploaded(block: Block, path: str | Path | None) -> str | None:
     if URL.match(str(path)):
         raise gr.Error("expected a file that was uploaded, got a URL", print_exception=False)
     return await _move(block, path)
+
+
+def who(request: gr.Request) -> dict[str, Any]:
+    """Of an event, as a line of a log says it."""
+    client = getattr(getattr(request, "client", None), "host", None)
+    return {"client": client, "login": request.username, "path": PAGE}
 
 
 def problem(error: Exception) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 from starlette.datastructures import UploadFile
 
 from vlm.server.http.app import Behind
-from vlm.server.http.browsers import PAGE
 from vlm.server.http.errors import ApiError
-from vlm.server.http.pages import EXPECTED, PRIVATE, Part, gr, plain, problem
+from vlm.server.http.pages import EXPECTED, PRIVATE, Part, gr, plain, problem, who
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval.collection import Collection
 from vlm.server.retrieval.page_cards import Cards
@@ -163,10 +162,7 @@ class _Handlers:
         if self._guarded and request.username != "write":
             return "This login may read and not write."
         count = await collection.delete([id])
-        client = getattr(getattr(request, "client", None), "host", None)
-        self._audit(
-            client=client, login=request.username, path=PAGE, collection=collection.name, deleted=count, ids=[id]
-        )
+        self._audit(**who(request), collection=collection.name, deleted=count, ids=[id])
         return f"{plain(id)} is deleted." if count else f"There is no {plain(id)} any more."
 
     async def add(
@@ -194,8 +190,7 @@ class _Handlers:
         except EXPECTED as error:
             return problem(error)
         kept = [status.id for status in statuses if status.error is None]
-        client = getattr(getattr(request, "client", None), "host", None)
-        self._audit(client=client, login=request.username, path=PAGE, collection=name, ids=kept)
+        self._audit(**who(request), collection=name, ids=kept)
         refused = [
             f"\n- {plain(upload.file.filename or '')}: {plain(status.error.message)}"
             for upload, status in zip(uploads, statuses, strict=True)
