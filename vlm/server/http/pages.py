@@ -22,9 +22,12 @@ from vlm.errors import BadInput
 from vlm.server.http.auth import Keys
 from vlm.server.http.browsers import PAGE, Cookies
 from vlm.server.http.errors import ApiError, told
+from vlm.server.http.scratch import of_this_process
 from vlm.server.http.settings import Limits
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+# Both are read when gradio is imported. Its own place for uploads is one for all users of a machine.
+os.environ["GRADIO_TEMP_DIR"] = str(of_this_process())
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr  # pages take it from here
 from gradio.blocks import Block
