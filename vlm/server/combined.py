@@ -47,7 +47,7 @@ def create_app(
         loaded = await asyncio.to_thread(load)
         collections = Service(settings, loaded.embedders, metrics)
         await collections.collections.open()
-        return [ChatService(settings, loaded, collections.sources, metrics), collections]
+        return [ChatService(settings, loaded, collections, metrics), collections]
 
     app = new_app("vlm", chat.OFFER + retrieval.OFFER, metrics, make, failed)
     return finished(app, settings, keys, metrics, [retrieval.part, chat.part])

@@ -39,7 +39,7 @@ def create_app(
     async def make() -> list[Serving]:
         loaded = await asyncio.to_thread(load)
         vectors = Embedding(settings, loaded.embedders, metrics)
-        return [ChatService(settings, loaded, vectors.sources, metrics), vectors]
+        return [ChatService(settings, loaded, vectors, metrics), vectors]
 
     app = new_app("vlm chat", OFFER, metrics, make, failed)
     return finished(app, settings, keys, metrics, [part])
