@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from chatting import CHAT, Script, ask, chatting, data_url
+from chatting import CHAT, Script, Waiting, ask, chatting, data_url
 from pages import NARROW, WIDE, named, opened, sent
-from serving import CLIP, error, picture
+from serving import CLIP, error, picture, wait
 from talking import PAGE, prompts, talking
 
 from vlm.facade import Model
@@ -156,6 +156,26 @@ def test_yes_or_no_with_probabilities(browser: Browser, tiny_model: Model, red: 
         seen.replied("A red square.")
         assert found.best in prompts(tiny_model, engine)[0]
         seen.page.locator(".chances").wait_for(state="hidden")
+
+
+def test_a_decision_that_is_stopped_is_not_computed_on(browser: Browser, tiny_model: Model, red: Path) -> None:
+    decider = Waiting(tiny_model)
+    with talking(browser, tiny_model, Script(), decider=decider) as (seen, _):
+        try:
+            seen.attach(red)
+            seen.page.get_by_text("Settings").click()
+            seen.page.get_by_role("checkbox").check()
+            seen.ask("Is it red?")
+            wait(lambda: decider.begun)
+            seen.stop()
+            wait(lambda: decider.ended, 30)
+            seen.attached(1)
+            assert seen.typed() == "Is it red?"
+        finally:
+            decider.go.set()
+        seen.page.locator(".box textarea").press("Enter")
+        seen.noted("of all that the model might say")
+        assert (decider.begun, decider.ended) == (2, 2)
 
 
 def test_what_a_turn_costs_is_in_the_access_log(browser: Browser, tiny_model: Model, tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
 
 from vlm.conversation.messages import Conversation, read_messages
+from vlm.errors import VlmError
 from vlm.heads.decisions.decider import Decided
 from vlm.heads.decisions.questions import Question, words
 from vlm.heads.decisions.systemone import answer, content, read_questions
@@ -34,6 +36,7 @@ from vlm.server.http.events import while_there
 from vlm.server.http.remarks import remark
 from vlm.server.http.state import ERRORS
 
+T = TypeVar("T")
 LABELS = 1024
 """Of all questions of a request."""
 Tell: TypeAlias = Callable[[Prompt, Sequence[Media]], None]
@@ -92,11 +95,29 @@ async def decided(
         items: tuple[Media, ...] = own
         ask = decider.about_conversation(Conversation(said, items))
 
-        def decide() -> Decided:
+        def decide(wanted: Callable[[], None]) -> Decided:
             tell(ask(words(questions[0])), media)
-            return decider.decide(ask, questions, partial(served.loaded.see, client=client))
+            return decider.decide(ask, questions, partial(served.loaded.see, client=client), wanted)
 
-        return await asyncio.to_thread(decide)
+        return await _while_wanted(decide)
+
+
+async def _while_wanted(work: Callable[[Callable[[], None]], T]) -> T:
+    """What `work` gives, in a thread. Where this is cancelled, what it was given raises in the thread; until that has
+    ended it holds its turn and its pictures."""
+    gone = threading.Event()
+
+    def wanted() -> None:
+        if gone.is_set():
+            raise VlmError("nobody wants it any more")
+
+    working = asyncio.ensure_future(asyncio.to_thread(work, wanted))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        gone.set()
+        await asyncio.wait((working,))
+        raise
 
 
 def _parts(state: str, assets: Mapping[str, Asset]) -> str | list[dict[str, Any]]:
