@@ -19,7 +19,7 @@ OPTIONS = {
     "models": COMMON,
     "caption": [*COMMON, *SEES, "--beams", "--below", "--column", "--dense", "--merge", "--tiling", "--to", "--window"],
     "ask": [*COMMON, "--device", "--dtype", "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
-    "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--system", "--temperature", "--top-p"],
+    "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--session", "--system", "--temperature", "--top-p"],
     "match": [*COMMON, *SEES],
     "decide": [*COMMON, *SEES, "--choice", "--questions", "--score", "--temperatures", "--text", "--yes-no"],
     "embed": [
@@ -161,20 +161,23 @@ OPTIONS = {
         "--keys",
         "--max-tokens",
         "--media",
+        "--max-sessions",
         "--memory-mb",
         "--model",
         "--offline",
         "--page",
         "--port",
         "--running",
+        "--sessions",
+        "--sessions-mb",
         "--temperatures",
         "--urls",
         "--waiting",
     ],
     "serve all": (
         "--access-log --audit-log --body-mb --cards --cors --deadline --device --dtype --engine --help --host --index "
-        "--keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page --port "
-        "--root --running --temperatures --urls --wait --waiting"
+        "--keep-originals --keys --max-sessions --max-tokens --media --memory-mb --model --module --offline --open "
+        "--page --port --root --running --sessions --sessions-mb --temperatures --urls --wait --waiting"
     ).split(),
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],

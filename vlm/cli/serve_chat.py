@@ -15,6 +15,7 @@ from vlm.cli.serve_options import (
     Cors,
     Host,
     KeysFile,
+    MaxSessions,
     MaxTokens,
     MediaFolders,
     MemoryMb,
@@ -23,6 +24,8 @@ from vlm.cli.serve_options import (
     ReplyDeadline,
     Running,
     ServedTemperatures,
+    SessionsFolder,
+    SessionsMb,
     Urls,
     Waiting,
 )  # fmt: skip
@@ -50,6 +53,9 @@ def chat(
     body_mb: BodyMb = 64,
     deadline: ReplyDeadline = 600.0,
     temperatures: ServedTemperatures = None,
+    sessions: SessionsFolder = None,
+    max_sessions: MaxSessions = 100,
+    sessions_mb: SessionsMb = 4096,
     access_log: AccessLog = None,
     offline: Offline = False,
     device: Device = "auto",
@@ -74,7 +80,14 @@ def chat(
         **common(media, urls and not offline, cors, access_log),
         page=with_page(page),
         max_tokens=max_tokens,
-        limits=ChatLimits(body_bytes=body_mb * MB, json_bytes=body_mb * MB, reply_seconds=deadline),
+        sessions=sessions.resolve() if sessions else None,
+        limits=ChatLimits(
+            body_bytes=body_mb * MB,
+            json_bytes=body_mb * MB,
+            reply_seconds=deadline,
+            sessions=max_sessions,
+            sessions_bytes=sessions_mb * MB,
+        ),
     )
     run(settings, loaded, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
 

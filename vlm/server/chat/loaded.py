@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vlm.engine.encoder_cache import EncoderCache
+    from vlm.engine.sessions.sessions import Sessions
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
     from vlm.heads.decisions.decider import Decider
@@ -42,6 +43,8 @@ class Loaded:
     """The engine's: what it has seen is not encoded again for a decision."""
     embedders: tuple[Embedder, ...] = ()
     """The model's own, where it has a space that pictures and texts share."""
+    sessions: Sessions | None = None
+    """Conversations that are kept, of the engine."""
     close: Callable[[], None] = lambda: None
     """End the engine."""
 
@@ -64,6 +67,7 @@ def load(
     is what `vlm.models.identity.space_of` says of a model that embeds. Raises `Incapable` for a model that does not
     write, `BadInput` for a broken file."""
     from vlm.engine.engine import Engine
+    from vlm.engine.sessions.sessions import Sessions
     from vlm.heads.decisions.decider import Decider
     from vlm.heads.decisions.temperature import chosen
 
@@ -75,5 +79,5 @@ def load(
     embedders = () if space is None else (ModelEmbedder(model, space, str(model.model.device)),)
     return Loaded(
         model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), decider,
-        engine.pictures, embedders, engine.close,
+        engine.pictures, embedders, Sessions(engine, model.name), engine.close,
     )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pathlib import Path
 
-from vlm.media.images import MAX_PIXELS
+from pydantic import PositiveFloat, PositiveInt
+
 from vlm.server.http.settings import MB, Limits, ServerSettings
 
 
@@ -15,7 +16,6 @@ class ChatLimits(Limits):
     json_bytes: PositiveInt = 64 * MB
     requests: PositiveInt = 1024
     """More than an engine takes, which says by itself when it has too many."""
-    pixels: PositiveInt = Field(default=MAX_PIXELS, le=MAX_PIXELS)
     characters: PositiveInt = 1_000_000
     """Of all texts of a conversation: more are not made tokens of to find that they are too many."""
     media: PositiveInt = 64
@@ -23,6 +23,10 @@ class ChatLimits(Limits):
     frames: PositiveInt = 64
     """Of a clip."""
     choices: PositiveInt = 16
+    sessions: PositiveInt = 100
+    """That a key keeps."""
+    sessions_bytes: PositiveInt = 4096 * MB
+    """Of those of all keys."""
     reply_seconds: PositiveFloat = 600.0
     """A whole reply, from when it was asked for; it ends then with what there is."""
     media_seconds: PositiveFloat = 60.0
@@ -34,4 +38,6 @@ class ChatLimits(Limits):
 class ChatSettings(ServerSettings):
     max_tokens: PositiveInt = 256
     """Of a reply that says nothing of its length, or what the model still reads if that is less."""
+    sessions: Path | None = None
+    """Where conversations are kept that callers save; without, none are."""
     limits: ChatLimits = ChatLimits()
