@@ -153,6 +153,7 @@ OPTIONS = {
         "--cors",
         "--deadline",
         "--device",
+        "--draft",
         "--dtype",
         "--host",
         "--keys",
@@ -169,7 +170,7 @@ OPTIONS = {
         "--waiting",
     ],
     "serve all": (
-        "--access-log --audit-log --body-mb --cards --cors --deadline --device --dtype --engine --help --host --index "
+        "--access-log --audit-log --body-mb --cards --cors --deadline --device --draft --dtype --engine --help --host --index "
         "--keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page --port "
         "--root --running --temperatures --urls --wait --waiting"
     ).split(),

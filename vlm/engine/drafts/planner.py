@@ -123,12 +123,14 @@ class Planner:
         rows = self._rows(replies)
         if not self._drafters or not replies:
             return Plan("", rows[0])
-        names = list(self._drafters)
+        known = [self._known(name, replies) for name in self._drafters]
         turn, place = divmod(self._steps, AGAIN)
         self._steps += 1
-        if turn and place < TRIES:
-            names = [names[turn % len(names)]]
-        return best(replies, rows, self.step, [self._known(name, replies) for name in names])
+        if turn and place < TRIES and (guessing := [count for count in rows if count > replies]):
+            one = known[turn % len(known)]
+            count = max(guessing, key=lambda count: tokens_a_second(replies, count, rows[0], self.step, one))
+            return Plan(one.name, count)
+        return best(replies, rows, self.step, known)
 
     def asked(self, name: str, replies: int, found: int) -> None:
         """For so many replies a drafter was asked, and guessed for some of them."""
