@@ -170,9 +170,9 @@ OPTIONS = {
         "--waiting",
     ],
     "serve all": (
-        "--access-log --audit-log --body-mb --cards --cors --deadline --device --draft --dtype --engine --help --host --index "
-        "--keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page --port "
-        "--root --running --temperatures --urls --wait --waiting"
+        "--access-log --audit-log --body-mb --cards --cors --deadline --device --draft --dtype --engine --help --host "
+        "--index --keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page "
+        "--port --root --running --temperatures --urls --wait --waiting"
     ).split(),
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],
