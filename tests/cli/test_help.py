@@ -117,7 +117,7 @@ OPTIONS = {
     "compare": [*COMMON, "--flips"],
     "leaderboard": [*COMMON, "--format", "--to"],
     "overlap": [*COMMON, "--data", "--distance", "--limit", "--sheet", "--top", "--words"],
-    "bench": [*COMMON, "--clients", "--limit", "--minutes", "--model", "--rounds", "--to"],
+    "bench": [*COMMON, "--clients", "--draft", "--limit", "--minutes", "--model", "--rounds", "--to"],
     "plan": [*COMMON, "--measure", "--model", "--offline", "--to"],
     "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
     "serve": ["--help"],

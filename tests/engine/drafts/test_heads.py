@@ -9,6 +9,7 @@ import guessing
 import pytest
 import running
 import torch
+from torch.nn import functional as F
 
 import vlm
 from vlm.engine.drafts.heads import Heads, bytes_of_heads
@@ -16,6 +17,8 @@ from vlm.engine.engine import Engine
 from vlm.engine.request import Request
 from vlm.facade import Model
 from vlm.language import LanguageModel
+from vlm.language.multi_token import multi_token_losses
+from vlm.models.processor import Prompt
 
 N = 3
 
@@ -82,6 +85,40 @@ def test_guesses_are_those_of_the_plain_computation(model: Model, chunk: int) ->
     running.finish(busy)
     assert compared > 40
     assert busy.held().drafted["heads"].guessed > 40
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """One whose trunk and head learned to count, from any token on."""
+    torch.manual_seed(0)
+    language = LanguageModel(guessing.latent(1))
+    optimizer = torch.optim.Adam(language.parameters(), lr=0.01)
+    for _ in range(150):
+        tokens_BT = (torch.arange(24)[None] + torch.randint(320, (16, 1))) % 320
+        hidden_BTD = language.hidden(language.embedding(tokens_BT))
+        ahead = multi_token_losses(language.multi_token_logits(hidden_BTD, tokens_BT), tokens_BT).mean()
+        logits_BTV = language.logits(hidden_BTD)
+        loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()) + ahead
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("taught")
+    guessing.write(folder, guessing.latent(1), "deepseek_v3")
+    vlm.language.save(language, folder, format="deepseek_v3")
+    return vlm.load(folder, multi_token=True)
+
+
+def test_heads_that_learned_save_nearly_every_second_step(taught: Model) -> None:
+    prompt = Prompt(list(range(100, 120)), (), ())
+    steps = {}
+    for drafters in ((), ("heads",)):
+        busy = guessing.engine(taught, told=False, drafters=drafters)
+        busy.submit(Request(prompt, max_tokens=60), heard := running.Heard())
+        steps[drafters] = sum(1 for _ in iter(busy.step, False))
+        assert [token.token for token in heard.answers[0].tokens] == list(range(120, 180))
+    count = busy.held().drafted["heads"]
+    assert count.right > 20
+    assert steps["heads",] == steps[()] - count.right
 
 
 def test_behind_a_prompt_that_was_read_before_they_look_at_what_is_new(model: Model) -> None:
