@@ -55,7 +55,7 @@ class Decoding:
             known[reply] = reply.tokens[reply.fed : reply.fed + 1 + min(spare, self.drafting.most)]
             spare -= len(known[reply]) - 1
         whole = [reply for reply in replies if reply.fed + len(known[reply]) == len(reply.tokens)]
-        guesses = self.drafting.guesses(plan, whole, spare)
+        guesses = self.drafting.guesses(plan, whole, sum(map(len, known.values())))
         began = self.drafting.clock()
         feeds = [(reply, [*known[reply], *guesses.get(reply, NONE).tokens]) for reply in replies]
         states = iter(self._states(feeds))

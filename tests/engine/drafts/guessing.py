@@ -74,11 +74,12 @@ class Told(Planner):
 
     def __init__(self, sizes: tuple[int, ...], drafters: Sequence[tuple[str, int]], seed: int = 0):
         super().__init__(sizes, drafters)
-        self.names, self.chance = [name for name, _ in drafters], random.Random(seed)
+        self.chance = random.Random(seed)
 
     def plan(self, replies: int) -> Plan:
         least, most = total(replies, self._sizes), total(5 * replies, self._sizes)
-        return Plan(self.chance.choice(self.names), self.chance.choice([least, min(most, least + 4), most]))
+        name = self.chance.choice(list(self._drafters) or [""])
+        return Plan(name, self.chance.choice([least, min(most, least + 4), most]))
 
 
 def engine(model: Model, draft: Model | None = None, *, told: bool = True, seed: int = 0, **settings: object) -> Engine:

@@ -14,7 +14,7 @@ from vlm.engine.drafts.drafter import Drafter
 from vlm.engine.drafts.heads import Heads
 from vlm.engine.drafts.lookup import LookUp
 from vlm.engine.drafts.model import DraftModel
-from vlm.engine.drafts.planner import Plan, Planner
+from vlm.engine.drafts.planner import Plan, Planner, total
 from vlm.engine.job import Reply
 from vlm.engine.request import Drafted
 from vlm.engine.settings import EngineSettings
@@ -47,7 +47,7 @@ class Drafting:
         self._drafters = {drafter.name: drafter for drafter in drafters}
         self.planner = Planner(sizes, [(drafter.name, drafter.most) for drafter in drafters])
         self.counts = {name: Drafted() for name in self._drafters}
-        self.clock, self._slots = clock, slots
+        self.clock, self._sizes, self._slots = clock, sizes, slots
 
     @property
     def most(self) -> int:
@@ -63,15 +63,17 @@ class Drafting:
         if Heads.name in self._drafters and len(states):
             self._drafters[Heads.name].saw(reply, begin, torch.stack(tuple(states)))
 
-    def guesses(self, plan: Plan, replies: Sequence[Reply], rows: int) -> dict[Reply, Guesses]:
-        """In so many rows, for replies that are read up to their last token but one."""
+    def guesses(self, plan: Plan, replies: Sequence[Reply], fed: int) -> dict[Reply, Guesses]:
+        """Of a step in which so many rows are `fed` beside them, for replies that are read up to their last token."""
         most = {reply: min(self.most, reply.job.request.max_tokens - len(reply.tokens) - 1) for reply in replies}
         wanted = [reply for reply in replies if most[reply] > 0]
         found: dict[Reply, Guesses] = {}
-        if plan.drafter not in ("", LookUp.name) and wanted and rows:
-            found = self._drafted(plan.drafter, {reply: most[reply] for reply in wanted}, rows)
-            rows -= sum(len(one.tokens) for one in found.values())
-        if LookUp.name in self._drafters and rows:
+        rows = plan.rows - fed
+        if plan.drafter not in ("", LookUp.name):
+            found = self._drafted(plan.drafter, {reply: most[reply] for reply in wanted}, rows) if rows > 0 else {}
+            fed += sum(len(one.tokens) for one in found.values())
+            rows = total(fed, self._sizes) - fed  # what would be filler
+        if LookUp.name in self._drafters and rows > 0:
             rest = {reply: most[reply] for reply in wanted if reply not in found}
             found |= self._looked_up(rest, rows)
         return found

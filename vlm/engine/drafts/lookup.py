@@ -26,8 +26,9 @@ class LookUp(Drafter):
 
     def _seen(self, reply: Reply) -> Seen:
         prompt = reply.job.request.prompt.ids
-        seen: Seen = reply.drafts.setdefault(self.name, None) or Seen(prompt)
-        reply.drafts[self.name] = seen
+        seen: Seen | None = reply.drafts.get(self.name)
+        if seen is None:
+            seen = reply.drafts[self.name] = Seen(prompt)
         seen.extend(reply.tokens[len(seen) - len(prompt) :])
         return seen
 
