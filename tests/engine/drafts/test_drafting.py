@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
+from pathlib import Path
 
 import guessing
 import pytest
 import running
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +55,18 @@ def test_a_drafter_that_fails_is_asked_no_more(card: Model, caplog: pytest.LogCa
     assert heard.answers == guessing.plain(card, [asked(card)])[0]
     assert len(calls) == 1
     assert "drafter draft failed, and is not asked any more" in caplog.text
+
+
+@pytest.mark.parametrize("logit", [-math.inf, math.nan])
+def test_a_draft_model_that_says_nothing_is_merely_wrong(
+    card: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logit: float
+) -> None:
+    draft = vlm.load(guessing.write(tmp_path, guessing.SMALL, "llama"))
+    monkeypatch.setattr(draft.model.language, "logits", lambda x_BD: torch.full((len(x_BD), 320), logit))
+    busy = guessing.engine(card, draft, drafters=("draft",))
+    (heard,) = running.ask(busy, [asked(card)])
+    assert heard.answers == guessing.plain(card, [asked(card)])[0]
+    assert busy.held().drafted["draft"].guessed > 10
 
 
 def test_guesses_are_counted_by_who_made_them(card: Model) -> None:

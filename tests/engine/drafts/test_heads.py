@@ -160,7 +160,7 @@ def test_their_memory_counts_and_goes_with_the_reply(model: Model) -> None:
         busy.step()
         (reply,) = busy._replies
         ahead = reply.drafts["heads"]
-        unread = sum(states_tD.nbytes for states_tD in ahead.unread)
+        unread = sum(states_tD.nbytes for states in ahead.unread for states_tD in states)
         assert unread <= N * reply.held * 32 * 4
         assert all(cache.length <= reply.held for cache in ahead.caches)
     ticket.cancel()

@@ -27,15 +27,12 @@ class Ahead:
     """What the heads have of a prompt and its reply, from place `begin` on: what a head looks at begins there, too."""
 
     begin: int
+    end: int
+    """The place behind the last state of the trunk."""
     caches: list[KVCache]
     """Of each depth."""
-    unread: list[Tensor]
+    unread: list[list[Tensor]]
     """States `[t, D]` of the depth before that each depth has not read, the trunk's first."""
-
-    @property
-    def end(self) -> int:
-        """The place behind the last state of the trunk."""
-        return self.begin + self.caches[0].length + len(self.unread[0])
 
 
 class Heads(Drafter):
@@ -61,17 +58,17 @@ class Heads(Drafter):
         if ahead is None or ahead.end != begin:
             request = reply.job.request
             room = len(request.prompt.ids) + request.max_tokens - begin
-            ahead = Ahead(begin, [self._cache(depth, room) for depth in self._depths], [])
-            ahead.unread = [states_TD[:0]] * len(ahead.caches)
-            reply.drafts[self.name] = ahead
-        ahead.unread[0] = torch.cat([ahead.unread[0], states_TD])
+            caches = [self._cache(depth, room) for depth in self._depths]
+            ahead = reply.drafts[self.name] = Ahead(begin, begin, caches, [[] for _ in caches])
+        ahead.end += len(states_TD)
+        ahead.unread[0].append(states_TD)
 
     def catch_up(self, replies: Sequence[Reply]) -> list[Reply]:
         """Those whose states are known up to the last token but one, behind which the last stands."""
         return [
             reply for reply in replies
             if (ahead := reply.drafts.get(self.name)) is not None
-            and len(ahead.unread[0]) and ahead.end == len(_ids(reply)) - 1
+            and ahead.unread[0] and ahead.end == len(reply.job.request.prompt.ids) + len(reply.tokens) - 1
         ]  # fmt: skip
 
     def draft(self, asked: Sequence[tuple[Reply, int]]) -> list[list[int]]:
@@ -86,7 +83,9 @@ class Heads(Drafter):
             aheads: list[Ahead] = [asked[number][0].drafts[self.name] for number in going]
             hidden, tokens = [], []
             for number, ahead in zip(going, aheads, strict=True):
-                hidden_tD = torch.cat([ahead.unread[depth - 1], *([supposed[number]] if depth > 1 else [])])
+                known_tD = torch.cat(ahead.unread[depth - 1])
+                ahead.unread[depth - 1] = [known_tD]
+                hidden_tD = known_tD if depth == 1 else torch.cat([known_tD, supposed[number]])
                 hidden.append(hidden_tD)
                 first = ahead.begin + ahead.caches[depth - 1].length + depth
                 tokens += [*ids[number], *guesses[number]][first : first + len(hidden_tD)]
@@ -104,10 +103,10 @@ class Heads(Drafter):
         before = cache.length - len(own_tD)
         sure = max(0, known - depth - ahead.begin - before)  # of the places just read
         cache.length = before + sure
-        unread = ahead.unread[depth - 1]
-        ahead.unread[depth - 1] = unread[sure:]
+        (known_tD,) = ahead.unread[depth - 1]
+        ahead.unread[depth - 1] = [known_tD[sure:]] if len(known_tD) > sure else []
         if depth < len(ahead.caches):
-            ahead.unread[depth] = torch.cat([ahead.unread[depth], own_tD[:sure]])
+            ahead.unread[depth].append(own_tD[:sure])
         return own_tD[sure:]
 
     def _read(

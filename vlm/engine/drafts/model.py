@@ -19,7 +19,7 @@ from vlm.engine.drafts.drafter import Drafter
 from vlm.engine.job import Reply
 from vlm.engine.rows import arranged
 from vlm.engine.sampling import likely
-from vlm.errors import BadInput
+from vlm.errors import BadInput, VlmError
 from vlm.language.attention.kv_cache import Apart, KVCache
 from vlm.models.assembled import Assembled
 from vlm.models.processor import Processor
@@ -108,8 +108,9 @@ class DraftModel(Drafter):
     def _states(self, feeds: Sequence[tuple[Read, list[int]]]) -> list[Tensor]:
         """Read tokens of several replies in one pass; of each the state `[D]` behind its last."""
         counts = [len(tokens) for _, tokens in feeds]
-        device = self.language.embedding.weight.device
-        x_TD = self.language.embedding(torch.tensor([token for _, tokens in feeds for token in tokens], device=device))
+        table = self.language.embedding
+        ids_T = torch.tensor([token for _, tokens in feeds for token in tokens], device=table.weight.device)
+        x_TD = table(ids_T.clamp(max=table.num_embeddings - 1))  # a longer table's padding is no token, but may be said
         caches = Apart([read.cache for read, _ in feeds], self._sizes, counts)
         states_TD = self.language.step(x_TD, caches)
         for read, tokens in feeds:
@@ -130,7 +131,10 @@ class DraftModel(Drafter):
 def guess(logits_V: Tensor, reply: Reply, ahead: Sequence[int]) -> int:
     """What a reply would take next if these were its logits, behind the tokens guessed `ahead`."""
     request, said = reply.job.request, [*reply.tokens, *ahead]
-    return likely(logits_V, request.sampling, said, request.prompt.ids, len(said), reply.choice, reply.seed)
+    try:
+        return likely(logits_V, request.sampling, said, request.prompt.ids, len(said), reply.choice, reply.seed)
+    except VlmError:  # nothing may come, by its wishes: the model itself will say so
+        return int(logits_V.argmax())
 
 
 def _check_tokens(draft: Assembled, processor: Processor) -> None:
