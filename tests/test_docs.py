@@ -103,9 +103,10 @@ def test_vectors_are_made_and_indexed_as_shown(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.weights
-@pytest.mark.parametrize("document", ["chat.md", "captions.md"])
+@pytest.mark.parametrize("document", ["chat.md", "captions.md", "sessions.md"])
 def test_chat_and_captions_run_as_shown(document: str, tmp_path: Path) -> None:
-    _typed([command for name, command in SHOWN if name == document], tmp_path)
+    shown = [command for name, command in SHOWN if name == document]
+    _typed([command for command in shown if not command.startswith(("curl", *LONG))], tmp_path)
 
 
 @pytest.mark.process
@@ -126,6 +127,17 @@ def _typed(commands: list[str], folder: Path) -> None:
         done = subprocess.run([VLM, *shlex.split(command)[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert done.stdout.strip(), command
+
+
+@pytest.mark.process
+@pytest.mark.weights
+def test_sessions_in_python_run_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    page = (ROOT / "docs" / "sessions.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.mark.process

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm.errors import BadInput, unknown
@@ -45,3 +47,13 @@ def dtype_of(name: str | torch.dtype | None = None) -> torch.dtype:
     if short not in DTYPES:
         raise unknown("dtype", short, DTYPES)
     return getattr(torch, short)
+
+
+def cpu() -> tuple[str, set[str]]:
+    """The processor's name, and what it can do as Linux calls it; nothing of that elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    said = {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
+    return said.get("model name") or platform.machine(), set(said.get("flags", said.get("Features", "")).split())

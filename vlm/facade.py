@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlm.conversation.messages import Conversation, Messages
     from vlm.heads.decisions import Decision, Question
     from vlm.heads.retrieval import Embeds
+    from vlm.heads.sessions import ModelSessions
     from vlm.heads.writer import ChatOptions, Writer
     from vlm.language.mixture.statistics import RoutingStatistics
     from vlm.media.video.sampling.base import Sampler
@@ -81,11 +82,13 @@ class Model:
         return self._embeds().scale
 
     def caption(
-        self, inputs: Sequence[MediaSource], *, max_tokens: int = CAPTION_TOKENS, batch: int = 16,
+        self, inputs: Sequence[MediaSource], *, max_tokens: int = CAPTION_TOKENS, batch: int = 16, beams: int = 1,
         sampling: Sampler | None = None,
     ) -> list[str]:  # fmt: skip
-        """One sentence an input; `batch` sentences are written at once and do not depend on it."""
-        return self._sees("caption").caption(self._open(inputs, sampling), max_tokens=max_tokens, batch=batch)
+        """One sentence an input; `batch` sentences are written at once and do not depend on it. Several `beams` search
+        for a likelier sentence than the likeliest words one by one make, and take as much longer."""
+        media = self._open(inputs, sampling)
+        return self._sees("caption").caption(media, max_tokens=max_tokens, batch=batch, beams=beams)
 
     def answer(
         self, inputs: Sequence[MediaSource], questions: Sequence[str], *, max_tokens: int = ANSWER_TOKENS,
@@ -112,30 +115,25 @@ class Model:
         sampling: Sampler | None = None, **options: Unpack[ChatOptions],
     ) -> str | Iterator[str]:  # fmt: skip
         """The reply to a conversation: several turns, several pictures and clips, a system turn, or text alone.
-
         Messages have OpenAI's shape, or texts with `<image>` where pictures of `images` stand
-        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written.
-        """
+        (`vlm.conversation.messages`). With `stream` the reply comes in pieces as it is written."""
         pieces = self._writes("chat").chat(messages, images, open_one=opener(self.sampling(sampling)), **options)
         return pieces if stream else "".join(pieces).strip()
 
     def replies(
-        self, conversations: Sequence[Conversation], *, max_tokens: int = CHAT_TOKENS, batch: int = 16
+        self, conversations: Sequence[Conversation], *, max_tokens: int = CHAT_TOKENS, batch: int = 16, beams: int = 1
     ) -> list[str]:
-        """The reply to each conversation whose pictures and clips are open; `batch` replies are written at once and do
-        not depend on it."""
+        """The reply to each conversation whose media are open, as `caption` writes them."""
         writer = self._writes("chat")
         prompts = [writer.processor.prompt(said.messages, said.media) for said in conversations]
-        return writer.write(prompts, max_tokens=max_tokens, batch=batch)
+        return writer.write(prompts, max_tokens=max_tokens, batch=batch, beams=beams)
 
     def budget(
         self, inputs: Sequence[MediaSource], questions: Sequence[str] | None = None, *, max_tokens: int | None = None,
         sampling: Sampler | None = None,
     ) -> list[TokenBudget]:  # fmt: skip
         """What each answer costs, or each caption without `questions`, in tokens; no weights are used.
-
-        `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do.
-        """
+        `max_tokens` is what is kept free for the reply, by default as much as `answer` and `caption` do."""
         asks = questions is not None
         writer = self._sees("answer questions about pictures" if asks else "caption")
         usual = ANSWER_TOKENS if asks else CAPTION_TOKENS
@@ -221,12 +219,17 @@ class Model:
         self, video: MediaSource, texts: Sequence[str], *, sampling: Sampler | None = None
     ) -> list[list[Moment]]:
         """For each text the stretches of the video's time that are nearest to it, best first; two frames a second.
-
-        Raises `BadInput` for a picture, which has no time.
-        """
+        Raises `BadInput` for a picture, which has no time."""
         self._embeds()
         clip = open_media(video, self.sampling(sampling or WATCHED))
         return moments_of(clip, texts, self.embed_images, self.embed_texts)
+
+    @property
+    def sessions(self) -> ModelSessions:
+        """Conversations in files: `.save(path, messages, images)`, and `.restore(path)` gives the messages back."""
+        from vlm.heads.sessions import ModelSessions
+
+        return ModelSessions(self._writes("keep conversations"), self.name, opener(self.sampling()))
 
     @property
     def model(self) -> VisionLanguageModel:
@@ -240,11 +243,9 @@ class Model:
 
     def logits(self, input_ids: Any, pixels: Any = None, grids: Any = None, *, mask: Any = None) -> Tensor:
         """float32 `[B, T, V]` for ids `[B, T]` with an image token at each slot.
-
         `pixels` are the tiles of all pictures in reading order, `grids` says how many of them each picture has.
         `mask [B, T]` is false (or 0) at padding; by default at the padding a sequence begins with. The logits of
-        padding mean nothing. Raises `BadInput` where ids, pixels and grids do not fit together.
-        """
+        padding mean nothing. Raises `BadInput` where ids, pixels and grids do not fit together."""
         from vlm.heads.tensor_inputs import logits
 
         return logits(self._writes("give logits"), input_ids, pixels, grids, mask)
@@ -284,15 +285,14 @@ class Model:
         return self.writer
 
     def _sees(self, what: str) -> Writer:
-        writer = self._writes(what)
-        if writer.model.tower is None:
+        if (writer := self._writes(what)).model.tower is None:
             raise Incapable(f"model {self.name} is {self.about}: it cannot {what}; expected one that sees, like nano")
         return writer
 
     def _embeds(self) -> Embeds:
         if self.embedder is None:
-            lacks = "it has no space that pictures and texts share"
-            raise Incapable(f"model {self.name} is {self.about}: {lacks}; expected one that has, like nano")
+            lacks = f"{self.about}: it has no space that pictures and texts share"
+            raise Incapable(f"model {self.name} is {lacks}; expected one that has, like nano")
         return self.embedder
 
     def _open(self, inputs: Sequence[MediaSource], sampling: Sampler | None) -> list[Media]:

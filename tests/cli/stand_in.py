@@ -32,7 +32,9 @@ class FakeModel:
     def __init__(self) -> None:
         self.embedded: list[str] = []
 
-    def caption(self, media: Sequence[Media]) -> list[str]:
+    def caption(self, media: Sequence[Media], *, beams: int = 1) -> list[str]:
+        if beams > 1:
+            return [f"{beams} beams over {caption}" for caption in self.caption(media)]
         return [f"a clip of {len(m.frames)}" if m.is_clip else f"a picture of {m.frames[0].width}" for m in media]
 
     def answer(self, media: Sequence[Media], questions: Sequence[str]) -> list[str]:

@@ -25,9 +25,9 @@ def captioned(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     whole = FakeModel.caption
 
-    def caption(self: FakeModel, media: Sequence[Media]) -> list[str]:
+    def caption(self: FakeModel, media: Sequence[Media], *, beams: int = 1) -> list[str]:
         seen.extend(item.source for item in media)
-        return whole(self, media)
+        return whole(self, media, beams=beams)
 
     monkeypatch.setattr(FakeModel, "caption", caption)
     return seen
@@ -74,7 +74,7 @@ def test_a_kill_within_a_quoted_text(
     vlm_command: Any, model: FakeModel, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = tmp_path / "captions.csv"
-    monkeypatch.setattr(FakeModel, "caption", lambda self, media: [f'{m.source}:\n"one", two\n' for m in media])
+    monkeypatch.setattr(FakeModel, "caption", lambda self, media, **_: [f'{m.source}:\n"one", two\n' for m in media])
     vlm_command("caption", photos, "--to", to)
     whole = to.read_bytes()
     assert [row["caption"] for row in rows(to)] == [f'{row["input"]}:\n"one", two\n' for row in rows(to)]
@@ -152,6 +152,15 @@ def test_options_that_do_not_fit(vlm_command: Any, captioned: list[str], options
     done = vlm_command("caption", CLIP, *options)
     assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
     assert message in done.err
+
+
+def test_captions_by_beam_search_are_not_added_to_others(vlm_command: Any, model: FakeModel, to: Path) -> None:
+    assert vlm_command("caption", CLIP, "--beams", "3").out == "3 beams over a clip of 4\n"
+    assert vlm_command("caption", CLIP, "--beams", "3", "--to", to).code == 0
+    assert [(row["caption"], row["model"]) for row in rows(to)] == [("3 beams over a clip of 4", "nano, 3 beams")]
+    refused = vlm_command("caption", CLIP, "--to", to)
+    assert (refused.code, len(refused.complaints)) == (2, 1)
+    assert "was captioned by nano, 3 beams, expected the same, got nano" in refused.err
 
 
 def test_dense(vlm_command: Any, model: FakeModel, tmp_path: Path) -> None:

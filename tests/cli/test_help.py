@@ -17,9 +17,9 @@ SEES = ["--device", "--dtype", "--frames", "--model", "--offline", "--sampling"]
 OPTIONS = {
     "pull": [*COMMON, "--offline"],
     "models": COMMON,
-    "caption": [*COMMON, *SEES, "--below", "--column", "--dense", "--merge", "--tiling", "--to", "--window"],
+    "caption": [*COMMON, *SEES, "--beams", "--below", "--column", "--dense", "--merge", "--tiling", "--to", "--window"],
     "ask": [*COMMON, "--device", "--dtype", "--frames", "--merge", "--model", "--offline", "--sampling", "--tiling"],
-    "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--system", "--temperature", "--top-p"],
+    "chat": [*COMMON, *SEES, "--image", "--max-tokens", "--seed", "--session", "--system", "--temperature", "--top-p"],
     "match": [*COMMON, *SEES],
     "decide": [*COMMON, *SEES, "--choice", "--questions", "--score", "--temperatures", "--text", "--yes-no"],
     "embed": [
@@ -159,20 +159,23 @@ OPTIONS = {
         "--keys",
         "--max-tokens",
         "--media",
+        "--max-sessions",
         "--memory-mb",
         "--model",
         "--offline",
         "--page",
         "--port",
         "--running",
+        "--sessions",
+        "--sessions-mb",
         "--temperatures",
         "--urls",
         "--waiting",
     ],
     "serve all": (
         "--access-log --audit-log --body-mb --cards --cors --deadline --device --draft --dtype --engine --help --host "
-        "--index --keep-originals --keys --max-tokens --media --memory-mb --model --module --offline --open --page "
-        "--port --root --running --temperatures --urls --wait --waiting"
+        "--index --keep-originals --keys --max-sessions --max-tokens --media --memory-mb --model --module --offline "
+        "--open --page --port --root --running --sessions --sessions-mb --temperatures --urls --wait --waiting"
     ).split(),
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],

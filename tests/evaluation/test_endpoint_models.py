@@ -20,6 +20,7 @@ import yaml
 from chat_server import ChatServer
 
 from vlm.api import load
+from vlm.errors import BadInput
 from vlm.evaluation.results import TaskResult, read_samples
 from vlm.evaluation.run import Options, evaluate
 from vlm.metrics.java import NotAvailable
@@ -62,6 +63,29 @@ def test_a_server_of_our_own_model(benchmarks: tuple[Path, list[str]], tmp_path:
     assert said_there == said_here
     assert [result.figures for result in there] == [result.figures for result in here]
     assert len({text for said in said_here for text in said}) > 1, "the model says something about the picture"
+
+
+def test_beams_of_a_card_are_for_models_loaded_here(benchmarks: tuple[Path, list[str]], tmp_path: Path) -> None:
+    data, cards = benchmarks
+    card = yaml.safe_load(Path(cards[0]).read_text())
+    (tmp_path / "beams.yaml").write_text(yaml.safe_dump({**card, "name": "beams", "generation": {"beams": 3}}))
+    torch.manual_seed(0)
+    model = load(str(tiny.write_card(tmp_path / "model")))
+    widths: list[int] = []
+    written = model.replies
+
+    def replies(*asked: Any, beams: int = 1, **options: Any) -> list[str]:
+        widths.append(beams)
+        return written(*asked, beams=beams, **options)
+
+    model.replies = replies  # type: ignore[method-assign]
+    measured(model, (data, [str(tmp_path / "beams.yaml")]), tmp_path / "here")
+    assert set(widths) == {3}
+    with (
+        ChatServer(lambda body: "yes").running() as server,
+        pytest.raises(BadInput, match="an address searches with no beams, got 3; expected 1"),
+    ):
+        measured(server.url, (data, [str(tmp_path / "beams.yaml")]), tmp_path / "there")
 
 
 @contextmanager

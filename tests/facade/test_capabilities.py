@@ -53,6 +53,7 @@ CALLS: dict[str, Callable[[Model, Path], Any]] = {
     "replies": lambda model, _: model.replies([read_messages(SAID)], max_tokens=2),
     "sampling": lambda model, _: model.sampling(),
     "save": lambda model, folder: model.save(folder / "saved"),
+    "sessions": lambda model, folder: model.sessions.save(folder / "talk", SAID),
     "text_notes": lambda model, _: model.text_notes(["a cat"]),
     "similarity_scale": lambda model, _: model.similarity_scale,
     "to": lambda model, _: model.to("cpu"),
@@ -86,7 +87,7 @@ def test_an_answer_or_one_line(loaded: tuple[str, Model], name: str, tmp_path: P
     assert name in able(kind), f"{kind}: {name} gave an answer, which the table below does not know of"
 
 
-TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "replies", "save"}
+TEXTS = {"chat", "count", "generate", "logits", "model", "processor", "replies", "save", "sessions"}
 WRITES = TEXTS | {"answer", "budget", "caption", "decide", "match"}
 EMBEDS = {"classify", "compose", "count_tokens", "embed_images", "embed_texts", "embed_videos", "moments", "text_notes"}
 ALWAYS = {"can", "frame_tokens", "sampling", "to", "weights_hash"}

@@ -132,3 +132,12 @@ def test_parts_are_read_in_order() -> None:
     assert media == ("one", "two")
     mixed = [{"role": "user", "content": [{"type": "image"}, {"type": "image", "image": "own"}, {"type": "image"}]}]
     assert read_messages(mixed, ["one", "two"]).media == ("one", "own", "two")
+
+
+def test_beams(model: Model) -> None:
+    """Alone and beside others the same, and one beam is the usual way."""
+    both = model.caption([A, B], max_tokens=6, beams=4)
+    assert both == [model.caption([one], max_tokens=6, beams=4)[0] for one in (A, B)]
+    assert model.caption([A], max_tokens=6, beams=1) == model.caption([A], max_tokens=6)
+    with pytest.raises(BadInput, match="beams: expected 1 to 32, got 40"):
+        model.caption([A], beams=40)

@@ -15,6 +15,7 @@ from serving import picture, running
 
 from vlm.engine.engine import Engine
 from vlm.engine.request import Chance, Finish, Full, Held, Piece, Request, Token, Usage
+from vlm.engine.sessions.sessions import Sessions
 from vlm.facade import Model
 from vlm.heads.decisions.decider import Decider
 from vlm.media.video.sampling import Uniform
@@ -105,7 +106,10 @@ def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | Non
     decider = decider or Decider(model.writer)
     embedders = () if model.embedder is None else (embedder(model, name),)
     pictures = engine.pictures if isinstance(engine, Engine) else None
-    return Loaded(name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, pictures, embedders)
+    sessions = Sessions(engine, name) if isinstance(engine, Engine) else None
+    return Loaded(
+        name, model.processor, engine, cfg.context, cfg.vocab_size, Uniform(), decider, pictures, embedders, sessions
+    )  # fmt: skip
 
 
 def embedder(model: Model, name: str = "tiny") -> ModelEmbedder:

@@ -45,7 +45,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, tuple[str, i
 def client(model: tuple[Model, tuple[str, int]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """With the real engine, and a key that may write."""
     limits = ChatLimits(inputs=100, batch=8)
-    settings = CombinedSettings(root=tmp_path_factory.mktemp("root"), engine="flat", limits=limits)
+    folder = tmp_path_factory.mktemp("root")
+    settings = CombinedSettings(root=folder / "root", sessions=folder / "sessions", engine="flat", limits=limits)
     keys = Keys({READ: "read", WRITE: "write"})
 
     def app(failed: Any) -> Any:
@@ -87,6 +88,16 @@ def test_one_server_keeps_finds_embeds_and_answers(
     assert all(hit["match"] is not None for hit in hits)
 
 
+def test_conversations_are_kept(client: httpx.Client) -> None:
+    session = "/v1/sessions/red"
+    told = client.post(session, json={"messages": showing(data_url(picture("red")))}).json()
+    assert (told["media"], told["image_tokens"]) == (1, 4)
+    assert client.post(f"{session}/restore").json() == told
+    reads = {"Authorization": f"Bearer {READ}"}
+    assert error(client.get(session, headers=reads)) == (404, "session_not_found")
+    assert client.delete(session).json() == {"name": "red"}
+
+
 def test_what_both_have_is_there_once_and_says_both(client: httpx.Client) -> None:
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["width"]) == ("tiny", 16)
@@ -103,7 +114,16 @@ def test_what_both_have_is_there_once_and_says_both(client: httpx.Client) -> Non
 
 def test_the_document_lists_both_and_each_schema(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    for path in (CHAT, EMBED, "/caption", "/v1/decisions", "/v1/collections/{name}/search", "/v1/limits", "/readyz"):
+    for path in (
+        CHAT,
+        EMBED,
+        "/caption",
+        "/v1/decisions",
+        "/v1/sessions/{name}",
+        "/v1/collections/{name}/search",
+        "/v1/limits",
+        "/readyz",
+    ):
         assert path in document["paths"]
     named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert named <= set(document["components"]["schemas"])

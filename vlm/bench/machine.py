@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
+
+from vlm.devices import cpu
 
 # Flags of Linux, as people call what they stand for.
 _UNITS = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx512_bf16": "AVX-512 bfloat16", "avx2": "AVX2"}
@@ -14,17 +14,8 @@ def machine() -> str:
     """The CPU by name, its cores, the units that products run on, and the version of torch."""
     import torch
 
-    name, flags = _cpu()
+    name, flags = cpu()
     units = [unit for flag, unit in _UNITS.items() if flag in flags]
     units += [] if "amx_int8" in flags or not flags else ["no matrix units"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join([name, f"{cores} cores", *units, f"torch {torch.__version__}"])
-
-
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    said = {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
-    return said.get("model name") or platform.machine(), set(said.get("flags", "").split())

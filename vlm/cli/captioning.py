@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,11 @@ from vlm.files import name_text, path_meant
 if TYPE_CHECKING:
     from vlm.api import Model
     from vlm.ingest.item import Item
+    from vlm.media.open import Media
     from vlm.media.video.sampling.base import Sampler
+
+    Write = Callable[[Sequence[Media]], Sequence[str]]
+    """Captions of what is open."""
 
 
 def caption(
@@ -48,6 +52,10 @@ def caption(
     ] = None,
     column: Column = None,
     below: Below = None,
+    beams: Annotated[
+        int,
+        typer.Option("--beams", min=1, max=32, metavar="N", help="Search with so many beams for a likelier caption."),
+    ] = 1,
     model: ModelName = "nano",
     frames: Frames = None,
     sampling: Sampling = None,
@@ -66,22 +74,30 @@ def caption(
     """
     load = lazy_model(model, offline, tiling, merge, device=device, dtype=dtype)
     chosen, told = sampling_of(model, frames, sampling), Told()
+
+    def write(media: Sequence[Media]) -> Sequence[str]:
+        return load().caption(media, beams=beams)
+
     if dense:
         if len(paths) != 1 or column is not None or below is not None:
             raise BadInput("--dense: expected one clip, and no --column or --below")
-        _dense(paths[0], to, window, load, chosen, told, as_json)
+        _dense(paths[0], to, window, load, write, chosen, told, as_json)
         return
     if window is not None:
         raise BadInput("--window: expected --dense with it")
     if to is not None:
-        _collection(paths, to, model, load, chosen, told, column=column, below=below, offline=offline, as_json=as_json)
+        written_by = model if beams == 1 else f"{model}, {beams} beams"
+        _collection(
+            paths, to, written_by, load, write, chosen, told, column=column, below=below, offline=offline,
+            as_json=as_json,
+        )  # fmt: skip
         return
     if column is not None or below is not None:
         raise BadInput("--column, --below: expected --to FILE, for captions of a collection")
     inputs = expand(paths, told)
     done = map_media(
         inputs,
-        lambda media: load().caption(media),
+        write,
         told,
         label="captions",
         offline=offline,
@@ -98,8 +114,8 @@ def caption(
 
 
 def _collection(
-    paths: list[str], to: Path, model: str, load: Callable[[], Model], chosen: Callable[[], Sampler], told: Told, *,
-    column: str | None, below: Path | None, offline: bool, as_json: bool,
+    paths: list[str], to: Path, model: str, load: Callable[[], Model], write: Write, chosen: Callable[[], Sampler],
+    told: Told, *, column: str | None, below: Path | None, offline: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from vlm.ingest.captions import CaptionFile, caption_all
     from vlm.weights.parts import network_is_off
@@ -115,7 +131,7 @@ def _collection(
             done = caption_all(
                 file,
                 _items(paths, column, below, told),
-                lambda media: load().caption(media),
+                write,
                 check=lambda media: load().budget([media])[0].check(),
                 sampling=chosen,
                 offline=offline or network_is_off(),
@@ -156,8 +172,8 @@ def _items(paths: list[str], column: str | None, below: Path | None, told: Told)
 
 
 def _dense(
-    path: str, to: Path | None, window: float | None, load: Callable[[], Model], chosen: Callable[[], Sampler],
-    told: Told, as_json: bool,
+    path: str, to: Path | None, window: float | None, load: Callable[[], Model], write: Write,
+    chosen: Callable[[], Sampler], told: Told, as_json: bool,
 ) -> None:  # fmt: skip
     from vlm.files import atomic_write
     from vlm.heads.dense import dense_captions
@@ -174,7 +190,7 @@ def _dense(
     with working("captions") as advance:
         cues = dense_captions(
             path_meant(path),
-            lambda media: load().caption(media),
+            write,
             chosen(),
             window=window,
             check=lambda media: load().budget([media])[0].check(),

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +46,10 @@ def chat(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="The same seed draws the same replies.")
     ] = None,
+    session: Annotated[
+        Path | None,
+        typer.Option("--session", metavar="FILE", help="Goes on with the conversation in it; written after each turn."),
+    ] = None,
     model: ModelName = "nano",
     frames: Frames = None,
     sampling: Sampling = None,
@@ -72,11 +77,12 @@ def chat(
         return found
 
     talk = Dialogue(
-        load, open_one, media, system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        load, open_one, media, system, session, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
     )
     if text is None and sys.stdin.isatty():
         told.say()
         in_terminal(talk)
+        talk.keep()
         return
     if text is None:
         turns = from_lines(talk, iter(sys.stdin), told.skip, shown=not as_json)
@@ -90,8 +96,9 @@ def chat(
     pieces, left_out = talk.reply(text), told.say()
     if as_json:
         emit({"reply": "".join(pieces).strip(), **left_out})
-        return
-    printed(pieces)
+    else:
+        printed(pieces)
+    talk.keep()
 
 
 def _told_apart(words: Sequence[str]) -> tuple[str | None, list[str]]:

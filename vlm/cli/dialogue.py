@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm.cli.output import say
@@ -42,7 +43,11 @@ def parts_of(text: str, media: Sequence[Media]) -> list[dict[str, Any]]:
 
 
 class Dialogue:
-    """What is said to a model, and what it says. `options` are those of `Model.chat`."""
+    """What is said to a model, and what it says. `options` are those of `Model.chat`.
+
+    With a `session`, a file, it goes on with the conversation in it, where there is one, and `keep` writes it. Raises
+    `BadInput` for a file of another model, and for another system turn than the file's.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Dialogue:
         open_one: Callable[[str], Media],
         media: Sequence[Media],
         system: str | None,
+        session: Path | None = None,
         **options: Any,
     ):
         self._load, self._open, self._options = load, open_one, options
@@ -57,6 +63,31 @@ class Dialogue:
         self._shown = list(media)
         """With the next question."""
         self.messages = list(self._first)
+        self._session = session
+        if session is not None and session.exists():
+            self._go_on_with(session, system)
+        self._kept = self.messages
+
+    def _go_on_with(self, session: Path, system: str | None) -> None:
+        self.messages = self._load().sessions.restore(session, say=say)
+        first = [message for message in self.messages[:1] if message["role"] == "system"]
+        if system is not None and system != "".join(part["text"] for message in first for part in message["content"]):
+            raise BadInput(f"--system: expected that of the conversation in {session}, or none, got {system!r}")
+        self._first = first
+        turns = sum(message["role"] == "user" for message in self.messages)
+        media = sum(part["type"] != "text" for message in self.messages for part in message["content"])
+        say(f"{session}: goes on after {turns} turns about {media} pictures and clips")
+
+    def keep(self) -> None:
+        """Write what was said since it was written last. Raises `VlmError` where it cannot be."""
+        if self._session is None or self._kept is self.messages or len(self.messages) == len(self._first):
+            return
+        try:
+            self._load().sessions.save(self._session, self.messages)
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise VlmError(f"{self._session}: expected a file that can be written, got: {reason}") from None
+        self._kept = self.messages
 
     def reply(self, text: str) -> Generator[str, None, None]:
         """The reply to a user's words, in pieces; what was read of it stays in the conversation.
@@ -132,6 +163,12 @@ def in_terminal(dialogue: Dialogue) -> None:
             say("stopped")
         except VlmError as error:
             say(str(error))
+        try:
+            dialogue.keep()
+        except KeyboardInterrupt:
+            say("not written; it is after the next turn, or at the end")
+        except VlmError as error:
+            say(str(error))
 
 
 def from_lines(dialogue: Dialogue, lines: Iterator[str], skip: Callable[[str, object], None], shown: bool) -> list[Any]:
@@ -147,6 +184,10 @@ def from_lines(dialogue: Dialogue, lines: Iterator[str], skip: Callable[[str, ob
                 reply = printed(dialogue.reply(line)) if shown else "".join(dialogue.reply(line)).strip()
                 turns.append({"question": line, "reply": reply})
         except BadInput as error:
+            skip(line, error)
+        try:
+            dialogue.keep()
+        except VlmError as error:
             skip(line, error)
     return turns
 

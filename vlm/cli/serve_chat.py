@@ -16,6 +16,7 @@ from vlm.cli.serve_options import (
     Draft,
     Host,
     KeysFile,
+    MaxSessions,
     MaxTokens,
     MediaFolders,
     MemoryMb,
@@ -24,6 +25,8 @@ from vlm.cli.serve_options import (
     ReplyDeadline,
     Running,
     ServedTemperatures,
+    SessionsFolder,
+    SessionsMb,
     Urls,
     Waiting,
 )  # fmt: skip
@@ -52,6 +55,9 @@ def chat(
     deadline: ReplyDeadline = 600.0,
     draft: Draft = None,
     temperatures: ServedTemperatures = None,
+    sessions: SessionsFolder = None,
+    max_sessions: MaxSessions = 100,
+    sessions_mb: SessionsMb = 4096,
     access_log: AccessLog = None,
     offline: Offline = False,
     device: Device = "auto",
@@ -76,7 +82,14 @@ def chat(
         **common(media, urls and not offline, cors, access_log),
         page=with_page(page),
         max_tokens=max_tokens,
-        limits=ChatLimits(body_bytes=body_mb * MB, json_bytes=body_mb * MB, reply_seconds=deadline),
+        sessions=sessions.resolve() if sessions else None,
+        limits=ChatLimits(
+            body_bytes=body_mb * MB,
+            json_bytes=body_mb * MB,
+            reply_seconds=deadline,
+            sessions=max_sessions,
+            sessions_bytes=sessions_mb * MB,
+        ),
     )
     run(settings, loaded, host=host, port=port, keys=read_keys(keys) if keys else None, say=say)
 

@@ -74,6 +74,15 @@ Draft: TypeAlias = Annotated[
 ReplyDeadline: TypeAlias = Annotated[
     float, typer.Option("--deadline", min=0.1, metavar="SECONDS", help="After which a reply ends as it is.")
 ]
+SessionsFolder: TypeAlias = Annotated[
+    Path | None, typer.Option("--sessions", metavar="DIR", help="Where conversations are kept that callers save.")
+]
+MaxSessions: TypeAlias = Annotated[
+    int, typer.Option("--max-sessions", min=1, metavar="N", help="That each key may keep.")
+]
+SessionsMb: TypeAlias = Annotated[
+    int, typer.Option("--sessions-mb", min=1, metavar="N", help="For the sessions of all keys, on disk.")
+]
 ServedTemperatures: TypeAlias = Annotated[
     Path | None,
     typer.Option("--temperatures", metavar="FILE", help="A decision.json of `vlm calibrate`, for /v1/decisions."),

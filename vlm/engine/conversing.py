@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from queue import SimpleQueue
 
@@ -18,6 +19,7 @@ from vlm.engine.engine import Engine
 from vlm.engine.job import Heard
 from vlm.engine.request import Piece, Request
 from vlm.engine.sampling import check
+from vlm.engine.sessions.sessions import Sessions
 from vlm.engine.settings import EngineSettings
 from vlm.errors import BadInput
 from vlm.language.attention.kv_cache import KVCache
@@ -36,6 +38,7 @@ class Replies:
     def __init__(self, model: VisionLanguageModel, processor: Processor):
         self.model, self.processor = model, processor
         self._engine: Engine | None = None
+        self._sessions: Sessions | None = None
         self._weights: list[tuple[int, ...]] = []
         """By which the engine's model is known: what it remembers holds for these alone."""
         self._lock = threading.Lock()
@@ -84,6 +87,16 @@ class Replies:
                 self._engine = None
                 raise failed[0]
         return texts
+
+    @contextmanager
+    def sessions(self, tokens: int, model: str) -> Iterator[Sessions]:
+        """Of the engine that is kept, with room for so many tokens; nothing is written meanwhile. `model` is its name
+        in files."""
+        with self._lock:
+            engine = self.engine(tokens)
+            if self._sessions is None or self._sessions.engine is not engine:
+                self._sessions = Sessions(engine, model)
+            yield self._sessions
 
     def engine(self, tokens: int, running: int = 1) -> Engine:
         """The one that is kept, with room for `running` conversations of so many tokens at a time; a new one where

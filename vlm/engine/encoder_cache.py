@@ -32,19 +32,29 @@ class EncoderCache:
     @torch.inference_mode()
     def visual(self, key: bytes, item: Media, layout: Layout) -> Tensor:
         """`[M, D]` of a picture, or of all frames of a clip."""
-        with self._lock:
-            if (known := self._known.get(key)) is not None:
-                self._known.move_to_end(key)
-                return known
+        if (known := self.known(key)) is not None:
+            return known
         made = torch.cat(self._model.visual(self._processor.pixels(item, layout), layout.grids))
         with self._lock:
             self.encoded += len(made)
-            if made.nbytes <= self._most and key not in self._known:
-                self._known[key] = made
-                self.nbytes += made.nbytes
+        self.keep(key, made)
+        return made
+
+    def known(self, key: bytes) -> Tensor | None:
+        """`[M, D]` where it is there."""
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
+
+    def keep(self, key: bytes, visual_MD: Tensor) -> None:
+        """What a picture of this key came to."""
+        with self._lock:
+            if visual_MD.nbytes <= self._most and key not in self._known:
+                self._known[key] = visual_MD
+                self.nbytes += visual_MD.nbytes
                 while self.nbytes > self._most:
                     self.nbytes -= self._known.popitem(last=False)[1].nbytes
-        return made
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._known

@@ -56,7 +56,7 @@ class Engine:
         self.preempted = 0
         """Replies whose memory was taken away, so far."""
         self.reading = Reading(model, self.pictures, rows)
-        self._intake = Intake(model, processor, self.settings, self.pictures, identity, self._bytes)
+        self.intake = Intake(model, processor, self.settings, self.pictures, identity, self._bytes)
         self._turns = Turns()
         self._replies: list[Reply] = []
         """All that are not finished."""
@@ -73,7 +73,7 @@ class Engine:
 
         Raises `BadInput` for what can never be answered, and `Full` where too many wait.
         """
-        job = self._intake.job(request, heard)
+        job = self.intake.job(request, heard)
         with self._changed:
             waiting = self.waiting
             if self._closed or waiting + request.n > self.settings.waiting:
@@ -110,7 +110,7 @@ class Engine:
     @property
     def nbytes(self) -> int:
         """Of keys and values, those kept of earlier prompts among them."""
-        return sum(self._bytes(reply.held) for reply in self._replies) + self.prompts.nbytes
+        return self._held() + self.prompts.nbytes
 
     def held(self) -> Held:
         """What there is now; from any thread."""
@@ -246,16 +246,17 @@ class Engine:
         """Make room for so many more: earlier prompts go, then the newest replies give way; false where it is this
         one."""
         need = self._bytes(reply.held + tokens) - self._bytes(reply.held)
-        held = self.nbytes - self.prompts.nbytes
-        while held + need > self.settings.memory_bytes:
+        while (held := self._held()) + need > self.settings.memory_bytes:
             last = self._turns.last(other for other in self._replies if other.held or other is reply)
             self.preempted += last.held > 0
             last.let_go()
             if last is reply:
                 return False
-            held = self.nbytes - self.prompts.nbytes
         self.prompts.shrink(min(self.settings.prompts_bytes, self.settings.memory_bytes - held - need))
         return True
+
+    def _held(self) -> int:
+        return sum(self._bytes(reply.held) for reply in self._replies)
 
     # Coming and going
 

@@ -8,6 +8,7 @@ behind the same beginning; the tokens themselves are compared as well. Chunks ar
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,38 +41,43 @@ def stretches(ids: Sequence[int], parts: Sequence[range], pictures: Sequence[tup
 
 
 class PrefixCache:
-    """Chunks that were read lately. `nbytes` is what they take; `shrink` makes room."""
+    """Chunks that were read lately; from any thread. `nbytes` is what they take; `shrink` makes room."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[tuple[int, ...], Taken]] = OrderedDict()
+        self._lock = threading.RLock()
         self.nbytes = 0
 
     def found(self, wanted: Sequence[Stretch]) -> list[Taken]:
         """Of the first chunks of a prompt as many as are known without a gap."""
         found: list[Taken] = []
-        for stretch in wanted:
-            tokens, taken = self._known.get(stretch.key, ((), None))
-            if taken is None or tokens != stretch.tokens:
-                break
-            found.append(taken)
-        self.touch(wanted[: len(found)])
+        with self._lock:
+            for stretch in wanted:
+                tokens, taken = self._known.get(stretch.key, ((), None))
+                if taken is None or tokens != stretch.tokens:
+                    break
+                found.append(taken)
+            self.touch(wanted[: len(found)])
         return found
 
     def touch(self, used: Sequence[Stretch]) -> None:
         """These were used now; those behind go before those they stand on."""
-        for stretch in reversed(used):
-            if stretch.key in self._known:
-                self._known.move_to_end(stretch.key)
+        with self._lock:
+            for stretch in reversed(used):
+                if stretch.key in self._known:
+                    self._known.move_to_end(stretch.key)
 
     def keep(self, stretch: Stretch, taken: Taken) -> None:
-        if stretch.key not in self._known:
-            self._known[stretch.key] = stretch.tokens, taken
-            self.nbytes += taken.nbytes
+        with self._lock:
+            if stretch.key not in self._known:
+                self._known[stretch.key] = stretch.tokens, taken
+                self.nbytes += taken.nbytes
 
     def __contains__(self, stretch: Stretch) -> bool:
         return stretch.key in self._known
 
     def shrink(self, most: int) -> None:
         """Forget the least lately used until there are at most so many bytes."""
-        while self._known and self.nbytes > most:
-            self.nbytes -= self._known.popitem(last=False)[1][1].nbytes
+        with self._lock:
+            while self._known and self.nbytes > most:
+                self.nbytes -= self._known.popitem(last=False)[1][1].nbytes

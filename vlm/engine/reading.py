@@ -33,7 +33,7 @@ class Reading:
     """Of one model."""
 
     def __init__(self, model: VisionLanguageModel, pictures: EncoderCache, rows: Rows):
-        self.model, self.pictures, self._rows = model, pictures, rows
+        self.model, self.pictures, self.rows = model, pictures, rows
 
     def unseen(self, reply: Reply, part: range) -> bool:
         """Whether a chunk needs a picture that is not encoded yet."""
@@ -50,7 +50,7 @@ class Reading:
     def fits(self, chunks: Sequence[Chunk], chunk: Chunk) -> bool:
         """Whether one more may be read together with others."""
         rows = sum(len(one.part) for one in (*chunks, chunk))
-        return rows <= max(self._rows.chunks, default=0) and all(map(self._fixed, (*chunks, chunk)))
+        return rows <= max(self.rows.chunks, default=0) and all(map(self._fixed, (*chunks, chunk)))
 
     def read(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Read them into their replies' caches; of each the states `[T, D]` of its tokens."""
@@ -61,10 +61,10 @@ class Reading:
             cache, tokens = one.reply.cache, len(one.part)
             return list(self.model.language.prefill(one.x_TD[None], cache, chunk=tokens, whole=whole, every=True))
         x_TD = torch.cat([one.x_TD for one in chunks])
-        size = next(size for size in self._rows.chunks if size >= len(x_TD))
+        size = next(size for size in self.rows.chunks if size >= len(x_TD))
         counts = [len(one.part) for one in chunks]
         caches = [one.reply.cache for one in chunks if one.reply.cache is not None]
-        states_TD = self.model.language.step(filled(x_TD, size), Apart(caches, self._rows.steps, counts))
+        states_TD = self.model.language.step(filled(x_TD, size), Apart(caches, self.rows.steps, counts))
         return list(states_TD[: len(x_TD)].split(counts))
 
     def _fixed(self, chunk: Chunk) -> bool:

@@ -10,7 +10,8 @@ from vlm.config import Config
 
 
 class Generation(Config):
-    """How a reply is chosen. Models here take the likeliest token each time; an endpoint takes all of it."""
+    """How a reply is chosen. Models here take the likeliest token each time, or search with beams; an endpoint takes
+    all but those."""
 
     temperature: NonNegativeFloat | None = 0.0
     """None leaves it to the endpoint."""
@@ -18,6 +19,8 @@ class Generation(Config):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """A reply ends before the first of these."""
+    beams: Annotated[int, Field(ge=1, le=32)] = 1
+    """Of a search for the likeliest reply."""
     more: dict[str, Any] = Field(default_factory=dict)
     """Other keys of an endpoint's request, such as `chat_template_kwargs`."""
 

@@ -127,18 +127,19 @@ class ModelUnderTest:
             length, generation = requests[rows[0]].max_tokens, requests[rows[0]].generation
             some = [asked[row] for row in rows]
             if isinstance(model, EndpointModel):
+                model.check_beams(generation.beams)
                 for position, reply in model.converse(some, length, generation.body()):
                     yield [rows[position]], [replace(reply, text=generation.ended(reply.text))]
             else:
                 if generation.sampled:
                     raise BadInput(f"model {self.name}: takes the likeliest token each time; {generation.sampled} of a "
                                    "card's generation is for endpoints")  # fmt: skip
-                yield rows, [Reply(generation.ended(text)) for text in self._written(some, length)]
+                yield rows, [Reply(generation.ended(text)) for text in self._written(some, length, generation.beams)]
 
-    def _written(self, conversations: list[Conversation], max_tokens: int) -> list[str]:
+    def _written(self, conversations: list[Conversation], max_tokens: int, beams: int) -> list[str]:
         while True:
             try:
-                return self.model.replies(conversations, max_tokens=max_tokens, batch=self.batch)
+                return self.model.replies(conversations, max_tokens=max_tokens, batch=self.batch, beams=beams)
             except torch.OutOfMemoryError:
                 if not self._shrinks or self.batch == 1:
                     raise

@@ -15,6 +15,7 @@ from vlm.conversation.budget import TokenBudget
 from vlm.conversation.messages import Messages
 from vlm.conversation.template import CAPTION_PROMPT, CLIP_PROMPT
 from vlm.conversation.texts import check_texts
+from vlm.engine.beams import beam_search, check_beams
 from vlm.engine.conversing import Replies
 from vlm.engine.request import Request, Sampling
 from vlm.errors import BadInput
@@ -46,9 +47,10 @@ class Writer:
         self.context = parts.model.language.cfg.context
         self.replies = Replies(self.model, self.processor)
 
-    def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16) -> list[str]:
+    def caption(self, media: Sequence[Media], *, max_tokens: int = 40, batch: int = 16, beams: int = 1) -> list[str]:
         """A sentence an input."""
-        return self.answer(media, caption_prompts(media), max_tokens=max_tokens, batch=batch)
+        prompts = self.prompts(media, caption_prompts(media))
+        return self.write(prompts, max_tokens=max_tokens, batch=batch, beams=beams)
 
     def answer(
         self, media: Sequence[Media], questions: Sequence[str], *, max_tokens: int = 32, batch: int = 16
@@ -86,12 +88,25 @@ class Writer:
         sampling = Sampling(temperature, top_p=top_p, seed=seed)
         return self.replies.stream(Request(prompt, max_tokens, sampling, tuple(stop)))
 
-    def write(self, conversations: Sequence[Prompt], *, max_tokens: int, batch: int) -> list[str]:
-        """The reply to each, `batch` at a time; raises `BadInput` for one that is too long, before the model runs."""
+    def write(self, conversations: Sequence[Prompt], *, max_tokens: int, batch: int, beams: int = 1) -> list[str]:
+        """The reply to each, `batch` at a time, or with several `beams` one by one; raises `BadInput` for one that is
+        too long, before the model runs."""
+        check_beams(beams)
         for prompt in conversations:
             self.count(prompt, max_tokens).check()
+        if beams > 1:
+            return [self._searched(prompt, max_tokens, beams) for prompt in conversations]
         found = self.replies.texts([Request(prompt, max_tokens) for prompt in conversations], batch)
         return [reply.strip() for reply in found]
+
+    @torch.inference_mode()
+    def _searched(self, prompt: Prompt, max_tokens: int, beams: int) -> str:
+        seen = [self.visual(item, layout) for item, layout in zip(prompt.media, prompt.layouts, strict=True)]
+        ids_1T = torch.tensor([prompt.ids], device=self.model.device)
+        x_TD = self.model.embed(ids_1T, [tokens for item in seen for tokens in item])[0]
+        stop = self.processor.stop_tokens
+        tokens = beam_search(self.model.language, x_TD, beams=beams, stop=stop, max_tokens=max_tokens)
+        return self.processor.decode(tokens).strip()
 
     @torch.inference_mode()
     def visual(self, item: Media, layout: Layout) -> list[Tensor]:

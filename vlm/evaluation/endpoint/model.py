@@ -105,8 +105,16 @@ class EndpointModel(Model):
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def replies(self, conversations: Sequence[Conversation], *, max_tokens: int = 256, batch: int = 16) -> list[str]:
+    def check_beams(self, beams: int) -> None:
+        """Raises `BadInput` for more than one: the API has none."""
+        if beams > 1:
+            raise BadInput(f"model {self.name}: an address searches with no beams, got {beams}; expected 1")
+
+    def replies(
+        self, conversations: Sequence[Conversation], *, max_tokens: int = 256, batch: int = 16, beams: int = 1
+    ) -> list[str]:
         """The texts alone. Raises `BadInput` where one is refused."""
+        self.check_beams(beams)
         found = dict(self.converse(conversations, max_tokens))
         if refused := next((reply.refused for reply in found.values() if reply.refused), None):
             raise BadInput(f"{self.endpoint.url}: refuses a request: {refused}")

@@ -14,6 +14,7 @@ from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.plain import CaptionRequest, QuestionRequest, plain
 from vlm.server.chat.routes import v1
 from vlm.server.chat.service import ChatService
+from vlm.server.chat.session_routes import sessions
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.embedding.routes import embedding
 from vlm.server.embedding.service import Embedding
@@ -23,7 +24,7 @@ from vlm.server.http.auth import Keys
 from vlm.server.http.signing import Signer
 from vlm.server.http.state import Serving, ready
 
-OFFER = Offer((v1, plain, decisions, embedding, about), (CaptionRequest, QuestionRequest))
+OFFER = Offer((v1, plain, decisions, sessions, embedding, about), (CaptionRequest, QuestionRequest))
 
 
 def create_app(

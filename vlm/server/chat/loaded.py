@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vlm.engine.encoder_cache import EncoderCache
+    from vlm.engine.sessions.sessions import Sessions
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
     from vlm.heads.decisions.decider import Decider
@@ -44,6 +45,8 @@ class Loaded:
     """The engine's: what it has seen is not encoded again for a decision."""
     embedders: tuple[Embedder, ...] = ()
     """The model's own, where it has a space that pictures and texts share."""
+    sessions: Sessions | None = None
+    """Conversations that are kept, of the engine."""
     close: Callable[[], None] = lambda: None
     """End the engine."""
 
@@ -67,6 +70,7 @@ def load(
     is what `vlm.models.identity.space_of` says of a model that embeds; `draft` guesses for it. Raises `Incapable` for a
     model that does not write, `BadInput` for a broken file and a draft with other tokens."""
     from vlm.engine.engine import Engine
+    from vlm.engine.sessions.sessions import Sessions
     from vlm.heads.decisions.decider import Decider
     from vlm.heads.decisions.temperature import chosen
 
@@ -78,7 +82,7 @@ def load(
     embedders = () if space is None else (ModelEmbedder(model, space, str(model.model.device)),)
     return Loaded(
         model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), decider,
-        engine.pictures, embedders, engine.close,
+        engine.pictures, embedders, Sessions(engine, model.name), engine.close,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from vlm.server.chat.loaded import Loaded
 from vlm.server.chat.media import Named, Opening
 from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.replies import Reply
+from vlm.server.chat.session_store import SessionStore
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.http.errors import ApiError
 from vlm.server.http.schemas import ModelAnswer
@@ -93,6 +94,9 @@ class ChatService:
         self.deciding = asyncio.Lock()
         """Held by the one request that is decided."""
         self.opening = Opening(settings, sources, metrics, Resize.square(loaded.processor.squashed))
+        self.sessions: SessionStore | None = None
+        if settings.sessions is not None and loaded.sessions is not None:
+            self.sessions = SessionStore(settings.sessions, self.limits, loaded.sessions)
 
     def measure(self) -> None:
         self.metrics.holds(self.loaded.engine.held())

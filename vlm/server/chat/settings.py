@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from vlm.media.images import MAX_PIXELS
@@ -23,6 +25,10 @@ class ChatLimits(Limits):
     frames: PositiveInt = 64
     """Of a clip."""
     choices: PositiveInt = 16
+    sessions: PositiveInt = 100
+    """That a key keeps."""
+    sessions_bytes: PositiveInt = 4096 * MB
+    """Of those of all keys."""
     reply_seconds: PositiveFloat = 600.0
     """A whole reply, from when it was asked for; it ends then with what there is."""
     media_seconds: PositiveFloat = 60.0
@@ -34,4 +40,6 @@ class ChatLimits(Limits):
 class ChatSettings(ServerSettings):
     max_tokens: PositiveInt = 256
     """Of a reply that says nothing of its length, or what the model still reads if that is less."""
+    sessions: Path | None = None
+    """Where conversations are kept that callers save; without, none are."""
     limits: ChatLimits = ChatLimits()
