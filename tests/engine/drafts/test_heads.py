@@ -112,7 +112,7 @@ def test_heads_that_learned_save_nearly_every_second_step(taught: Model) -> None
     prompt = Prompt(list(range(100, 120)), (), ())
     steps = {}
     for drafters in ((), ("heads",)):
-        busy = guessing.engine(taught, told=False, drafters=drafters)
+        busy = guessing.engine(taught, drafters=drafters)
         busy.submit(Request(prompt, max_tokens=60), heard := running.Heard())
         steps[drafters] = sum(1 for _ in iter(busy.step, False))
         assert [token.token for token in heard.answers[0].tokens] == list(range(120, 180))
