@@ -19,7 +19,8 @@ test: $(STAMP)
 # has that, and everything else from the first one.
 test-page: $(PAGE)/.installed
 	$(PAGE)/bin/python -m pytest tests/server/test_page.py tests/server/test_chat_page.py \
-	  tests/server/test_chat_page_limits.py
+	  tests/server/test_chat_page_limits.py tests/server/test_combined_page.py \
+	  tests/server/test_scratch.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

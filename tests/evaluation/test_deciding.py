@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 import vlm
+from vlm.cli import main
 from vlm.errors import BadInput
 from vlm.evaluation.calibrating import calibrate, validation_split
 from vlm.evaluation.card import load_card
@@ -106,6 +107,42 @@ def test_the_figures_are_those_of_the_answers(model: Model, data: Path) -> None:
         so = float(number % 4 == 0)
         brier.append(2 * (found.probabilities["yes"] - so) ** 2)
     assert result.figures["decided_brier_error"].value == pytest.approx(np.mean(brier), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("own", "kind", "line"),
+    [
+        (
+            {"question": "What color?", "answers": ["red"]}, {"kind": "vqa", "protocol": "gqa"},
+            "nothing to decide: no question has one right label among yes and no, or options",
+        ),
+        (
+            {"captions": ["a red square"]}, {"kind": "caption"},
+            "nothing to decide: kind caption; decided are kinds vqa and choice",
+        ),
+    ],
+    ids=["open", "caption"],
+)  # fmt: skip
+def test_what_cannot_be_decided_is_answered_as_usual_and_said_in_a_line(
+    model: Model, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], own: Any, kind: Any, line: str
+) -> None:
+    rows = [{"image": f"{number}.png", "split": "test", **own} for number in range(8)]
+    (data / "squares" / "open.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    card = yaml.safe_load((data / "yes.yaml").read_text()) | {"name": "open", "annotations": "open.jsonl"}
+    (data / "open.yaml").write_text(yaml.safe_dump(card))
+    bench = {"name": "open-bench", "about": "open", "dataset": "open.yaml", "split": "test", "max_tokens": 1}
+    (data / "open-bench.yaml").write_text(yaml.safe_dump(bench | kind))
+    tasks = [str(data / "open-bench.yaml"), str(data / "yes-bench.yaml")]
+    plain, _ = evaluate(model, tasks, Options(data=str(data)))
+    undecided, decided = evaluate(model, tasks, Options(data=str(data), decide=True))
+    assert undecided.figures == plain.figures
+    assert [note for note in undecided.warnings if "decide" in note] == [line]
+    assert line in undecided.notes
+    assert "decided_accuracy" in decided.figures
+    assert not [note for note in decided.warnings if "decide" in note]
+    name = str(tiny.write_card(tmp_path / "model"))
+    assert main(["eval", "--model", name, "--tasks", tasks[0], "--data", str(data), "--decide", "--offline"]) == 0
+    assert f"vlm: open-bench: {line}\n" in capfd.readouterr().err
 
 
 def test_a_test_split_is_refused(model: Model, data: Path, tmp_path: Path) -> None:

@@ -96,6 +96,28 @@ def test_questions_share_one_encode_and_one_prefill(parts: Assembled, monkeypatc
         assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
 
 
+@pytest.mark.parametrize("passes", [0, 1])
+def test_what_nobody_wants_any_more_is_not_computed(
+    parts: Assembled, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    """Neither the picture nor, after it, the question."""
+    writer, calls = Writer(parts), list[str]()
+    visual = writer.visual
+    monkeypatch.setattr(writer, "visual", lambda *given: (calls.append("picture"), visual(*given))[1])
+    monkeypatch.setattr(
+        "vlm.heads.decisions.decider.log_likelihoods", lambda *given: pytest.fail("the model was asked")
+    )
+
+    def wanted() -> None:
+        if len(calls) == passes:
+            raise InterruptedError
+
+    decider = Decider(writer)
+    with pytest.raises(InterruptedError):
+        decider.decide(decider.about_media(picture()), [DOG], wanted=wanted)
+    assert calls == ["picture"] * passes
+
+
 def test_the_order_of_options_moves_no_answer(parts: Assembled) -> None:
     """Every order of the options, descriptions among them, and of the questions around them."""
     decider, item = Decider(Writer(parts)), picture()

@@ -17,7 +17,8 @@ from vlm.engine.engine import Engine
 from vlm.engine.request import Chance, Finish, Full, Held, Piece, Request, Token, Usage
 from vlm.engine.sessions.sessions import Sessions
 from vlm.facade import Model
-from vlm.heads.decisions.decider import Decider
+from vlm.heads.decisions.decider import Ask, Decided, Decider, See
+from vlm.heads.decisions.questions import Question
 from vlm.media.video.sampling import Uniform
 from vlm.server.chat.app import create_app
 from vlm.server.chat.loaded import Loaded
@@ -98,6 +99,26 @@ class Saying:
 
     def _image(self) -> int:
         return sum(len(layout.grids) for layout in self._request.prompt.layouts)
+
+
+class Waiting(Decider):
+    """Decides once `go` is set, or ends where nobody wants that any more."""
+
+    def __init__(self, model: Model) -> None:
+        assert model.writer is not None
+        super().__init__(model.writer)
+        self.go, self.begun, self.ended = threading.Event(), 0, 0
+
+    def decide(
+        self, ask: Ask, questions: Sequence[Question], see: See | None = None, wanted: Callable[[], None] = lambda: None
+    ) -> Decided:
+        self.begun += 1
+        try:
+            while not self.go.wait(0.01):
+                wanted()
+            return super().decide(ask, questions, see, wanted)
+        finally:
+            self.ended += 1
 
 
 def loaded(model: Model, engine: Any, name: str = "tiny", decider: Decider | None = None) -> Loaded:

@@ -22,14 +22,14 @@ PAGE = ChatSettings(page=True)
 
 class Talking(Seen):
     def attach(self, *files: Path) -> None:
-        self.page.locator("input[type=file]").first.set_input_files(list(files))
+        self.page.locator(".box input[type=file]").set_input_files(list(files))
         self.attached(len(files))
 
     def attached(self, count: int) -> None:
         self.page.locator(".box .thumbnails .thumbnail-item").nth(count - 1).wait_for()
 
     def ask(self, text: str) -> None:
-        box = self.page.locator("textarea")
+        box = self.page.locator(".box textarea")
         box.fill(text)
         box.press("Enter")
 
@@ -47,7 +47,7 @@ class Talking(Seen):
         self.page.locator(".submit-button").wait_for()
 
     def typed(self) -> str:
-        return self.page.locator("textarea").input_value()
+        return self.page.locator(".box textarea").input_value()
 
     def set(self, label: str, value: str) -> None:
         field = self.page.get_by_label(label).first

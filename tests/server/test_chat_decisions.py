@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from chatting import HELLO, Script, chatting, data_url, openai_client
-from serving import picture
+from chatting import HELLO, Script, Waiting, chatting, data_url, openai_client
+from serving import picture, wait
 
 from vlm.facade import Model
 from vlm.heads.decisions import Choice, Score, YesNo
@@ -112,3 +112,17 @@ def test_labels_are_bounded(client: httpx.Client) -> None:
     answer = client.post("/v1/decisions", json={"input": "x", "questions": [many] * 6})
     assert answer.status_code == 413
     assert f"at most {LABELS} labels in all, got 1200" in answer.json()["error"]["message"]
+
+
+def test_who_goes_away_ends_the_decision_and_the_next_one_has_its_turn(tiny_model: Model) -> None:
+    decider, body = Waiting(tiny_model), {"input": "x", "questions": QUESTIONS}
+    with chatting(tiny_model, Script(), decider=decider) as client:
+        try:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/decisions", json=body, timeout=1)
+            wait(lambda: decider.ended, 30)
+            assert decider.begun == 1
+        finally:
+            decider.go.set()
+        assert client.post("/v1/decisions", json=body).status_code == 200
+        assert (decider.begun, decider.ended) == (2, 2)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from chatting import Script, ask, chatting, data_url
+from chatting import CHAT, Script, Waiting, ask, chatting, data_url
 from pages import NARROW, WIDE, named, opened, sent
-from serving import CLIP, error, picture
+from serving import CLIP, error, picture, wait
 from talking import PAGE, prompts, talking
 
 from vlm.facade import Model
@@ -155,6 +156,54 @@ def test_yes_or_no_with_probabilities(browser: Browser, tiny_model: Model, red: 
         seen.replied("A red square.")
         assert found.best in prompts(tiny_model, engine)[0]
         seen.page.locator(".chances").wait_for(state="hidden")
+
+
+def test_a_decision_that_is_stopped_is_not_computed_on(browser: Browser, tiny_model: Model, red: Path) -> None:
+    decider = Waiting(tiny_model)
+    with talking(browser, tiny_model, Script(), decider=decider) as (seen, _):
+        try:
+            seen.attach(red)
+            seen.page.get_by_text("Settings").click()
+            seen.page.get_by_role("checkbox").check()
+            seen.ask("Is it red?")
+            wait(lambda: decider.begun)
+            seen.stop()
+            wait(lambda: decider.ended, 30)
+            seen.attached(1)
+            assert seen.typed() == "Is it red?"
+        finally:
+            decider.go.set()
+        seen.page.locator(".box textarea").press("Enter")
+        seen.noted("of all that the model might say")
+        assert (decider.begun, decider.ended) == (2, 2)
+
+
+def test_what_a_turn_costs_is_in_the_access_log(browser: Browser, tiny_model: Model, tmp_path: Path) -> None:
+    """As what a request to the API costs."""
+    settings = ChatSettings(page=True, access_log=tmp_path / "access")
+    assert tiny_model.writer is not None
+    with talking(browser, tiny_model, Script(), settings, decider=Decider(tiny_model.writer)) as (seen, client):
+        seen.ask("hello")
+        seen.replied("A red square.")
+        ask(client)
+        seen.page.get_by_role("button", name="Start anew").click()
+        seen.page.locator(".talk .user").wait_for(state="detached")
+        seen.page.get_by_text("Settings").click()
+        seen.page.get_by_role("checkbox").check()
+        seen.ask("Is it red?")
+        seen.noted("of all that the model might say")
+        question = {"type": "predicate", "instructions": "Is it red?"}
+        decided = client.post("/v1/decisions", json={"input": "Look!", "questions": [question]}).json()
+    lines = [json.loads(line) for line in (tmp_path / "access").read_text().splitlines()]
+    api = next(line for line in lines if line["path"] == CHAT)
+    turn, decision = [line for line in lines if "login" in line]
+    cost = ("prompt", "image", "cached", "reply")
+    assert api["reply"] == 4
+    assert [turn[key] for key in cost] == [api[key] for key in cost]
+    assert (turn["client"], turn["login"], turn["path"]) == ("127.0.0.1", None, "/page")
+    assert decision["prompt"] > 0
+    (asked,) = [line for line in lines if line["path"] == "/v1/decisions"]
+    assert asked["prompt"] == decided["usage"]["input_tokens"]
 
 
 def test_with_keys_the_page_asks_for_one(browser: Browser, tiny_model: Model) -> None:

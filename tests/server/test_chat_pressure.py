@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from chatting import CHAT, HELLO, Script, ask, chatting, data_url, loaded, showing
-from serving import error, picture, wait
+from chatting import CHAT, EMBED, HELLO, Script, ask, chatting, data_url, embedder, loaded, showing
+from serving import error, picture, running, wait
 
 from vlm.engine.request import Piece, Request
 from vlm.facade import Model
@@ -192,6 +194,24 @@ def test_pictures_take_room_until_their_reply_is_whole(tiny_model: Model, tmp_pa
         wait(lambda: len(engine.asked) == asked + 3)
         engine.go.set()
         assert [one.result().status_code for one in all_of_them] == [200] * 3
+
+
+def test_pictures_of_replies_and_of_vectors_share_one_room(tiny_model: Model, tmp_path: Path) -> None:
+    engine, tiles = Script(), kinds.load("SmolVLM", tmp_path / "model")
+    engine.go.clear()
+    served = replace(loaded(tiles, engine), embedders=(embedder(tiny_model),))
+    settings = ChatSettings(limits=ChatLimits(decoded_bytes=20_000_000))
+    vector = {"input": [{"image": base64.b64encode(picture("red", (1100, 1100))).decode()}]}  # takes nearly all of it
+    app = lambda failed: create_app(settings, lambda: served, None, failed)  # noqa: E731
+    with running(app, settings.limits) as client, ThreadPoolExecutor(1) as threads:
+        assert client.post(EMBED, json=vector).status_code == 200
+        reply = threads.submit(ask, client, messages=showing(data_url(picture("red", (1000, 1000)))))
+        wait(lambda: engine.asked)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(EMBED, json=vector, timeout=1)
+        engine.go.set()
+        assert reply.result().status_code == 200
+        assert client.post(EMBED, json=vector).status_code == 200
 
 
 def test_a_server_that_ends_finishes_what_it_accepted(tiny_model: Model) -> None:

@@ -29,7 +29,7 @@ def served(model: Model, work: Callable[[ChatService], Awaitable[T]], **settings
     async def run() -> T:
         asked, metrics, behind = ChatSettings(**settings), ChatMetrics(), loaded(model, Script())
         vectors = Embedding(asked, behind.embedders, metrics)
-        service = ChatService(asked, behind, vectors.sources, metrics)
+        service = ChatService(asked, behind, vectors, metrics)
         try:
             return await work(service)
         finally:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from pages import NARROW, Seen, named, opened, sent
+from pages import NARROW, named, opened, sent
+from searching import Searching, searching
 from serving import CLIP, picture, served
 
 from vlm.server.http.auth import Keys
@@ -41,27 +42,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-class Searching(Seen):
-    def names(self) -> list[str]:
-        return [str(figure.get_attribute("data-id")) for figure in self.page.locator(".found figure").all()]
-
-    def search(self, words: str, count: str) -> None:
-        self.page.get_by_label("Words").fill(words)
-        self.page.get_by_role("button", name="Search", exact=True).click()
-        self.page.get_by_text(count).wait_for()
-
-
 @pytest.fixture
 def seen(browser: Browser, running: httpx.Client) -> Iterator[Searching]:
     with opened(browser, running) as found:
         yield searching(found)
-
-
-def searching(found: Seen) -> Searching:
-    """Once there is what to search."""
-    found.page.get_by_label("Words").wait_for()
-    found.page.wait_for_function("[...document.querySelectorAll('input')].some((field) => field.value === 'holiday')")
-    return Searching(**vars(found))
 
 
 def test_words_find_pictures(seen: Searching, tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_the_document_lists_both_and_each_schema(client: httpx.Client) -> None:
     assert not [name for name in document["components"]["schemas"] if "__" in name], "two of one name"
 
 
+def test_every_documented_route_is_counted_by_itself(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            client.request(method, re.sub(r"{\w+}", "there-is-none", path), headers={"Authorization": "Bearer none"})
+    client.get("/nowhere/at/all")
+    client.get("/v1/collections/..%2f")
+    counted = set(re.findall(r'vlm_requests_total{method="(\w+)",route="([^"]+)"', client.get("/metrics").text))
+    expected = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert expected <= counted
+    assert {route for _, route in counted} - {path for _, path in expected} <= {"/openapi.json", "other"}
+
+
 def test_a_key_that_reads_asks_and_searches_and_changes_nothing(client: httpx.Client) -> None:
     reads = {"Authorization": f"Bearer {READ}"}
     assert client.post(CHAT, json={"messages": HELLO, "max_tokens": 2}, headers=reads).status_code == 200

@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from chatting import Script, chatting
 from serving import CLIP, ServerProcess, picture, served, unit
 
 from vlm.cli import main
+from vlm.facade import Model
 from vlm.index.flat import FlatIndex
 from vlm.ingest.sources import open_source
 from vlm.ingest.sync import sync
@@ -258,3 +260,13 @@ def test_nano_finds_on_the_server_what_it_finds_in_an_index(tmp_path: Path, caps
         assert [Path(hit["id"]).name for hit in hits] == [Path(row["path"]).name for row in here]
         assert [hit["score"] for hit in hits] == pytest.approx([row["score"] for row in here], abs=1e-4)
     assert server.end() == 0
+
+
+def test_a_server_without_collections_is_named(
+    photos: Path, tiny_model: Model, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with chatting(tiny_model, Script()) as client:
+        address = f"{client.base_url}".rstrip("/")
+        assert main(["upload", str(photos), "--to", f"{address}/c"]) == 2
+    expected = "expected a server of collections (`vlm serve retrieval` or `vlm serve all`)"
+    assert capfd.readouterr().err == f"vlm: {address}: {expected}, got 'vlm chat', which keeps none\n"

@@ -102,6 +102,11 @@ def _made(server: Server, name: str) -> None:
     try:
         server.ask("GET", f"/v1/collections/{name}")
     except Refused as error:
+        if error.code == "not_found":  # the address itself
+            raise BadInput(
+                f"{server.url}: expected a server of collections (`vlm serve retrieval` or `vlm serve all`), "
+                f"got {_title(server)!r}, which keeps none"
+            ) from None
         if error.code != "collection_not_found":
             raise
         try:
@@ -110,3 +115,11 @@ def _made(server: Server, name: str) -> None:
             if refusal.code != "exists" or repr(name) not in refusal.said:  # made meanwhile
                 raise
         say(f"made the collection {name}")
+
+
+def _title(server: Server) -> str:
+    """What a server calls itself. Raises `BadInput`."""
+    try:
+        return str(server.ask("GET", "/openapi.json")["info"]["title"])[:100]
+    except (KeyError, TypeError):
+        raise BadInput(f"{server.url}: expected the retrieval API, got another") from None

@@ -26,6 +26,7 @@ from vlm.metrics.statistics import interval_of_mean
 
 KINDS = ("vqa", "choice")
 """Kinds of benchmark that ask such questions."""
+NONE = "no question has one right label among yes and no, or options"
 BINS = 10
 """Of the expected calibration error."""
 BRIER = (0.0, 2.0)
@@ -67,6 +68,13 @@ def asked_of(job: Job) -> list[Asked]:
     return found
 
 
+def nothing_to_decide(job: Job) -> str | None:
+    """A line where a benchmark asks nothing that can be decided; it is answered as it is without."""
+    if job.card.kind not in KINDS:
+        return f"nothing to decide: kind {job.card.kind}; decided are kinds {' and '.join(KINDS)}"
+    return None if asked_of(job) else f"nothing to decide: {NONE}"
+
+
 def answered(job: Job) -> list[Answered]:
     """Raises `BadInput` for a model that gives no probabilities, and where nothing can be decided."""
     if job.model.predicted is not None or not job.model.decides:
@@ -74,7 +82,7 @@ def answered(job: Job) -> list[Answered]:
         raise BadInput(f"benchmark {job.card.name}: {job.model.name} gives no probabilities; {expected}")
     asked = asked_of(job)
     if not asked:
-        raise BadInput(f"benchmark {job.card.name}: no question has one right label among yes and no, or options")
+        raise BadInput(f"benchmark {job.card.name}: {NONE}")
     plain = replace(job, shown=())
     requests = [(plain.request(job.examples[one.place], words(one.question)), one.question) for one in asked]
     found = job.model.decisions(requests, job.progress)

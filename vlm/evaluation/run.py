@@ -16,8 +16,7 @@ from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput, VlmError
 from vlm.evaluation.cache import RequestCache
 from vlm.evaluation.card import LEARNS, TASK_TYPES, BenchmarkCard
-from vlm.evaluation.deciding import KINDS as DECIDED
-from vlm.evaluation.deciding import with_decisions
+from vlm.evaluation.deciding import nothing_to_decide, with_decisions
 from vlm.evaluation.endpoint.client import EndpointGone
 from vlm.evaluation.endpoint.model import EndpointModel
 from vlm.evaluation.folder import RunFolder
@@ -176,10 +175,11 @@ def _run(
     asked = tested.for_task(card)
     job = Job(asked, card, work.examples, data, progress, prompt, work.dataset.classes, work.train, work.shown, judge)
     outcome = TASK_TYPES[card.kind](job)
-    if options.decide and card.kind in DECIDED:
+    undecided = nothing_to_decide(job) if options.decide else None
+    if options.decide and undecided is None:
         outcome = with_decisions(job, outcome, options.temperatures)
     usage = None if asked.usage is None else asked.usage.priced(options.endpoint.prices)
-    warnings = asked.notes(work.ids)
+    warnings = (*asked.notes(work.ids), *([] if undecided is None else [undecided]))
     notes = (*outcome.notes, *warnings)
     if card.category is not None and not outcome.categories:
         notes = (*notes, f"no figures by {card.category}: it is empty in all examples")

@@ -12,7 +12,7 @@ from vlm.server.chat.loaded import Loaded
 from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.service import ChatService
 from vlm.server.chat.settings import ChatLimits, ChatSettings
-from vlm.server.http.app import Failed, new_app
+from vlm.server.http.app import Failed, finished, new_app
 from vlm.server.http.auth import Keys
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.serving import run
@@ -47,10 +47,10 @@ def create_app(
         loaded = await asyncio.to_thread(load)
         collections = Service(settings, loaded.embedders, metrics)
         await collections.collections.open()
-        return [ChatService(settings, loaded, collections.sources, metrics), collections]
+        return [ChatService(settings, loaded, collections, metrics), collections]
 
     app = new_app("vlm", chat.OFFER + retrieval.OFFER, metrics, make, failed)
-    return retrieval.finished(app, settings, keys, metrics)
+    return finished(app, settings, keys, metrics, [retrieval.part, chat.part])
 
 
 def serve(

@@ -75,21 +75,24 @@ class Decider:
         return self.about_media(open_one(cast(MediaSource, source)))
 
     @torch.inference_mode()
-    def decide(self, ask: Ask, questions: Sequence[Question], see: See | None = None) -> Decided:
-        """The answers about one input, in order. `see` may know pictures from before. Raises `BadInput` for what cannot
-        be asked, or is too long."""
+    def decide(
+        self, ask: Ask, questions: Sequence[Question], see: See | None = None, wanted: Callable[[], None] = lambda: None
+    ) -> Decided:
+        """The answers about one input, in order. `see` may know pictures from before; `wanted` is called before each
+        pass through the model, and what it raises ends the work. Raises `BadInput` for what cannot be asked, or is too
+        long."""
         check_questions(questions)
         prompts = [ask(words(question)) for question in questions]
         branches = self._branches(prompts, questions)
         first = prompts[0]
-        seen = [
-            tokens
-            for item, layout in zip(first.media, first.layouts, strict=True)
-            for tokens in (see or self.writer.visual)(item, layout)
-        ]
+        seen: list[Tensor] = []
+        for item, layout in zip(first.media, first.layouts, strict=True):
+            wanted()
+            seen += (see or self.writer.visual)(item, layout)
         found: list[list[list[float]]] = [[[] for _ in question.labels] for question in questions]
         read = 0
         for group in _grouped(branches):
+            wanted()
             sequence = packed([branch.prompt for branch in group], [branch.reply for branch in group])
             read += len(sequence.prefix) + sum(len(one.context) + len(one.reply) for one in sequence.branches)
             (chances_R,) = log_likelihoods(self.writer.model, [sequence], seen)

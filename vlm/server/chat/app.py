@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from vlm.server.chat.decisions import decisions
@@ -19,10 +20,12 @@ from vlm.server.chat.settings import ChatSettings
 from vlm.server.embedding.routes import embedding
 from vlm.server.embedding.service import Embedding
 from vlm.server.http.about import about
-from vlm.server.http.app import Failed, Offer, guarded, new_app
+from vlm.server.http.app import Behind, Failed, Offer, finished, new_app
 from vlm.server.http.auth import Keys
-from vlm.server.http.signing import Signer
 from vlm.server.http.state import Serving, ready
+
+if TYPE_CHECKING:
+    from vlm.server.http.pages import Part
 
 OFFER = Offer((v1, plain, decisions, sessions, embedding, about), (CaptionRequest, QuestionRequest))
 
@@ -37,13 +40,14 @@ def create_app(
     async def make() -> list[Serving]:
         loaded = await asyncio.to_thread(load)
         vectors = Embedding(settings, loaded.embedders, metrics)
-        return [ChatService(settings, loaded, vectors.sources, metrics), vectors]
+        return [ChatService(settings, loaded, vectors, metrics), vectors]
 
     app = new_app("vlm chat", OFFER, metrics, make, failed)
-    inner = cast(ASGIApp, app)
-    if settings.page:
-        from vlm.server.chat import page
+    return finished(app, settings, keys, metrics, [part])
 
-        inner = page.mount(app, lambda: ready(app, ChatService), keys, settings)
-    outer, _ = guarded(inner, settings, keys, Signer(), metrics)
-    return outer
+
+def part(app: FastAPI, settings: ChatSettings, behind: Behind) -> Part:
+    """Of the page."""
+    from vlm.server.chat import page
+
+    return page.part(lambda: ready(app, ChatService), settings, behind)

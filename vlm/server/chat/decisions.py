@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
 
 from vlm.conversation.messages import Conversation, read_messages
+from vlm.errors import VlmError
 from vlm.heads.decisions.decider import Decided
 from vlm.heads.decisions.questions import Question, words
 from vlm.heads.decisions.systemone import answer, content, read_questions
@@ -31,8 +33,10 @@ from vlm.server.chat.wishes import shown
 from vlm.server.http.addresses import API
 from vlm.server.http.errors import ApiError
 from vlm.server.http.events import while_there
+from vlm.server.http.remarks import remark
 from vlm.server.http.state import ERRORS
 
+T = TypeVar("T")
 LABELS = 1024
 """Of all questions of a request."""
 Tell: TypeAlias = Callable[[Prompt, Sequence[Media]], None]
@@ -48,6 +52,7 @@ async def create_decision(served: Served, asker: Asks, body: DecisionsRequest, r
     given = body.input if isinstance(body.input, list) else [InputMessage(role="user", content=body.input)]
     said = [(message.role, message.content) for message in given]
     got = await while_there(request, _found(served, body, said, body.asked(), asker.name))
+    remark(request.scope, prompt=got.tokens)
     usage = {
         "input_tokens": got.tokens, "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
         "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": got.tokens,
@@ -62,6 +67,7 @@ async def system_one(served: Served, asker: Asks, body: SystemOneRequest, reques
     questions = read_questions(body.questions)
     message = InputMessage.model_validate({"role": "user", "content": _parts(content(body.state), body.assets)})
     got = await while_there(request, _found(served, body, [("user", message.content)], questions, asker.name))
+    remark(request.scope, prompt=got.tokens)
     answers = {one.question.name: answer(one) for one in got.answers}
     usage = {"input_tokens": got.tokens, "output_tokens": 0}
     return {"model": served.loaded.name, "answers": answers, "usage": usage}
@@ -89,11 +95,29 @@ async def decided(
         items: tuple[Media, ...] = own
         ask = decider.about_conversation(Conversation(said, items))
 
-        def decide() -> Decided:
+        def decide(wanted: Callable[[], None]) -> Decided:
             tell(ask(words(questions[0])), media)
-            return decider.decide(ask, questions, partial(served.loaded.see, client=client))
+            return decider.decide(ask, questions, partial(served.loaded.see, client=client), wanted)
 
-        return await asyncio.to_thread(decide)
+        return await _while_wanted(decide)
+
+
+async def _while_wanted(work: Callable[[Callable[[], None]], T]) -> T:
+    """What `work` gives, in a thread. Where this is cancelled, what it was given raises in the thread; until that has
+    ended it holds its turn and its pictures."""
+    gone = threading.Event()
+
+    def wanted() -> None:
+        if gone.is_set():
+            raise VlmError("nobody wants it any more")
+
+    working = asyncio.ensure_future(asyncio.to_thread(work, wanted))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        gone.set()
+        await asyncio.wait((working,))
+        raise
 
 
 def _parts(state: str, assets: Mapping[str, Asset]) -> str | list[dict[str, Any]]:

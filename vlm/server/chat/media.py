@@ -90,14 +90,16 @@ def looks(asked: Looked, sampling: Sampler, limits: ChatLimits) -> Looks:
 class Opening:
     """Opens them, a request's at a time."""
 
-    def __init__(self, settings: ChatSettings, sources: Sources, metrics: Answered, resize: Resize | None) -> None:
-        """`resize` is what the model makes of any picture first: done where it is decoded, so that no whole photograph
-        is held, nor made smaller while others wait for the engine."""
+    def __init__(
+        self, settings: ChatSettings, sources: Sources, memory: Budget, metrics: Answered, resize: Resize | None
+    ) -> None:
+        """`memory` is the server's, for all pictures that it decodes. `resize` is what the model makes of any picture
+        first: done where it is decoded, so that no whole photograph is held, nor made smaller while others wait for the
+        engine."""
         self._limits, self._resize = settings.limits, resize
-        self.sources = sources
+        self.sources, self._memory = sources, memory
         self._threads = ThreadPoolExecutor(settings.decoders, "decoder")
         self._decoder = metrics.watched(PictureDecoder(self._limits.pixels, self._limits.decode_seconds))
-        self._memory = Budget(self._limits.decoded_bytes)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)

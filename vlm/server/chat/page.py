@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from gradio.utils import get_upload_folder
-from starlette.types import ASGIApp
 
 from vlm.heads.decisions.questions import YesNo
 from vlm.media.open import Media
@@ -20,10 +20,10 @@ from vlm.server.chat.looked import cost, looked
 from vlm.server.chat.service import ChatService
 from vlm.server.chat.settings import ChatSettings
 from vlm.server.chat.turns import Talk, Turn, asked, drawn, size
-from vlm.server.http import pages
-from vlm.server.http.auth import Keys, fingerprint
+from vlm.server.http.app import Behind
+from vlm.server.http.auth import fingerprint
 from vlm.server.http.budget import Budget, Room
-from vlm.server.http.pages import EXPECTED, PRIVATE, gr, problem
+from vlm.server.http.pages import EXPECTED, PRIVATE, Part, gr, problem, who
 
 PATIENCE = 1.0
 """Seconds without a token after which the page is told something, which finds out whether it is still there."""
@@ -35,60 +35,65 @@ CSS = """
 .frames .grid-container {grid-template-columns: repeat(auto-fill, minmax(96px, 1fr))}
 """
 Update = dict[Any, Any]
+Noted = Callable[..., None]
+"""Told what a turn cost, for the access log."""
 
 
-def mount(app: FastAPI, service: Callable[[], ChatService], keys: Keys | None, settings: ChatSettings) -> ASGIApp:
-    """Serve the page of `service`, as `pages.mount` does."""
-    return pages.mount(app, _Page(service, keys is not None, settings).blocks, keys, settings.limits, CSS)
+def part(service: Callable[[], ChatService], settings: ChatSettings, behind: Behind) -> Part:
+    """The page of `service`."""
+    return Part("Chat", "vlm chat", _Page(service, settings, behind).draw, CSS)
 
 
 class _Page:
     """Its parts, and what its events do. All that is kept of a tab is its `Talk`."""
 
-    def __init__(self, service: Callable[[], ChatService], guarded: bool, settings: ChatSettings) -> None:
-        self._service, self._guarded, self._limits = service, guarded, settings.limits
+    def __init__(self, service: Callable[[], ChatService], settings: ChatSettings, behind: Behind) -> None:
+        self._service, self._settings, self._limits = service, settings, settings.limits
+        self._guarded, self._log = behind.guarded, behind.logs.access
         self._bytes = Budget(settings.limits.bodies_bytes)
         self._folder = Path(get_upload_folder()).resolve()
-        with pages.blocks("vlm chat") as self.blocks:
-            talk = gr.State(Talk())
-            with gr.Row():
-                with gr.Column(scale=3, min_width=320):
-                    self.chat = gr.Chatbot(
-                        label="Conversation", render_markdown=False, elem_classes="talk", buttons=[],
-                        feedback_options=None, layout="bubble", placeholder="Ask something about a picture or a clip.",
-                    )  # fmt: skip
-                    self.note = gr.Markdown(elem_classes="note")
-                    self.box = gr.MultimodalTextbox(
-                        show_label=False, placeholder="Ask, or add a picture or clip", lines=1,
-                        max_lines=8, file_count="multiple", sources=["upload"], autofocus=True,
-                        max_plain_text_length=settings.limits.characters, elem_classes="box",
-                    )  # fmt: skip
-                    anew = gr.Button("Start anew", size="sm")
-                    with gr.Accordion("Settings", open=False):
-                        tokens = gr.Number(
-                            0, label="Most tokens of a reply", info=f"0 takes up to {settings.max_tokens}", precision=0
-                        )
-                        temperature = gr.Slider(
-                            0, 2, value=0, step=0.1, label="Temperature", info="0 takes the likeliest token"
-                        )
-                        yes_no = gr.Checkbox(label="Yes or no", info="Answer with probabilities")
-                with gr.Column(scale=2, min_width=320):
-                    self.chances = gr.Label(label="Yes or no", visible=False, elem_classes="chances")
-                    gr.Markdown("### What the model was shown")
-                    self.lines = gr.Markdown("Nothing yet.", elem_classes="shown")
-                    self.frames = gr.Gallery(
-                        show_label=False, columns=4, height="auto", object_fit="contain", interactive=False,
-                        buttons=["fullscreen"], visible=False, elem_classes="frames",
-                    )  # fmt: skip
-            parts = [self.chat, self.note, self.box, self.lines, self.frames, self.chances]
-            hidden: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
-            self.blocks.load(self._named, None, [self.chat, self.note], **hidden)
-            said = self.box.submit(self._say, [self.box, talk, tokens, temperature, yes_no], parts, **hidden)
-            said.then(self._after, [self.box, talk], [self.chat, self.box], **hidden)
-            self.box.stop(None, cancels=[said], **PRIVATE)
-            for begin in (anew.click, self.chat.clear):
-                begin(None, cancels=[said], **PRIVATE)
-                begin(self._anew, [talk], parts, **hidden)
+
+    def draw(self, page: gr.Blocks) -> None:
+        settings = self._settings
+        talk = gr.State(Talk())
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                self.chat = gr.Chatbot(
+                    label="Conversation", render_markdown=False, elem_classes="talk", buttons=[],
+                    feedback_options=None, layout="bubble", placeholder="Ask something about a picture or a clip.",
+                )  # fmt: skip
+                self.note = gr.Markdown(elem_classes="note")
+                self.box = gr.MultimodalTextbox(
+                    show_label=False, placeholder="Ask, or add a picture or clip", lines=1,
+                    max_lines=8, file_count="multiple", sources=["upload"], autofocus=True,
+                    max_plain_text_length=settings.limits.characters, elem_classes="box",
+                )  # fmt: skip
+                anew = gr.Button("Start anew", size="sm")
+                with gr.Accordion("Settings", open=False):
+                    tokens = gr.Number(
+                        0, label="Most tokens of a reply", info=f"0 takes up to {settings.max_tokens}", precision=0
+                    )
+                    temperature = gr.Slider(
+                        0, 2, value=0, step=0.1, label="Temperature", info="0 takes the likeliest token"
+                    )
+                    yes_no = gr.Checkbox(label="Yes or no", info="Answer with probabilities")
+            with gr.Column(scale=2, min_width=320):
+                self.chances = gr.Label(label="Yes or no", visible=False, elem_classes="chances")
+                gr.Markdown("### What the model was shown")
+                self.lines = gr.Markdown("Nothing yet.", elem_classes="shown")
+                self.frames = gr.Gallery(
+                    show_label=False, columns=4, height="auto", object_fit="contain", interactive=False,
+                    buttons=["fullscreen"], visible=False, elem_classes="frames",
+                )  # fmt: skip
+        parts = [self.chat, self.note, self.box, self.lines, self.frames, self.chances]
+        hidden: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+        page.load(self._named, None, [self.chat, self.note], **hidden)
+        said = self.box.submit(self._say, [self.box, talk, tokens, temperature, yes_no], parts, **hidden)
+        said.then(self._after, [self.box, talk], [self.chat, self.box], **hidden)
+        self.box.stop(None, cancels=[said], **PRIVATE)
+        for begin in (anew.click, self.chat.clear):
+            begin(None, cancels=[said], **PRIVATE)
+            begin(self._anew, [talk], parts, **hidden)
 
     async def _named(self) -> Update:
         """Whom one talks to."""
@@ -113,8 +118,12 @@ class _Page:
         }  # fmt: skip
         client = fingerprint(f"{request.username} {request.session_hash}") if self._guarded else ""
         fields = {"max_tokens": tokens or None, "temperature": temperature}
+        noted = partial(self._log, **who(request))
         try:
-            working = self._decide(talk, turn, client) if yes_no else self._write(talk, turn, client, fields)
+            if yes_no:
+                working = self._decide(talk, turn, client, noted)
+            else:
+                working = self._write(talk, turn, client, noted, fields)
             async with aclosing(working):
                 async for update in working:
                     yield {self.chat: drawn(talk.turns), **update}
@@ -125,12 +134,14 @@ class _Page:
         """For the bytes of its files, until they are decoded."""
         return self._bytes.reserve(size(talk.files, self._limits.body_bytes))
 
-    async def _write(self, talk: Talk, turn: Turn, client: str, fields: dict[str, Any]) -> AsyncGenerator[Update, None]:
+    async def _write(
+        self, talk: Talk, turn: Turn, client: str, noted: Noted, fields: dict[str, Any]
+    ) -> AsyncGenerator[Update, None]:
         service = self._service()
         async with self._room(talk):
-            answering = await service.answering(
-                await asked(service, talk, self._folder, client, **fields), streams=True
-            )  # fmt: skip
+            wanted = await asked(service, talk, self._folder, client, **fields)
+            wanted = replace(wanted, noted=lambda usage: noted(**vars(usage)))
+            answering = await service.answering(wanted, streams=True)
         try:
             yield await asyncio.to_thread(self._shown, service, answering.prompt, answering.media)
             async for piece in answering.pieces(PATIENCE):
@@ -142,7 +153,7 @@ class _Page:
         finally:
             await answering.close()
 
-    async def _decide(self, talk: Talk, turn: Turn, client: str) -> AsyncGenerator[Update, None]:
+    async def _decide(self, talk: Talk, turn: Turn, client: str, noted: Noted) -> AsyncGenerator[Update, None]:
         service, shown = self._service(), Update()
 
         def tell(prompt: Prompt, media: Sequence[Media]) -> None:
@@ -150,7 +161,9 @@ class _Page:
 
         async with self._room(talk):
             wanted = await asked(service, talk, self._folder, client, decides=True)
-            (found,) = (await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], client, tell)).answers
+            got = await decided(service, wanted.messages, wanted.media, [YesNo(turn.text)], client, tell)
+        noted(prompt=got.tokens)
+        (found,) = got.answers
         turn.reply, turn.done = found.best, True
         note = f"Yes and no together are {found.mass:.1%} of all that the model might say."
         yield {**shown, self.note: note, self.chances: gr.Label(dict(found.probabilities), visible=True)}

@@ -21,9 +21,9 @@ from vlm.server.chat.metrics import ChatMetrics
 from vlm.server.chat.replies import Reply
 from vlm.server.chat.session_store import SessionStore
 from vlm.server.chat.settings import ChatSettings
+from vlm.server.embedding.service import Embedding
 from vlm.server.http.errors import ApiError
 from vlm.server.http.schemas import ModelAnswer
-from vlm.server.http.sources import Sources
 
 GREEDY = Sampling()
 TOLD = (
@@ -87,13 +87,15 @@ class Answering:
 class ChatService:
     """Made in the event loop, once the model is there."""
 
-    def __init__(self, settings: ChatSettings, loaded: Loaded, sources: Sources, metrics: ChatMetrics) -> None:
-        """`sources` are the server's, which ends them."""
+    def __init__(self, settings: ChatSettings, loaded: Loaded, beside: Embedding, metrics: ChatMetrics) -> None:
+        """`beside` is what embeds in the same server: its sources and its room for pictures are for both, and it ends
+        them."""
         self.settings, self.limits, self.loaded, self.metrics = settings, settings.limits, loaded, metrics
         self.began = int(time.time())
         self.deciding = asyncio.Lock()
         """Held by the one request that is decided."""
-        self.opening = Opening(settings, sources, metrics, Resize.square(loaded.processor.squashed))
+        resize = Resize.square(loaded.processor.squashed)
+        self.opening = Opening(settings, beside.sources, beside.decoding.memory, metrics, resize)
         self.sessions: SessionStore | None = None
         if settings.sessions is not None and loaded.sessions is not None:
             self.sessions = SessionStore(settings.sessions, self.limits, loaded.sessions)

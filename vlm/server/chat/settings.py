@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
-from vlm.media.images import MAX_PIXELS
 from vlm.server.http.settings import MB, Limits, ServerSettings
 
 
@@ -17,7 +16,6 @@ class ChatLimits(Limits):
     json_bytes: PositiveInt = 64 * MB
     requests: PositiveInt = 1024
     """More than an engine takes, which says by itself when it has too many."""
-    pixels: PositiveInt = Field(default=MAX_PIXELS, le=MAX_PIXELS)
     characters: PositiveInt = 1_000_000
     """Of all texts of a conversation: more are not made tokens of to find that they are too many."""
     media: PositiveInt = 64

@@ -48,7 +48,8 @@ class Decoding:
         self._limits, self.at_once = settings.limits, settings.decoders
         self._threads = ThreadPoolExecutor(settings.decoders, "decoder", initializer=give_way)
         self._decoder = metrics.watched(PictureDecoder(self._limits.pixels, self._limits.decode_seconds))
-        self._memory = Budget(self._limits.decoded_bytes)
+        self.memory = Budget(self._limits.decoded_bytes)
+        """Of the whole server: what else decodes takes its room here too."""
         self._clips = asyncio.Semaphore(settings.decoders)
 
     async def close(self) -> None:
@@ -61,7 +62,7 @@ class Decoding:
         """What `embed` makes of it, `[D]`, and where it is `shown` a JPEG. Raises `BadInput` for what is no picture."""
         content, decoder = source.content, self._decoder
         count = await self._done(decoder.count, content)
-        async with self._memory.reserve(COPIES * count) as room:
+        async with self.memory.reserve(COPIES * count) as room:
             found = await self._done(partial(decoder.decoded, thumbnail=shown), content, resize)
             room.shrink(found.pixels.nbytes)
             vectors = await embed([found.pixels])
@@ -89,7 +90,7 @@ class Decoding:
         for start in range(0, len(indices), AT_ONCE):
             frames = await asyncio.to_thread(reader.frames, indices[start : start + AT_ONCE])
             pixels = [np.asarray(frame) for frame in frames]
-            async with self._memory.reserve(sum(picture.nbytes for picture in pixels)):
+            async with self.memory.reserve(sum(picture.nbytes for picture in pixels)):
                 rows.append(await embed(pixels))
             thumbnail = thumbnail or await asyncio.to_thread(thumbnail_of, Image.fromarray(pixels[0]))
         return np.concatenate(rows), tuple(float(reader.times_N[index]) for index in indices), thumbnail
@@ -97,7 +98,7 @@ class Decoding:
     async def small(self, source: Source) -> bytes:
         """A JPEG to show of what is not kept: a picture, or a clip's first frame. Raises `BadInput` for neither."""
         if isinstance(source, PictureBytes):
-            async with self._memory.reserve(COPIES * await self._done(self._decoder.count, source.content)):
+            async with self.memory.reserve(COPIES * await self._done(self._decoder.count, source.content)):
                 work = partial(self._decoder.decoded, thumbnail=True)
                 return (await self._done(work, source.content, Resize(1, 1, "bilinear"))).thumbnail or b""
         async with self.clip(source) as reader:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from vlm.server.embedding.embedder import Embedder
 from vlm.server.embedding.queued import QueuedModel
 from vlm.server.http.metrics import EmbeddingMetrics
 from vlm.server.http.schemas import ModelAnswer
+from vlm.server.http.scratch import Scratch
 from vlm.server.http.settings import ServerSettings
 from vlm.server.http.sources import Sources
 
@@ -72,10 +71,11 @@ class Embedding:
         self.settings, self.limits, self.began = settings, settings.limits, int(time.time())
         self.decoding = Decoding(settings, metrics)
         self.models = Models(settings, embedders, self.decoding, metrics)
-        self._own = Path(tempfile.mkdtemp(prefix="vlm-")) if temporary is None else None
-        place = temporary or self._own
-        assert place is not None
-        self.sources = Sources(settings, place)
+        self._own: Scratch | None = None
+        if temporary is None:
+            self._own = Scratch()
+            temporary = self._own.path
+        self.sources = Sources(settings, temporary)
 
     async def close(self) -> None:
         """Finish what was accepted."""
@@ -84,7 +84,7 @@ class Embedding:
         await self.decoding.close()
         await asyncio.to_thread(self.sources.close)
         if self._own is not None:
-            shutil.rmtree(self._own, ignore_errors=True)
+            await asyncio.to_thread(self._own.close)
 
     def measure(self) -> None:
         """All is counted as it comes."""

@@ -22,18 +22,33 @@ from vlm.server.http.auth import PAGE, needed
 from vlm.server.http.remarks import REMARKS, remark
 
 
-class Logged:
-    """Writes a line for each request once it is answered, to the files there are."""
+class Logs:
+    """The files there are."""
 
-    def __init__(
-        self, app: ASGIApp, access: Path | None, audit: Path | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Raises `BadInput` for a file that cannot be written."""
-        self.app, self._clock = app, clock
+    def __init__(self, access: Path | None, audit: Path | None) -> None:
+        """Raises `BadInput` for one that cannot be written."""
         self._access, self._audit = _lines(access), _lines(audit)
 
+    def __bool__(self) -> bool:
+        return bool(self._access or self._audit)
+
+    def access(self, **about: Any) -> None:
+        _write(self._access, about)
+
+    def audit(self, **about: Any) -> None:
+        scope: Scope = {REMARKS: {}}
+        remark(scope, **about)
+        _write(self._audit, scope[REMARKS])
+
+
+class Logged:
+    """Writes a line for each request once it is answered."""
+
+    def __init__(self, app: ASGIApp, logs: Logs, clock: Callable[[], float] = time.monotonic) -> None:
+        self.app, self._logs, self._clock = app, logs, clock
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (self._access or self._audit):
+        if scope["type"] != "http" or not self._logs:
             return await self.app(scope, receive, send)
         scope = {**scope, REMARKS: {}}
         began, status, size = self._clock(), 0, 0
@@ -56,17 +71,11 @@ class Logged:
                 "ms": round((self._clock() - began) * 1000, 1),
                 **scope[REMARKS],
             }
-            _write(self._access, line)
+            self._logs.access(**line)
             path: str = scope["path"]
             login = path.rstrip("/") == f"{PAGE}/login"
             if needed(scope["method"], path) == "write" and (login or not path.startswith(PAGE)):
-                _write(self._audit, line)
-
-    def audit(self, **about: Any) -> None:
-        """What the page changed, whose requests do not say so."""
-        scope: Scope = {REMARKS: {}}
-        remark(scope, **about)
-        _write(self._audit, scope[REMARKS])
+                self._logs.audit(**line)
 
 
 def _write(file: logging.Logger | None, line: dict[str, Any]) -> None:

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vlm import __version__
 from vlm.server.http import errors
-from vlm.server.http.access import Logged
+from vlm.server.http.access import Logged, Logs
 from vlm.server.http.auth import Guarded, Keys
 from vlm.server.http.limits import Bounded
 from vlm.server.http.metrics import Answered, Measured
@@ -22,6 +24,10 @@ from vlm.server.http.settings import ServerSettings
 from vlm.server.http.signing import Signer
 from vlm.server.http.state import Serving, state
 
+if TYPE_CHECKING:
+    from vlm.server.http.pages import Part
+
+S = TypeVar("S", bound=ServerSettings)
 Failed = Callable[[BaseException], None]
 
 
@@ -65,26 +71,45 @@ def new_app(
     )
     app.state.metrics, app.state.services = metrics, ()
     errors.install(app)
-    for router in (state, *offer.routers):
+    routers = (state, *offer.routers)
+    app.state.routes = [route for of in (app.router, *routers) for route in of.routes if isinstance(route, Route)]
+    for router in routers:
         app.include_router(router)
     _describe(app, offer.bodies)
     return app
 
 
-def guarded(
-    inner: ASGIApp, settings: ServerSettings, keys: Keys | None, signer: Signer, metrics: Answered
-) -> tuple[ASGIApp, Logged]:
-    """The application inside what checks keys, writes logs, bounds and counts; and what writes the logs.
+@dataclass(frozen=True)
+class Behind:
+    """What a page has of its server, beside its services."""
+
+    guarded: bool
+    """Whether one logs in."""
+    signer: Signer
+    logs: Logs
+    """For what the requests of the page do not say: they are the framework's."""
+
+
+def finished(
+    app: FastAPI, settings: S, keys: Keys | None, metrics: Answered,
+    parts: Sequence[Callable[[FastAPI, S, Behind], Part]],
+) -> ASGIApp:  # fmt: skip
+    """The application with its page, where there is to be one, inside what checks keys, writes logs, bounds and counts.
 
     `keys` None lets everybody in who reaches it: such a server belongs on loopback.
     """
+    signer, logs, inner = Signer(), Logs(settings.access_log, settings.audit_log), cast(ASGIApp, app)
+    if settings.page:
+        from vlm.server.http import pages
+
+        behind = Behind(keys is not None, signer, logs)
+        inner = pages.mount(app, [part(app, settings, behind) for part in parts], keys, settings.limits)
     inner = Guarded(inner, keys, signer, settings.origins)
     if settings.origins:  # with keys that a page's script sends; never with cookies
         inner = CORSMiddleware(
             inner, settings.origins, allow_methods=("*",), allow_headers=("*",), expose_headers=("Retry-After",)
         )
-    logged = Logged(Bounded(inner, settings.limits), settings.access_log, settings.audit_log)
-    return Measured(logged, metrics), logged
+    return Measured(Logged(Bounded(inner, settings.limits), logs), metrics, app.state.routes)
 
 
 def _describe(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm.media.process.pictures import PictureDecoder
+from vlm.server.http.addresses import canonical
+from vlm.server.http.browsers import PAGE
+from vlm.server.http.errors import ApiError
 
-ROUTES = re.compile(
-    r"/v1/(collections|embeddings|chat/completions|responses|models|limits)|/caption|/vqa|/healthz|/readyz|/metrics"
-    r"|/openapi\.json|/page"
-)
-KNOWN = ("items", "search", "thumbnails", "videos")
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class Answered:
@@ -76,10 +74,12 @@ class Metrics(EmbeddingMetrics):
 
 
 class Measured:
-    """Counts and times every answer."""
+    """Counts and times every answer, by the one of `routes` that it is of."""
 
-    def __init__(self, app: ASGIApp, metrics: Answered, clock: Callable[[], float] = time.monotonic) -> None:
-        self.app, self.metrics, self.clock = app, metrics, clock
+    def __init__(
+        self, app: ASGIApp, metrics: Answered, routes: Sequence[Route], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.app, self.metrics, self.routes, self.clock = app, metrics, routes, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,17 +95,25 @@ class Measured:
         try:
             await self.app(scope, receive, noted)
         finally:
-            route = route_of(scope["path"])
+            route = label(scope, self.routes)
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.metrics.requests.labels(route, method, str(status)).inc()
             self.metrics.seconds.labels(route).observe(self.clock() - began)
 
 
-def route_of(path: str) -> str:
-    """A label of few values, whatever paths are asked for."""
-    found = ROUTES.match(path)
-    if found is None:
-        return "other"
-    parts = path.split("/")
-    inner = parts[4] if len(parts) > 4 and parts[4] in KNOWN else ""
-    return found.group() + (f"/{{name}}/{inner}" if inner else "")
+def label(scope: Scope, routes: Sequence[Route]) -> str:
+    """One of few values, whatever is asked for: the address of a route, its names in braces."""
+    if scope["path"].startswith(PAGE):
+        return PAGE
+    found = "other"
+    try:
+        scope = canonical(scope)
+    except ApiError:  # an address of nothing
+        return found
+    for route in routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            return route.path_format
+        if match is Match.PARTIAL:  # another method
+            found = route.path_format
+    return found

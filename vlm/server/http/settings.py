@@ -51,7 +51,8 @@ class Limits(Config):
     queue: PositiveInt = 256
     """Pictures, and texts, that wait to be embedded."""
     decoded_bytes: PositiveInt = 768 * MB
-    """Of pictures that are being decoded, by their headers and with the copies that takes, or wait to be embedded."""
+    """Of pictures that are being decoded, by their headers and with the copies that takes, that wait to be embedded, or
+    that are part of a conversation that is being answered."""
 
     header_seconds: PositiveFloat = 10.0
     """From a connection, or the end of the last answer on it, to a whole request header."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -12,16 +12,18 @@ from starlette.types import ASGIApp
 from vlm.server.embedding.embedder import Embedder
 from vlm.server.embedding.routes import embedding
 from vlm.server.http.about import about
-from vlm.server.http.app import Failed, Offer, guarded, new_app
+from vlm.server.http.app import Behind, Failed, Offer, finished, new_app
 from vlm.server.http.auth import Keys
 from vlm.server.http.metrics import Metrics
 from vlm.server.http.settings import Settings
-from vlm.server.http.signing import Signer
 from vlm.server.http.state import Serving
 from vlm.server.retrieval.browsing import browsing
 from vlm.server.retrieval.routes import ready_service, v1
 from vlm.server.retrieval.schemas import Item, Items
 from vlm.server.retrieval.service import Service
+
+if TYPE_CHECKING:
+    from vlm.server.http.pages import Part
 from vlm.server.retrieval.snapshot_routes import snapshots
 
 OFFER = Offer((v1, browsing, embedding, about, snapshots), (Item, Items))
@@ -46,17 +48,11 @@ def create_app(
         await service.collections.open()
         return [service]
 
-    return finished(new_app("vlm retrieval", OFFER, metrics, make, failed), settings, keys, metrics)
+    return finished(new_app("vlm retrieval", OFFER, metrics, make, failed), settings, keys, metrics, [part])
 
 
-def finished(app: FastAPI, settings: Settings, keys: Keys | None, metrics: Metrics) -> ASGIApp:
-    """The application with its page, where there is to be one, inside what guards it."""
-    signer, inner = Signer(), cast(ASGIApp, app)
-    if settings.page:
-        from vlm.server.retrieval import page
+def part(app: FastAPI, settings: Settings, behind: Behind) -> Part:
+    """Of the page."""
+    from vlm.server.retrieval import page
 
-        inner = page.mount(
-            app, lambda: ready_service(app), keys, settings.limits, signer, lambda **about: logged.audit(**about)
-        )
-    outer, logged = guarded(inner, settings, keys, signer, metrics)
-    return outer
+    return page.part(lambda: ready_service(app), behind)

@@ -6,20 +6,15 @@ import base64
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.datastructures import UploadFile
-from starlette.types import ASGIApp
 
-from vlm.server.http import pages
-from vlm.server.http.auth import Keys
-from vlm.server.http.browsers import PAGE
+from vlm.server.http.app import Behind
 from vlm.server.http.errors import ApiError
-from vlm.server.http.pages import EXPECTED, PRIVATE, gr, plain, problem
-from vlm.server.http.settings import Limits
-from vlm.server.http.signing import Signer
+from vlm.server.http.pages import EXPECTED, PRIVATE, Part, gr, plain, problem, who
 from vlm.server.retrieval import items as ingest
 from vlm.server.retrieval.collection import Collection
 from vlm.server.retrieval.page_cards import Cards
@@ -53,71 +48,67 @@ element.addEventListener('click', (event) => {
   if (button) trigger('click', {...button.dataset});
 });
 """
-Audit = Callable[..., None]
 Browsed = tuple[str, str, str, str | None, str | None]
 """A line, an opened entry, cards, the id that this page follows, and that which the next one does."""
 
 
-def mount(
-    app: FastAPI, service: Callable[[], Service], keys: Keys | None, limits: Limits, signer: Signer, audit: Audit
-) -> ASGIApp:
-    """Serve the page of `service`, as `pages.mount` does."""
-    return pages.mount(app, _page(_Handlers(service, keys is not None, signer, audit)), keys, limits, CSS)
+def part(service: Callable[[], Service], behind: Behind) -> Part:
+    """The page of `service`."""
+    return Part("Collections", "vlm", partial(_draw, _Handlers(service, behind)), CSS)
 
 
-def _page(does: _Handlers) -> gr.Blocks:
-    with pages.blocks("vlm") as page:
+def _draw(does: _Handlers, page: gr.Blocks) -> None:
+    with gr.Row():
+        gr.Markdown("# Search pictures and clips")
+        collection = gr.Dropdown([], label="Collection", allow_custom_value=True)
+    with gr.Tab("Search"):
         with gr.Row():
-            gr.Markdown("# Search pictures and clips")
-            collection = gr.Dropdown([], label="Collection", allow_custom_value=True)
-        with gr.Tab("Search"):
-            with gr.Row():
-                with gr.Column(scale=3):
-                    words = gr.Textbox(label="Words", placeholder="a dog in the snow", autofocus=True)
-                    with gr.Row():
-                        kind = gr.Dropdown(list(KINDS), value="everything", label="Show")
-                        least = gr.Slider(-1, 1, value=-1, step=0.01, label="Least score")
-                    where = gr.Textbox(label="Filter", placeholder='{"year": {"gte": 2020}}')
-                    go = gr.Button("Search", variant="primary")
-                picture = gr.Image(
-                    label="Or drop a picture", type="filepath", image_mode=None, sources=["upload", "clipboard"],
-                    height=260, scale=1,
-                )  # fmt: skip
-            note = gr.Markdown()
-            found = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
-        with gr.Tab("Browse"):
-            with gr.Row():
-                listed = gr.Textbox(label="Only those that fit", placeholder='{"year": {"gte": 2020}}', scale=4)
-                start = gr.Button("From the beginning", variant="primary")
-                on = gr.Button("Next page")
-            told = gr.Markdown()
-            opened = gr.HTML()
-            entries = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
-            here, following = gr.State(None), gr.State(None)
-        with gr.Tab("Upload"):
-            files = gr.File(label="Pictures and clips", file_count="multiple", type="filepath")
-            metadata = gr.Textbox(label="Metadata of all of them", placeholder='{"year": 2024}')
-            add = gr.Button("Add", variant="primary")
-            added = gr.Markdown()
-        options = [collection, kind, least, where]
-        page.load(does.names, None, collection, **PRIVATE)
-        for event in (go.click, words.submit):
-            event(does.words, [*options, words], [note, found], **PRIVATE)
-        picture.upload(does.picture, [*options, picture], [note, found], **PRIVATE)
-        found.click(does.like, options, [note, found], **PRIVATE)
-        shown = [told, opened, entries, here, following]
-        start.click(does.browse, [collection, listed], shown, **PRIVATE)
-        on.click(does.browse, [collection, listed, following], shown, **PRIVATE)
-        entries.click(does.act, [collection, listed, here], shown, **PRIVATE)
-        add.click(does.add, [collection, files, metadata], [added, collection], **PRIVATE)
-    return page
+            with gr.Column(scale=3):
+                words = gr.Textbox(label="Words", placeholder="a dog in the snow", autofocus=True)
+                with gr.Row():
+                    kind = gr.Dropdown(list(KINDS), value="everything", label="Show")
+                    least = gr.Slider(-1, 1, value=-1, step=0.01, label="Least score")
+                where = gr.Textbox(label="Filter", placeholder='{"year": {"gte": 2020}}')
+                go = gr.Button("Search", variant="primary")
+            picture = gr.Image(
+                label="Or drop a picture", type="filepath", image_mode=None, sources=["upload", "clipboard"],
+                height=260, scale=1,
+            )  # fmt: skip
+        note = gr.Markdown()
+        found = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
+    with gr.Tab("Browse"):
+        with gr.Row():
+            listed = gr.Textbox(label="Only those that fit", placeholder='{"year": {"gte": 2020}}', scale=4)
+            start = gr.Button("From the beginning", variant="primary")
+            on = gr.Button("Next page")
+        told = gr.Markdown()
+        opened = gr.HTML()
+        entries = gr.HTML(elem_classes="results", js_on_load=ON_LOAD)
+        here, following = gr.State(None), gr.State(None)
+    with gr.Tab("Upload"):
+        files = gr.File(label="Pictures and clips", file_count="multiple", type="filepath")
+        metadata = gr.Textbox(label="Metadata of all of them", placeholder='{"year": 2024}')
+        add = gr.Button("Add", variant="primary")
+        added = gr.Markdown()
+    options = [collection, kind, least, where]
+    page.load(does.names, None, collection, **PRIVATE)
+    for event in (go.click, words.submit):
+        event(does.words, [*options, words], [note, found], **PRIVATE)
+    picture.upload(does.picture, [*options, picture], [note, found], **PRIVATE)
+    found.click(does.like, options, [note, found], **PRIVATE)
+    shown = [told, opened, entries, here, following]
+    start.click(does.browse, [collection, listed], shown, **PRIVATE)
+    on.click(does.browse, [collection, listed, following], shown, **PRIVATE)
+    entries.click(does.act, [collection, listed, here], shown, **PRIVATE)
+    add.click(does.add, [collection, files, metadata], [added, collection], **PRIVATE)
 
 
 class _Handlers:
     """What the page's events do. Each gives a line to read and what is shown."""
 
-    def __init__(self, service: Callable[[], Service], guarded: bool, signer: Signer, audit: Audit) -> None:
-        self._service, self._guarded, self._audit, self._cards = service, guarded, audit, Cards(signer)
+    def __init__(self, service: Callable[[], Service], behind: Behind) -> None:
+        self._service, self._guarded, self._audit = service, behind.guarded, behind.logs.audit
+        self._cards = Cards(behind.signer)
 
     async def names(self) -> Any:
         names = [collection.name for collection in self._service().collections]
@@ -171,10 +162,7 @@ class _Handlers:
         if self._guarded and request.username != "write":
             return "This login may read and not write."
         count = await collection.delete([id])
-        client = getattr(getattr(request, "client", None), "host", None)
-        self._audit(
-            client=client, login=request.username, path=PAGE, collection=collection.name, deleted=count, ids=[id]
-        )
+        self._audit(**who(request), collection=collection.name, deleted=count, ids=[id])
         return f"{plain(id)} is deleted." if count else f"There is no {plain(id)} any more."
 
     async def add(
@@ -202,8 +190,7 @@ class _Handlers:
         except EXPECTED as error:
             return problem(error)
         kept = [status.id for status in statuses if status.error is None]
-        client = getattr(getattr(request, "client", None), "host", None)
-        self._audit(client=client, login=request.username, path=PAGE, collection=name, ids=kept)
+        self._audit(**who(request), collection=name, ids=kept)
         refused = [
             f"\n- {plain(upload.file.filename or '')}: {plain(status.error.message)}"
             for upload, status in zip(uploads, statuses, strict=True)
