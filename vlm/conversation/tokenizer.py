@@ -85,6 +85,10 @@ class TextTokenizer:
             raise BadInput(f"tokenizer has no token {token!r}")
         return number
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its id, control tokens among them."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def to_json(self) -> str:
         """The content of its `tokenizer.json`."""
         return self._tokenizer.to_str()
