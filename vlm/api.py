@@ -32,6 +32,7 @@ def load(
     tiling: TilingConfig | None = None,
     merge: MergeConfig | None = None,
     only: Iterable[str] | None = None,
+    multi_token: bool = False,
     offline: bool = False,
     report: Report | None = None,
 ) -> Model:
@@ -42,7 +43,8 @@ def load(
     What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
     words. `device` is `auto` (CUDA, then MPS, then CPU) by default, `dtype` float32. `tiling` says how a published
     model's pictures become tiles, `merge` how many of a card's visual tokens are left. `only` - "texts", "images" or
-    both - is for vectors alone: the rest of the model is then not loaded where they do without it.
+    both - is for vectors alone: the rest of the model is then not loaded where they do without it. `multi_token` loads
+    the multi-token heads of a language model alone, where its folder has some: its replies are guessed by them.
     Raises `BadInput` for an unknown name (with the nearest one) and a folder that cannot be used, `VlmError` where no
     source answers.
     """
@@ -61,7 +63,7 @@ def load(
         return _with_adapter(folder, base, dtype, tiling, merge, offline, report).to(place, kind)
     if folder.is_dir():
         known_as = name if in_hub else folder.resolve().name
-        model = _from_folder(folder, known_as, kind, tiling, merge, sides)
+        model = _from_folder(folder, known_as, kind, tiling, merge, sides, multi_token)
     else:
         if tiling is not None:
             raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
@@ -97,6 +99,7 @@ def _from_folder(
     tiling: TilingConfig | None,
     merge: MergeConfig | None,
     only: frozenset[str],
+    multi_token: bool,
 ) -> Model:
     from vlm.families.published import TilesByContent
     from vlm.models.assemble import has_own_text_side
@@ -121,7 +124,7 @@ def _from_folder(
         from vlm.families.saved_card import load_space
 
         return _space(load_space(folder, only), card, only)
-    parts = load_folder(folder, dtype)
+    parts = load_folder(folder, dtype, multi_token)
     settings = {}
     if tiling is not None:
         if not isinstance(parts.processor, TilesByContent):

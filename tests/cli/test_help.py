@@ -117,7 +117,7 @@ OPTIONS = {
     "compare": [*COMMON, "--flips"],
     "leaderboard": [*COMMON, "--format", "--to"],
     "overlap": [*COMMON, "--data", "--distance", "--limit", "--sheet", "--top", "--words"],
-    "bench": [*COMMON, "--clients", "--limit", "--minutes", "--model", "--rounds", "--to"],
+    "bench": [*COMMON, "--clients", "--draft", "--limit", "--minutes", "--model", "--rounds", "--to"],
     "plan": [*COMMON, "--measure", "--model", "--offline", "--to"],
     "demo": [*COMMON, "--images", "--model", "--offline", "--to"],
     "data": ["--help"],
@@ -156,6 +156,7 @@ OPTIONS = {
         "--cors",
         "--deadline",
         "--device",
+        "--draft",
         "--dtype",
         "--host",
         "--keys",
@@ -175,9 +176,9 @@ OPTIONS = {
         "--waiting",
     ],
     "serve all": (
-        "--access-log --audit-log --body-mb --cards --cors --deadline --device --dtype --engine --help --host --index "
-        "--keep-originals --keys --max-sessions --max-tokens --media --memory-mb --model --module --offline --open "
-        "--page --port --root --running --sessions --sessions-mb --temperatures --urls --wait --waiting"
+        "--access-log --audit-log --body-mb --cards --cors --deadline --device --draft --dtype --engine --help --host "
+        "--index --keep-originals --keys --max-sessions --max-tokens --media --memory-mb --model --module --offline "
+        "--open --page --port --root --running --sessions --sessions-mb --temperatures --urls --wait --waiting"
     ).split(),
     "score caption": [*COMMON, "--hypotheses", "--meteor", "--per-item", "--references", "--spice"],
     "score vqa": [*COMMON, "--answers", "--per-item", "--predictions", "--protocol"],

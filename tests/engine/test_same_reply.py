@@ -16,7 +16,7 @@ import kinds
 from vlm.api import load
 from vlm.engine.engine import Engine, Ticket
 from vlm.engine.greedy import greedy
-from vlm.engine.request import Request, Sampling
+from vlm.engine.request import Drafted, Request, Sampling
 from vlm.engine.settings import EngineSettings
 from vlm.heads.writer import Writer
 from vlm.models.processor import Prompt
@@ -118,8 +118,9 @@ def test_what_is_guessed_changes_no_reply_and_saves_steps(writer: Writer, temper
         steps[guesses] = 0
         while busy.step():
             steps[guesses] += 1
-        assert busy.decoding.right <= busy.decoding.guessed
-        if busy.decoding.right == 0:
+        drafted = sum(busy.held().drafted.values(), Drafted())
+        assert drafted.right <= drafted.guessed
+        if drafted.right == 0:
             assert steps[guesses] == steps[0]
     assert answers(found[4]) == answers(found[0])
     assert steps[4] <= steps[0]

@@ -146,4 +146,5 @@ def test_a_card_takes_any_language_model_that_we_read(
     assert len(model.caption([Image.new("RGB", (40, 40), "red")], max_tokens=3)) == 1
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
-        assert torch.equal(model.logits(ids), vlm.language.load(theirs)(ids))
+        # An engine may have laid the weights out in another order.
+        torch.testing.assert_close(model.logits(ids), vlm.language.load(theirs)(ids))

@@ -16,6 +16,7 @@ from vlm.cli.output import emit, say, table, working
 
 if TYPE_CHECKING:
     from vlm.bench.chat import Times
+    from vlm.bench.drafts import Row
     from vlm.bench.timing import Result, Say
 
 
@@ -33,6 +34,7 @@ class Suite(str, Enum):
     soak = "soak"
     chat = "chat"
     chat_soak = "chat-soak"
+    drafts = "drafts"
 
 
 def bench(
@@ -42,7 +44,8 @@ def bench(
             metavar="SUITE",
             help="metrics, moe, decode, language (both of these), vision, video, alignment (contrastive losses), "
             "retrieval (search), length (the cost of long texts), service (a retrieval server beside a naive one), "
-            "soak (one worn out), chat (a chat server beside transformers'), or chat-soak (one worn out).",
+            "soak (one worn out), chat (a chat server beside transformers'), chat-soak (one worn out), or drafts "
+            "(replies with guesses and without).",
         ),
     ],
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns each side takes.")] = 5,
@@ -58,10 +61,15 @@ def bench(
     ] = 10.0,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="chat, chat-soak: a folder or card; else random SmolVLM-256M."),
+        typer.Option(
+            "--model", metavar="NAME", help="chat, chat-soak: a folder or card; else random SmolVLM-256M. drafts: nano."
+        ),
+    ] = None,
+    draft: Annotated[
+        str | None, typer.Option("--draft", metavar="NAME", help="drafts: a small model that guesses for --model.")
     ] = None,
     clients: Annotated[
-        int | None, typer.Option("--clients", min=1, metavar="N", help="chat: 1, 4 and 16; chat-soak: 64.")
+        int | None, typer.Option("--clients", min=1, metavar="N", help="chat, drafts: 1, 4 and 16; chat-soak: 64.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +91,9 @@ def bench(
         return
     if suite is Suite.chat_soak:
         _chat_soak(model, minutes, clients, as_json)
+        return
+    if suite is Suite.drafts:
+        _drafts(model or "nano", draft, rounds, clients, as_json)
         return
     from vlm.bench import alignment, decode, metrics, moe, retrieval, video, vision
     from vlm.bench.machine import machine
@@ -119,7 +130,7 @@ def bench(
     table(["what", "peer", "ours, s", "peer, s", "times faster", "note"], rows)
 
 
-def _times(result: Result | Times) -> str:
+def _times(result: Result | Times | Row) -> str:
     from vlm.bench.timing import Missing
 
     if isinstance(result, Missing):
@@ -243,3 +254,27 @@ def _chat_soak(model: str | None, minutes: float, clients: int | None, as_json: 
         table([f"{done.clients} clients, {done.seconds:.0f} s", f"on {done.machine}"], rows)
     if not done.passed:
         raise typer.Exit(1)
+
+
+def _drafts(model: str, draft: str | None, rounds: int, clients: int | None, as_json: bool) -> None:
+    from vlm.bench.drafts import REPLIES, compare
+    from vlm.cli.session import lazy_model
+
+    writes = lazy_model(model, False, multi_token=True)
+    guesses = None if draft is None else lazy_model(draft, False)
+    with working("bench drafts") as advance:
+        found = compare(
+            writes(), None if guesses is None else guesses(), rounds, lambda text: advance(-1, text),
+            replies=(clients,) if clients else REPLIES,
+        )  # fmt: skip
+    if as_json:
+        emit(asdict(found))
+        return
+    rows = [
+        [str(row.replies), row.guesses, f"{row.tokens_per_step:.2f}", f"{100 * row.acceptance:.0f} % of {row.guessed}",
+         f"{row.seconds:.2f}", _times(row)]
+        for row in found.rows
+    ]  # fmt: skip
+    by = "" if found.draft is None else f", drafts by {found.draft}"
+    say(f"{found.model}{by}, on {found.machine}")
+    table(["replies at a time", "guesses", "tokens a step", "right", "seconds", "times faster"], rows)

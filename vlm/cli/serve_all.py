@@ -11,6 +11,7 @@ from vlm.cli.serve_options import (
     AuditLog,
     BodyMb,
     Cors,
+    Draft,
     Host,
     IndexEngine,
     KeepOriginals,
@@ -58,6 +59,7 @@ def all_(
     body_mb: BodyMb = 256,
     deadline: ReplyDeadline = 600.0,
     wait: Wait = 120.0,
+    draft: Draft = None,
     temperatures: ServedTemperatures = None,
     sessions: SessionsFolder = None,
     max_sessions: MaxSessions = 100,
@@ -84,7 +86,7 @@ def all_(
     from vlm.engine.settings import EngineSettings
 
     replies = EngineSettings(memory_bytes=memory_mb * MB, running=running, waiting=waiting)
-    loaded = loading(model, replies, temperatures, offline, device, dtype, embeds=True)
+    loaded = loading(model, replies, temperatures, offline, device, dtype, draft=draft, embeds=True)
     settings = CombinedSettings(
         **collections(root, opened, keep_originals, engine, store, page),
         **common(media, urls and not offline, cors, access_log, audit_log),

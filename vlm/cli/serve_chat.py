@@ -13,6 +13,7 @@ from vlm.cli.serve_options import (
     AccessLog,
     BodyMb,
     Cors,
+    Draft,
     Host,
     KeysFile,
     MaxSessions,
@@ -52,6 +53,7 @@ def chat(
     memory_mb: MemoryMb = 2048,
     body_mb: BodyMb = 64,
     deadline: ReplyDeadline = 600.0,
+    draft: Draft = None,
     temperatures: ServedTemperatures = None,
     sessions: SessionsFolder = None,
     max_sessions: MaxSessions = 100,
@@ -75,7 +77,7 @@ def chat(
     from vlm.engine.settings import EngineSettings
 
     engine = EngineSettings(memory_bytes=memory_mb * MB, running=running, waiting=waiting)
-    loaded = loading(model, engine, temperatures, offline, device, dtype, embeds=False)
+    loaded = loading(model, engine, temperatures, offline, device, dtype, draft=draft, embeds=False)
     settings = ChatSettings(
         **common(media, urls and not offline, cors, access_log),
         page=with_page(page),
@@ -94,20 +96,22 @@ def chat(
 
 def loading(
     model: str, engine: EngineSettings, temperatures: Path | None, offline: bool, device: str, dtype: str, *,
-    embeds: bool,
+    draft: str | None, embeds: bool,
 ) -> Callable[[], Loaded]:  # fmt: skip
     """What loads the model that writes, once, with its vectors where it has some; or where `embeds`, in any case.
 
-    Raises `BadInput` at once where there is no such model or device, and when it loads for one that cannot do it.
+    `draft` is the model that guesses for it. Raises `BadInput` at once where there is no such model or device, and when
+    it loads for one that cannot do it.
     """
     from vlm.cli.session import lazy_model, space_of
     from vlm.server.chat.loaded import load
 
-    chosen = lazy_model(model, offline, device=device, dtype=dtype)
+    chosen = lazy_model(model, offline, device=device, dtype=dtype, multi_token=True)
+    guessing = None if draft is None else lazy_model(draft, offline, device=device, dtype=dtype)
 
     def loaded() -> Loaded:
         found = chosen()
         space = space_of(model) if embeds or "embeds" in found.can else None
-        return load(found, engine, temperatures, space)
+        return load(found, engine, temperatures, space, None if guessing is None else guessing())
 
     return loaded

@@ -67,6 +67,10 @@ Waiting: TypeAlias = Annotated[
 MemoryMb: TypeAlias = Annotated[
     int, typer.Option("--memory-mb", min=1, metavar="N", help="For the keys and values of all conversations.")
 ]
+Draft: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--draft", metavar="MODEL", help="A small one with the same tokens that guesses ahead for --model."),
+]
 ReplyDeadline: TypeAlias = Annotated[
     float, typer.Option("--deadline", min=0.1, metavar="SECONDS", help="After which a reply ends as it is.")
 ]

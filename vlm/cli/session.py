@@ -35,13 +35,15 @@ def lazy_model(
     device: str = "auto",
     dtype: str = "auto",
     only: Iterable[str] = (),
+    multi_token: bool = False,
 ) -> Callable[[], Model]:
-    """A function that loads the model on its first call; of `only` "texts" or "images" no more than their vectors need.
+    """A function that loads the model on its first call; of `only` "texts" or "images" no more than their vectors need,
+    with `multi_token` the heads that guess for it, where it has some.
 
     Raises `BadInput` at once where there is no such model, device, tiling or merging: before anything slow begins.
     """
     check_model(name)
-    options: dict[str, Any] = {"only": tuple(only)}
+    options: dict[str, Any] = {"only": tuple(only)} | ({"multi_token": True} if multi_token else {})
     if device != "auto" or dtype != "auto":
         from vlm.devices import device_of, dtype_of
 

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 from torch import Tensor
 
+from vlm.engine.drafts.heads import bytes_of_heads
 from vlm.engine.engine import Engine
 from vlm.engine.job import Heard
 from vlm.engine.request import Piece, Request
@@ -100,8 +101,11 @@ class Replies:
     def engine(self, tokens: int, running: int = 1) -> Engine:
         """The one that is kept, with room for `running` conversations of so many tokens at a time; a new one where
         weights changed."""
-        need = running * KVCache.bytes_of(self.model.language.cfg, tokens, self.model.dtype.itemsize)
         kept = self._engine
+        language = self.model.language
+        need = running * (
+            KVCache.bytes_of(language.cfg, tokens, self.model.dtype.itemsize) + bytes_of_heads(language, tokens)
+        )
         fits = kept is not None and need <= kept.settings.memory_bytes and running <= kept.settings.running
         if kept is None or not fits or self._states() != self._weights:
             usual = EngineSettings()

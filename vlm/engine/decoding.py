@@ -1,9 +1,9 @@
 """Decoding steps: the tokens that are fed, and those that are chosen.
 
 A step has as many rows as the next of its sizes, and what the replies leave of them is filled with guesses (speculative
-decoding, arXiv:2211.17192): tokens that came after the same ones before (`vlm.engine.speculation`). Each guess is fed
-behind the last, in a row of its own, and is right where it is the token that is chosen anyway. So a reply is the same,
-to the bit, whatever was guessed, sampled or not: a draw knows its place alone (`vlm.engine.sampling`).
+decoding, arXiv:2211.17192; `vlm.engine.drafts`). Each guess is fed behind the last, in a row of its own, and is right
+where it is the token that is chosen anyway. So a reply is the same, to the bit, whatever was guessed, sampled or not: a
+draw knows its place alone (`vlm.engine.sampling`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlm.engine.drafts.drafting import NONE, Drafting, Guesses
+from vlm.engine.drafts.planner import total
 from vlm.engine.job import Reply
 from vlm.engine.sampling import chosen
-from vlm.engine.speculation import Drafts
 from vlm.language.attention.kv_cache import Apart, KVCache
 from vlm.language.steps import filled, tiles
 from vlm.models.processor import Processor
@@ -30,48 +31,49 @@ class Fed:
 
     reply: Reply
     states: list[Tensor]
-    guesses: list[int]
+    guesses: Guesses = NONE
 
 
 class Decoding:
-    """Of one model; `guesses` are those of a reply and a step at most."""
+    """Of one model."""
 
-    def __init__(self, model: VisionLanguageModel, processor: Processor, sizes: tuple[int, ...], guesses: int):
-        self.model, self.processor, self.sizes = model, processor, sizes
-        # A window's cache moves as it fills, and cannot be set back.
-        self.guesses = (
-            guesses if all(w is None for w in map(model.language.cfg.window_of, range(_layers(model)))) else 0
-        )
-        self._slots = {processor.image_token, processor.video_token}
-        self.guessed = self.right = 0
-        """Tokens, so far."""
-
-    def spare(self, replies: int) -> int:
-        """Rows that so many replies leave of a step."""
-        return sum(size for _, size in tiles(range(replies), self.sizes)) - replies
+    def __init__(
+        self, model: VisionLanguageModel, processor: Processor, sizes: tuple[int, ...], drafting: Drafting
+    ):  # fmt: skip
+        self.model, self.processor, self.sizes, self.drafting = model, processor, sizes, drafting
+        self._seconds, self._rows, self._replies = 0.0, 0, 0
+        """Of the step that is not chosen for yet."""
 
     def feed(self, replies: Sequence[Reply]) -> list[Fed]:
         """A token of each, and guesses in the rows that are left; of a reply that is read again its own tokens."""
-        spare = self.spare(len(replies))
-        feeds: list[tuple[Reply, list[int], list[int]]] = []
+        if not replies:
+            return []
+        plan = self.drafting.planner.plan(len(replies))
+        spare = plan.rows - len(replies)
+        known: dict[Reply, list[int]] = {}
         for reply in replies:
-            known = reply.tokens[reply.fed : reply.fed + 1 + min(spare, self.guesses)]
-            whole = reply.fed + len(known) == len(reply.tokens)
-            guesses = self._guesses(reply, spare - len(known) + 1) if whole else []
-            spare -= len(known) - 1 + len(guesses)
-            feeds.append((reply, known, guesses))
-        states = iter(self._states([(reply, known + guesses) for reply, known, guesses in feeds]))
+            known[reply] = reply.tokens[reply.fed : reply.fed + 1 + min(spare, self.drafting.most)]
+            spare -= len(known[reply]) - 1
+        whole = [reply for reply in replies if reply.fed + len(known[reply]) == len(reply.tokens)]
+        guesses = self.drafting.guesses(plan, whole, sum(map(len, known.values())))
+        began = self.drafting.clock()
+        feeds = [(reply, [*known[reply], *guesses.get(reply, NONE).tokens]) for reply in replies]
+        states = iter(self._states(feeds))
         fed = []
-        for reply, known, guesses in feeds:
-            mine = [next(states) for _ in known + guesses]
-            reply.fed += len(known)
+        for reply, tokens in feeds:
+            mine, count = [next(states) for _ in tokens], len(known[reply])
+            self._saw(reply, mine[:count])
+            reply.fed += count
             assert reply.cache is not None
-            reply.cache.length += len(known)
-            fed.append(Fed(reply, mine[len(known) - 1 :], guesses))
+            reply.cache.length += count
+            fed.append(Fed(reply, mine[count - 1 :], guesses.get(reply, NONE)))
+        self._rows, self._replies = total(sum(len(tokens) for _, tokens in feeds), self.sizes), len(replies)
+        self._seconds = self.drafting.clock() - began
         return fed
 
     def choose(self, fed: Sequence[Fed]) -> list[tuple[Reply, Exception]]:
         """The next tokens of each reply that is read to its end; those on which that failed."""
+        began = self.drafting.clock()
         choosing = [one for one in fed if one.reply.writing and one.reply.fed == len(one.reply.tokens)]
         states = [state_D for one in choosing for state_D in one.states]
         logits: list[Tensor] = []
@@ -85,25 +87,35 @@ class Decoding:
                     self._take(one, rows_V)
             except Exception as error:
                 failed.append((one.reply, error))
+        if self._rows and len(choosing) == self._replies:  # else another step's prompts are among them
+            self.drafting.planner.step.add(self._rows, self._seconds + self.drafting.clock() - began)
+        self._rows = 0
         return failed
 
     def _take(self, one: Fed, logits: Sequence[Tensor]) -> None:
         """Tokens as far as the guesses were right, and one more."""
-        reply, request = one.reply, one.reply.job.request
-        self.guessed += len(one.guesses)
-        for logits_V, guess in zip(logits, [*one.guesses, None], strict=True):
+        reply, request, right, wrong = one.reply, one.reply.job.request, 0, False
+        for logits_V, guess in zip(logits, [*one.guesses.tokens, None], strict=True):
             allowed = None if reply.followed is None else reply.followed.allowed()
             token = chosen(
                 logits_V, request.sampling, reply.tokens, request.prompt.ids, len(reply.tokens), reply.choice,
                 reply.seed, allowed,
             )  # fmt: skip
             reply.take(token, self.processor.stop_tokens)
+            wrong = token.token != guess and guess is not None
             if reply.finish is not None or token.token != guess:
                 break
-            self.right += 1
-            reply.fed += 1
+            right += 1
+        self.drafting.told(one.guesses, right, wrong)
+        if reply.finish is None and right:
+            self._saw(reply, one.states[1 : 1 + right])
+            reply.fed += right
             assert reply.cache is not None
-            reply.cache.length += 1
+            reply.cache.length += right
+
+    def _saw(self, reply: Reply, states: Sequence[Tensor]) -> None:
+        """The states at the reply's tokens behind those that were fed before."""
+        self.drafting.saw(reply, len(reply.job.request.prompt.ids) + reply.fed, states)
 
     def _states(self, feeds: Sequence[tuple[Reply, list[int]]]) -> list[Tensor]:
         """`[D]` of each token, those of a reply one behind the other."""
@@ -118,25 +130,9 @@ class Decoding:
             states += self.model.language.step(x_BD, Apart([cache for _, cache in tile], self.sizes))[: len(tile)]
         return states
 
-    def _guesses(self, reply: Reply, most: int) -> list[int]:
-        left = reply.job.request.max_tokens - len(reply.tokens) - 1
-        most = min(most, left, self.guesses)
-        if most <= 0:
-            return []
-        if reply.drafts is None:
-            reply.drafts, reply.drafted = Drafts(reply.job.request.prompt.ids), 0
-        reply.drafts.extend(reply.tokens[reply.drafted :])
-        reply.drafted = len(reply.tokens)
-        found = reply.drafts.draft(most)
-        return next((found[:place] for place, token in enumerate(found) if token in self._slots), found)
-
 
 def _ahead(cache: KVCache, tokens: int) -> KVCache:
     """The same memory as it will be behind so many tokens more."""
     later = copy.copy(cache)
     later.length += tokens
     return later
-
-
-def _layers(model: VisionLanguageModel) -> int:
-    return model.language.cfg.layers

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
 
 from vlm.engine.decoding import Decoding, Fed
+from vlm.engine.drafts.drafting import drafting
 from vlm.engine.encoder_cache import EncoderCache
 from vlm.engine.intake import Intake
-from vlm.engine.job import Heard, Job, Reply
+from vlm.engine.job import Heard, Job, Reply, Ticket
 from vlm.engine.prefix_cache import PrefixCache
 from vlm.engine.reading import Chunk, Reading
 from vlm.engine.request import Full, Held, Piece, Request
@@ -26,42 +27,36 @@ from vlm.engine.rows import arranged
 from vlm.engine.settings import EngineSettings
 from vlm.engine.turns import Turns
 from vlm.language.attention.kv_cache import KVCache
+from vlm.models.assembled import Assembled
 from vlm.models.processor import Processor
 from vlm.models.vision_language import VisionLanguageModel
 
 IDLE_SECONDS = 0.5
 
 
-class Ticket:
-    """A request that was taken."""
-
-    def __init__(self, job: Job, wake: Callable[[], None]):
-        self._job, self._wake = job, wake
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more: its memory is free before the next step. From any thread, any number of
-        times."""
-        self._job.cancelled = True
-        self._wake()
-
-
 class Engine:
     """Of one model. `submit` and `Ticket.cancel` may be called from any thread; the rest belongs to one, which `start`
     makes, or which calls `step`."""
 
-    def __init__(self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings | None = None):
+    def __init__(
+        self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings | None = None,
+        draft: Assembled | None = None,
+    ):  # fmt: skip
+        """`draft` is a small model that guesses for this one; of it the language model is used. Raises `BadInput` where
+        its tokens are others."""
         self.model, self.processor, self.settings = model, processor, settings or EngineSettings()
         self.cfg = model.language.cfg
         rows = arranged(model.language)
         rows = rows if self.settings.sizes is None else rows._replace(steps=self.settings.sizes)
-        self.decoding = Decoding(model, processor, rows.steps, self.settings.guesses)
+        self.drafting = drafting(model, processor, self.settings, rows.steps, draft)
+        self.decoding = Decoding(model, processor, rows.steps, self.drafting)
         identity = secrets.token_bytes(32)  # what is remembered is this engine's, and goes with it
         self.pictures = EncoderCache(model, processor, identity, self.settings.pictures_bytes)
         self.prompts = PrefixCache()
         self.preempted = 0
         """Replies whose memory was taken away, so far."""
         self.reading = Reading(model, self.pictures, rows)
-        self.intake = Intake(model, processor, self.settings, self.pictures, identity)
+        self.intake = Intake(model, processor, self.settings, self.pictures, identity, self._bytes)
         self._turns = Turns()
         self._replies: list[Reply] = []
         """All that are not finished."""
@@ -121,7 +116,8 @@ class Engine:
         """What there is now; from any thread."""
         tokens = [reply.held for reply in self._replies if reply.cache is not None]
         held = sum(map(self._bytes, tokens))
-        return Held(len(tokens), self.waiting, held, self.prompts.nbytes, self.pictures.nbytes)
+        drafted = dict(self.drafting.counts)
+        return Held(len(tokens), self.waiting, held, self.prompts.nbytes, self.pictures.nbytes, drafted)
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -142,6 +138,8 @@ class Engine:
         fed += self._prompts_read()
         for reply, failure in self.decoding.choose(fed):
             self._failed(reply.job, failure)
+        for one in fed:
+            one.reply.coming = 0
         self._forget()
         return True
 
@@ -149,9 +147,11 @@ class Engine:
 
     def _written(self) -> list[Fed]:
         """Feed each reply that is being written its last token."""
-        writing = [reply for reply in self._replies if reply.writing]
-        writing = [reply for reply in writing if self._room(1 + self.settings.guesses, reply)]
-        fed = self.decoding.feed([reply for reply in writing if reply.cache is not None])
+        for reply in self._replies:
+            tokens = min(1 + self.drafting.most, reply.job.request.max_tokens - reply.fed)
+            if reply.writing and self._room(tokens, reply):
+                reply.coming = tokens
+        fed = self.decoding.feed([reply for reply in self._replies if reply.writing])
         for one in fed:
             self._turns.gave(one.reply.job.request.client, 1)
         return fed
@@ -203,17 +203,18 @@ class Engine:
             for one in chunks:
                 self._failed(one.reply.job, error)
             return []
-        for one, state_D in zip(chunks, states, strict=True):
+        for one, states_TD in zip(chunks, states, strict=True):
             reply, job = one.reply, one.reply.job
             if reply.cache is None:  # it gave way to what is kept of another
                 continue
+            self.drafting.saw(reply, one.part.start, states_TD)
             if self._keeps(job):
                 self.prompts.keep(job.stretches[reply.read], reply.cache.taken(one.part.start))
                 self._room(0, reply)
             reply.read += 1
             if reply.read == len(job.parts):
                 self.prompts.touch(job.stretches)
-                fed.append(Fed(reply, [state_D], []))
+                fed.append(Fed(reply, [states_TD[-1]]))
         return fed
 
     # Whose turn it is, and what it may take
@@ -281,7 +282,7 @@ class Engine:
         return self.settings.keep_prompts and self.cfg.rope.fixed(len(job.request.prompt.ids))
 
     def _bytes(self, tokens: int) -> int:
-        return KVCache.bytes_of(self.cfg, tokens, self.model.dtype.itemsize)
+        return KVCache.bytes_of(self.cfg, tokens, self.model.dtype.itemsize) + self.drafting.bytes_of(tokens)
 
     def _wake(self) -> None:
         with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from vlm.engine.chunks import Shown, chunks, shown_in
@@ -14,7 +15,6 @@ from vlm.engine.request import Request
 from vlm.engine.sampling import check
 from vlm.engine.settings import EngineSettings
 from vlm.errors import BadInput
-from vlm.language.attention.kv_cache import KVCache
 from vlm.models.processor import Processor, Prompt
 from vlm.models.vision_language import VisionLanguageModel
 
@@ -34,9 +34,10 @@ class Intake:
 
     def __init__(
         self, model: VisionLanguageModel, processor: Processor, settings: EngineSettings, pictures: EncoderCache,
-        identity: bytes,
+        identity: bytes, bytes_of: Callable[[int], int],
     ):  # fmt: skip
-        self._processor, self._cfg, self._itemsize = processor, model.language.cfg, model.dtype.itemsize
+        """`bytes_of` says what so many tokens of a reply take."""
+        self._processor, self._cfg, self._bytes_of = processor, model.language.cfg, bytes_of
         self._memory, self._chunk = settings.memory_bytes, settings.chunk
         self._pictures, self._identity = pictures, identity
 
@@ -47,7 +48,7 @@ class Intake:
         check(request.sampling, self._cfg.vocab_size)
         if request.n < 1 or request.max_tokens < 1:
             raise BadInput(f"expected at least one reply of one token, got n {request.n}, tokens {request.max_tokens}")
-        need = KVCache.bytes_of(self._cfg, len(prompt.ids) + request.max_tokens, self._itemsize)
+        need = self._bytes_of(len(prompt.ids) + request.max_tokens)
         if need > self._memory:
             raise BadInput(f"expected a request of at most {self._memory} bytes of keys and values, got one of {need}")
         cut = self.cut(prompt, request.client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch import Tensor
 from vlm.engine.chunks import Shown
 from vlm.engine.prefix_cache import Stretch
 from vlm.engine.request import Finish, Followed, Piece, Request, Token, Usage
-from vlm.engine.speculation import Drafts
 from vlm.engine.texts import ReplyText
 from vlm.language.attention.kv_cache import KVCache
 from vlm.models.processor import Processor
@@ -49,6 +49,19 @@ class Job:
         return self.until is not None and time.monotonic() >= self.until
 
 
+class Ticket:
+    """A request that was taken."""
+
+    def __init__(self, job: Job, wake: Callable[[], None]):
+        self._job, self._wake = job, wake
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: its memory is free before the next step. From any thread, any number of
+        times."""
+        self._job.cancelled = True
+        self._wake()
+
+
 class Reply:
     """One reply of a job: it is read and then written.
 
@@ -70,9 +83,8 @@ class Reply:
         self.followed: Followed | None = None
         if job.request.constraint is not None:
             self.followed = job.request.constraint.begin()
-        self.drafts: Drafts | None = None
-        self.drafted = 0
-        """Of the tokens those that drafts are made of."""
+        self.drafts: dict[str, Any] = {}
+        """What drafters keep of it (`vlm.engine.drafts`), by their names."""
         self.finish: Finish | None = None
         self._told: list[Token] = []
 
@@ -88,8 +100,9 @@ class Reply:
         return 0 if cache is None else cache.length + self.coming
 
     def let_go(self) -> None:
-        """Give the cache back."""
+        """Give the cache back, and what drafters keep."""
         self.cache, self.read, self.fed, self.coming = None, 0, 0, 0
+        self.drafts.clear()
 
     def take(self, token: Token, stop: frozenset[int]) -> None:
         """Go on with a chosen token, and tell of it."""

@@ -53,18 +53,19 @@ class Reading:
         return rows <= max(self.rows.chunks, default=0) and all(map(self._fixed, (*chunks, chunk)))
 
     def read(self, chunks: Sequence[Chunk]) -> list[Tensor]:
-        """Read them into their replies' caches; of each the state `[D]` behind its last token."""
+        """Read them into their replies' caches; of each the states `[T, D]` of its tokens."""
         if not self.fits(chunks[:-1], chunks[-1]):
             (one,) = chunks
             whole = len(one.reply.job.request.prompt.ids)
             assert one.reply.cache is not None
-            return list(self.model.language.prefill(one.x_TD[None], one.reply.cache, chunk=len(one.part), whole=whole))
+            cache, tokens = one.reply.cache, len(one.part)
+            return list(self.model.language.prefill(one.x_TD[None], cache, chunk=tokens, whole=whole, every=True))
         x_TD = torch.cat([one.x_TD for one in chunks])
         size = next(size for size in self.rows.chunks if size >= len(x_TD))
         counts = [len(one.part) for one in chunks]
         caches = [one.reply.cache for one in chunks if one.reply.cache is not None]
         states_TD = self.model.language.step(filled(x_TD, size), Apart(caches, self.rows.steps, counts))
-        return [own_TD[-1] for own_TD in states_TD[: len(x_TD)].split(counts)]
+        return list(states_TD[: len(x_TD)].split(counts))
 
     def _fixed(self, chunk: Chunk) -> bool:
         """Whether positions do not depend on how long the prompt is."""

@@ -68,6 +68,17 @@ class Followed(Protocol):
 
 
 @dataclass(frozen=True)
+class Drafted:
+    """Tokens guessed of replies, and those of them that were right."""
+
+    guessed: int = 0
+    right: int = 0
+
+    def __add__(self, more: Drafted) -> Drafted:
+        return Drafted(self.guessed + more.guessed, self.right + more.right)
+
+
+@dataclass(frozen=True)
 class Held:
     """What an engine has at one moment. Sizes in bytes."""
 
@@ -76,11 +87,13 @@ class Held:
     waiting: int
     """Replies that wait to be begun."""
     reply_bytes: int
-    """Keys and values of the running ones."""
+    """Keys and values of the running ones, those of drafters among them."""
     prompt_bytes: int
     """Those kept of earlier prompts."""
     picture_bytes: int
     """Visual tokens kept."""
+    drafted: Mapping[str, Drafted] = field(default_factory=dict)
+    """Since the engine began, by drafter."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,21 @@ def chosen(
     `allowed_V` is true at what may come. The draw depends on `seed`, `choice` and `place` alone. Raises `VlmError`
     where nothing may come, or logits are no numbers.
     """
+    token = likely(logits_V, sampling, said, prompt, place, choice, seed, allowed_V)
+    return _told(logits_V, token, sampling.alternatives)
+
+
+def likely(
+    logits_V: Tensor,
+    sampling: Sampling,
+    said: Sequence[int],
+    prompt: Sequence[int],
+    place: int,
+    choice: int,
+    seed: int,
+    allowed_V: np.ndarray | None = None,
+) -> int:
+    """The same, and nothing is told of it: what one model's logits say that another will choose, draws included."""
     scores_V = _weighed(logits_V, sampling, said, prompt)
     if allowed_V is not None:
         scores_V = scores_V.masked_fill(~torch.from_numpy(allowed_V).to(scores_V.device), -math.inf)
@@ -68,7 +83,7 @@ def chosen(
         raise VlmError(f"place {place} of the reply: expected a token that may come, got logits of at most {best}")
     if sampling.temperature > 0:
         token = _drawn(*candidates(scores_V, sampling), seed, choice, place)
-    return _told(logits_V, token, sampling.alternatives)
+    return token
 
 
 def candidates(scores_V: Tensor, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import NonNegativeInt, PositiveInt
 
 from vlm.config import Config
@@ -32,6 +34,9 @@ class EngineSettings(Config):
     sizes: tuple[PositiveInt, ...] | None = None
     """Numbers of rows of a decoding step, ascending; by default all that agree on this machine (`vlm.engine.rows`)."""
     guesses: NonNegativeInt = 4
-    """Tokens of a reply that are guessed a step, in rows that would be filler."""
+    """Tokens of a reply that are guessed a step at most: in rows that would be filler, and in more where that pays."""
+    drafters: tuple[Literal["lookup", "heads", "draft"], ...] = ("lookup", "heads", "draft")
+    """Who may guess, of those that there are: what stood behind the same tokens before, the model's own multi-token
+    heads, a draft model."""
     keep_prompts: bool = True
     """Whether what was read of a prompt is kept for those that begin alike."""

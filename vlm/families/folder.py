@@ -34,8 +34,9 @@ FAMILIES: Registry[Load] = Registry(
 """By the `model_type` of a folder's `config.json`."""
 
 
-def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
-    """The model in a folder of `config.json`, safetensors, tokenizer and processor, in evaluation mode.
+def load_folder(folder: Path, dtype: torch.dtype = torch.float32, multi_token: bool = False) -> Assembled:
+    """The model in a folder of `config.json`, safetensors, tokenizer and processor, in evaluation mode. `multi_token`
+    loads the heads of a language model alone that has some.
 
     Raises `BadInput` for a family that is not here, and where the folder's files do not fit together.
     """
@@ -47,7 +48,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
     if kind in LANGUAGE_FAMILIES:
         from vlm.families import text_only
 
-        return text_only.load(folder, dtype)
+        return text_only.load(folder, dtype, multi_token)
     known = [*FAMILIES, *LANGUAGE_FAMILIES]
     raise BadInput(f"{folder / 'config.json'}: {unknown('model family', kind, known)}")
 

@@ -20,7 +20,7 @@ from vlm.errors import BadInput
 from vlm.families.published import reply_ends, special_token
 from vlm.files import read_json
 from vlm.language.checkpoints.families import of_config
-from vlm.language.checkpoints.folder import read_model
+from vlm.language.checkpoints.folder import holds_heads, read_model
 from vlm.media.open import Media
 from vlm.models.arrangements import FlatArrangement
 from vlm.models.assembled import Assembled
@@ -66,12 +66,15 @@ class TextProcessor(Processor):
         return PictureTokens(0)
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> Assembled:
-    """The model and its processor. Raises `BadInput` for a config we cannot follow and tensors that do not fit it."""
+def load(folder: Path, dtype: torch.dtype = torch.float32, multi_token: bool = False) -> Assembled:
+    """The model and its processor; with `multi_token` its heads too, where there are any. Raises `BadInput` for a
+    config we cannot follow and tensors that do not fit it."""
     where = folder / "config.json"
     fields = read_json(where)
     family = of_config(fields, str(where))
-    language = read_model(fields, family, open_tensors(folder), folder, dtype=dtype)
+    stored = open_tensors(folder)
+    heads = multi_token and holds_heads(fields, family, stored, str(where))
+    language = read_model(fields, family, stored, folder, dtype=dtype, multi_token=heads)
     tokenizer = TextTokenizer(folder / "tokenizer.json", reads_control=True)
     specials = {key: token for key in ("bos_token", "eos_token") if (token := special_token(folder, key))}
     own = fields.get("eos_token_id")

@@ -105,8 +105,10 @@ class LanguageModel(nn.Module):
         real_BS: Tensor | None = None,
         chunk: int = PREFILL_CHUNK,
         whole: int | None = None,
+        every: bool = False,
     ) -> Tensor:
-        """Read prompts into the cache, `chunk` tokens at a time; the last token's normalised state `[B, D]`.
+        """Read prompts into the cache, `chunk` tokens at a time; the last token's normalised state `[B, D]`, or `every`
+        token's `[B, T, D]`.
 
         `real_BS` is false where a batch is padded, on the left, at the cache's tokens and the new ones. Memory grows
         with T and not with its square; the states are those of `hidden`. Of prompts that are read a part a call,
@@ -119,12 +121,14 @@ class LanguageModel(nn.Module):
         else:
             positions_BT = positions(real_BS)[:, past:]
         rotary = self.rotary(positions_BT, x_BTD.dtype)
+        states: list[Tensor] = []
         for begin in range(0, tokens, chunk):
             part = slice(begin, min(begin + chunk, tokens))
             mask_BTS = None if real_BS is None else padded_mask(real_BS[:, : past + part.stop], part.stop - begin)
             cos, sin = (angles[:, :, part] for angles in rotary)
             hidden_BTD = self._through(x_BTD[:, part], (cos, sin), mask_BTS, cache)
-        return hidden_BTD[:, -1]
+            states += [hidden_BTD] if every else []
+        return torch.cat(states, dim=1) if every else hidden_BTD[:, -1]
 
     def step(self, x_TD: Tensor, caches: Apart) -> Tensor:
         """New tokens of several sequences, each at its own place: normalised states `[T, D]` of their embeddings.
@@ -132,16 +136,30 @@ class LanguageModel(nn.Module):
         With as many rows in every call - those beyond the sequences' tokens are filler - a sequence's states are the
         same whatever its neighbours are, where the machine's products are (`vlm.engine.rows`).
         """
+        rotary, real_1T = self._placed(x_TD, caches)
+        return self._through(x_TD[None], rotary, None, caches, real_1T)[0]
+
+    def multi_token_step(self, depth: int, hidden_TD: Tensor, embedded_TD: Tensor, caches: Apart) -> Tensor:
+        """The same of the head of one depth, from 1, with caches of its layer: states `[T, D]`, for `logits` and the
+        next depth. `hidden_TD` are the states of the depth before, `embedded_TD` the tokens `depth` behind each."""
+        assert self.multi_token is not None
+        rotary, real_1T = self._placed(hidden_TD, caches)
+        head = self.multi_token.heads[depth - 1]
+        states_1TD = head(hidden_TD[None], embedded_TD[None], rotary, None, caches, real_1T)
+        caches.advance(len(hidden_TD))
+        return states_1TD[0]
+
+    def _placed(self, x_TD: Tensor, caches: Apart) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """The rotary angles of new tokens behind what each cache holds, and which of them are no filler, `[1, T]`."""
         places = caches.places
         places_T = torch.zeros(len(x_TD), dtype=torch.long, device=x_TD.device)
         places_T[: len(places)] = torch.tensor(places, device=x_TD.device)
         real_1T = (torch.arange(len(x_TD), device=x_TD.device) < len(places))[None]
         if self.cfg.rope.fixed(int(places_T.max()) + 1):
-            rotary = self.rotary(places_T[None], x_TD.dtype)
-        else:  # each by its own length
-            turned = [self.rotary(place_1[None], x_TD.dtype) for place_1 in places_T.split(1)]
-            rotary = tuple(torch.cat(angles, dim=2) for angles in zip(*turned, strict=True))
-        return self._through(x_TD[None], rotary, None, caches, real_1T)[0]
+            return self.rotary(places_T[None], x_TD.dtype), real_1T
+        # Each by its own length.
+        cos, sin = zip(*(self.rotary(place_1[None], x_TD.dtype) for place_1 in places_T.split(1)), strict=True)
+        return (torch.cat(cos, dim=2), torch.cat(sin, dim=2)), real_1T
 
     def _through(
         self,

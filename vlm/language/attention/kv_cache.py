@@ -24,8 +24,11 @@ class KVCache:
     layer with a window has room for two windows: when it is full, the newest is moved to its front.
     """
 
-    def __init__(self, cfg: LanguageConfig, batch: int, capacity: int, like: Tensor):
-        self.windows = [cfg.window_of(layer) for layer in range(cfg.layers)]
+    def __init__(self, cfg: LanguageConfig, batch: int, capacity: int, like: Tensor, layers: range | None = None):
+        """Of all layers of the trunk, or of `layers`: those of multi-token heads are behind the last."""
+        layers = range(cfg.layers) if layers is None else layers
+        self.first = layers.start
+        self.windows = [cfg.window_of(layer) for layer in layers]
         # Not filled with zeros: memory that no token has reached is not touched.
         self.parts = [
             [
@@ -34,16 +37,16 @@ class KVCache:
             ]
             for room in (capacity if window is None else min(capacity, 2 * window) for window in self.windows)
         ]
-        self.dropped = [0] * cfg.layers
+        self.dropped = [0] * len(layers)
         self.capacity = capacity
         self.length = 0
         self._means: dict[int, Tensor] = {}
 
     @staticmethod
-    def bytes_of(cfg: LanguageConfig, tokens: int, itemsize: int) -> int:
+    def bytes_of(cfg: LanguageConfig, tokens: int, itemsize: int, layers: range | None = None) -> int:
         """Bytes that so many tokens of one sequence fill."""
         numbers = sum(heads * width for heads, width in cfg.attention.cached(cfg))
-        windows = [cfg.window_of(layer) for layer in range(cfg.layers)]
+        windows = [cfg.window_of(layer) for layer in (range(cfg.layers) if layers is None else layers)]
         return itemsize * numbers * sum(tokens if window is None else min(tokens, 2 * window) for window in windows)
 
     @property
@@ -58,12 +61,14 @@ class KVCache:
         `advance` is called, after the last layer; setting it back forgets tokens. Raises `ValueError` where the cache
         is full, or was set back to before what a window left of it.
         """
-        end = self.length + new_BaTw[0].shape[2]
+        layer, end = layer - self.first, self.length + new_BaTw[0].shape[2]
         if end > self.capacity:
             raise ValueError(f"cache holds {self.capacity} tokens, asked to hold {end}")
         parts, window, dropped = self.parts[layer], self.windows[layer], self.dropped[layer]
         if window is not None and dropped and self.length < dropped + window - 1:
-            raise ValueError(f"layer {layer} keeps tokens from {dropped} on, asked to go on at {self.length}")
+            raise ValueError(
+                f"layer {layer + self.first} keeps tokens from {dropped} on, asked to go on at {self.length}"
+            )
         start, stop = self.length - dropped, end - dropped
         if window is None or stop <= parts[0].shape[2]:
             for part, new in zip(parts, new_BaTw, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,12 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32, multi_token: b
     fields = read_json(path / "config.json")
     family = of_config(fields, str(path / "config.json"))
     return read_model(fields, family, open_tensors(path), path, dtype=dtype, multi_token=multi_token)
+
+
+def holds_heads(fields: Fields, family: Family, stored: Collection[str], where: str) -> bool:
+    """Whether multi-token heads are among the tensors: some folders name them in the config alone."""
+    cfg = family.read(family.parse(fields, where), where, multi_token=True)
+    return cfg.multi_token > 0 and any(name.startswith(f"model.layers.{cfg.layers}.") for name in stored)
 
 
 def read_model(

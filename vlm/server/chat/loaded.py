@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from vlm.engine.constraint import Vocabulary
+from vlm.errors import BadInput
 from vlm.media.open import Media
 from vlm.media.video.sampling.base import Sampler
 from vlm.models.processor import Layout, Processor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vlm.engine.settings import EngineSettings
     from vlm.facade import Model
     from vlm.heads.decisions.decider import Decider
+    from vlm.models.assembled import Assembled
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Loaded:
 
 
 def load(
-    model: Model, settings: EngineSettings, temperatures: Path | None = None, space: tuple[str, int] | None = None
-) -> Loaded:
+    model: Model, settings: EngineSettings, temperatures: Path | None = None, space: tuple[str, int] | None = None,
+    draft: Model | None = None,
+) -> Loaded:  # fmt: skip
     """With an engine that runs. `temperatures` are those of `vlm calibrate`, by default of the model's folder; `space`
-    is what `vlm.models.identity.space_of` says of a model that embeds. Raises `Incapable` for a model that does not
-    write, `BadInput` for a broken file."""
+    is what `vlm.models.identity.space_of` says of a model that embeds; `draft` guesses for it. Raises `Incapable` for a
+    model that does not write, `BadInput` for a broken file and a draft with other tokens."""
     from vlm.engine.engine import Engine
     from vlm.engine.sessions.sessions import Sessions
     from vlm.heads.decisions.decider import Decider
@@ -75,9 +78,15 @@ def load(
     writer = model.writer
     assert writer is not None  # else it has no `model`
     decider = Decider(writer, chosen(temperatures, model.parts.folder if model.parts else None))
-    engine = Engine(model.model, model.processor, settings).start()
+    engine = Engine(model.model, model.processor, settings, None if draft is None else _guessing(draft)).start()
     embedders = () if space is None else (ModelEmbedder(model, space, str(model.model.device)),)
     return Loaded(
         model.name, model.processor, engine, language.context, language.vocab_size, model.sampling(), decider,
         engine.pictures, embedders, Sessions(engine, model.name), engine.close,
     )  # fmt: skip
+
+
+def _guessing(draft: Model) -> Assembled:
+    if draft.parts is None:
+        raise BadInput(f"draft {draft.name}: expected a model that writes, got {draft.about}")
+    return draft.parts

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from vlm.engine.request import Held, Usage
+from vlm.engine.request import Drafted, Held, Usage
 from vlm.server.http.metrics import EmbeddingMetrics
 
 
@@ -26,11 +26,19 @@ class ChatMetrics(EmbeddingMetrics):
             **of,
         )
 
+        self.guesses = Counter("vlm_guesses", "Tokens guessed ahead, and of them right ones.", ["drafter", "are"], **of)
+        self._drafted: dict[str, Drafted] = {}
+
     def holds(self, held: Held) -> None:
         self.replies.labels("running").set(held.running)
         self.replies.labels("waiting").set(held.waiting)
         for of in ("reply", "prompt", "picture"):
             self.bytes.labels(of).set(getattr(held, f"{of}_bytes"))
+        for name, now in held.drafted.items():
+            before = self._drafted.get(name, Drafted())
+            self.guesses.labels(name, "guessed").inc(now.guessed - before.guessed)
+            self.guesses.labels(name, "right").inc(now.right - before.right)
+        self._drafted = dict(held.drafted)
 
     def used(self, usage: Usage) -> None:
         for kind in ("prompt", "image", "cached", "reply"):

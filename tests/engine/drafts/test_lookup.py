@@ -1,4 +1,4 @@
-"""Drafts are what followed the longest earlier match, found without reading the sequence again."""
+"""Guesses are what followed the longest earlier match, found without reading the sequence again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.engine.speculation import MOST, Drafts
+from vlm.engine.drafts.lookup import MOST, Seen
 
 
 def draft(ids: list[int], most: int, least_match: int = 2) -> list[int]:
-    return Drafts(ids, least_match, max(MOST, least_match)).draft(most)
+    return Seen(ids, least_match, max(MOST, least_match)).draft(most)
 
 
 IDS = st.lists(st.integers(0, 3), max_size=40)
@@ -36,7 +36,7 @@ def test_a_draft_is_what_a_search_finds(ids: list[int], most: int, least: int) -
 def test_tokens_that_come_later_are_found_as_if_they_had_been_there(
     prompt: list[int], parts: list[list[int]], most: int
 ) -> None:
-    drafts = Drafts(prompt)
+    drafts = Seen(prompt)
     said = list(prompt)
     for part in parts:
         drafts.extend(part)
@@ -63,4 +63,4 @@ def test_without_a_match_there_is_no_draft() -> None:
 
 def test_matches_of_no_token_are_refused() -> None:
     with pytest.raises(ValueError, match="expected matches of at least one token, got 0 to 4"):
-        Drafts(least=0)
+        Seen(least=0)

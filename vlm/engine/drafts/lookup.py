@@ -1,4 +1,4 @@
-"""Drafts of a reply out of what was read already: a question about a text is often answered in its words.
+"""Guesses of a reply out of what was read already: a question about a text is often answered in its words.
 
 The tokens that came after the last ones when they stood in the prompt or reply before (prompt look-up decoding, an
 n-gram draft: arXiv:2304.04487). They cost nothing to find, and only the model says whether they are right.
@@ -6,13 +6,34 @@ n-gram draft: arXiv:2304.04487). They cost nothing to find, and only the model s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from vlm.engine.drafts.drafter import Drafter
+from vlm.engine.job import Reply
 
 LEAST, MOST = 2, 4
 """Tokens of a match: fewer say too little, and more find hardly anything that these do not."""
 
 
-class Drafts:
+class LookUp(Drafter):
+    name = "lookup"
+
+    def __init__(self, most: int):
+        self.most = most
+
+    def draft(self, asked: Sequence[tuple[Reply, int]]) -> list[list[int]]:
+        return [self._seen(reply).draft(most) for reply, most in asked]
+
+    def _seen(self, reply: Reply) -> Seen:
+        prompt = reply.job.request.prompt.ids
+        seen: Seen | None = reply.drafts.get(self.name)
+        if seen is None:
+            seen = reply.drafts[self.name] = Seen(prompt)
+        seen.extend(reply.tokens[len(seen) - len(prompt) :])
+        return seen
+
+
+class Seen:
     """The tokens of one prompt and its reply, with where each run of `least` to `most` of them was seen last."""
 
     def __init__(self, ids: Iterable[int] = (), least: int = LEAST, most: int = MOST):
@@ -23,6 +44,9 @@ class Drafts:
         self._behind: dict[tuple[int, ...], int] = {}
         """Run -> the place behind its last appearance that has a token behind it."""
         self.extend(ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
     def extend(self, ids: Iterable[int]) -> None:
         """Tokens that came; a few entries of a table for each."""

@@ -1,0 +1,1 @@
+"""Tokens that may come next, guessed at little cost: who guesses, and when it pays."""
