@@ -120,6 +120,24 @@ def test_decisions_are_made_as_shown(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 2
 
 
+@pytest.mark.process
+@pytest.mark.weights
+def test_a_model_is_fine_tuned_on_pictures_as_shown(tmp_path: Path) -> None:
+    """Each command as it stands, but for the number of steps, and a server that would not end."""
+    pytest.importorskip("peft", reason="peft is not installed")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = ("cat", "temple", "panda", "rocket")
+    for name in names:
+        (photos / f"{name}.jpg").symlink_to(ROOT / "data" / "samples" / f"{name}.jpg")
+    (photos / "labels.csv").write_text("file,label\n" + "".join(f"{name}.jpg,a {name}\n" for name in names))
+    shown = [command for document, command in SHOWN if document == "fine-tune-your-pictures.md"]
+    assert [command.split()[1] for command in shown] == ["data", "data", "train", "export", "ask", "serve"]
+    _typed([f"{command} steps=2 batch=2" if " train " in command else command for command in shown[:-1]], tmp_path)
+    assert (tmp_path / "adapters" / "mine" / "adapter_model.safetensors").stat().st_size < 30e6
+    assert (tmp_path / "sheet.png").is_file()
+
+
 def _typed(commands: list[str], folder: Path) -> None:
     for name in ("data", "configs"):
         (folder / name).symlink_to(ROOT / name)

@@ -37,7 +37,8 @@ def load(
     report: Report | None = None,
 ) -> Model:
     """A model by the name of a card in `configs/models/` or the path of a card; or, as its authors publish it or
-    `Model.save` wrote it, by its folder or the name of its repository on the hub (`owner/name`).
+    `Model.save` wrote it, by its folder or the name of its repository on the hub (`owner/name`); or by the folder of an
+    adapter, which names the model it is for.
 
     What is missing is fetched once and kept; `offline=True` never touches the network. `report` is told of progress in
     words. `device` is `auto` (CUDA, then MPS, then CPU) by default, `dtype` float32. `tiling` says how a published
@@ -58,6 +59,8 @@ def load(
     in_hub = not folder.is_dir() and hub.is_repository(name)
     if in_hub:
         folder = hub.snapshot(name, offline=offline, report=report)
+    if folder.is_dir() and (base := _base(folder)) is not None:
+        return _with_adapter(folder, base, dtype, tiling, merge, offline, report).to(place, kind)
     if folder.is_dir():
         known_as = name if in_hub else folder.resolve().name
         model = _from_folder(folder, known_as, kind, tiling, merge, sides, multi_token)
@@ -66,6 +69,27 @@ def load(
             raise BadInput(f"model {name}: its pictures are not tiled by content, so it takes no tiling")
         model = _from_card(name, merge, sides, offline, report)
     return model.to(place, kind)
+
+
+def _base(folder: Path) -> str | None:
+    from vlm.models.identity import adapted
+
+    return adapted(folder)
+
+
+def _with_adapter(
+    folder: Path, base: str, dtype: str | torch.dtype | None, tiling: TilingConfig | None, merge: MergeConfig | None,
+    offline: bool, report: Report | None,
+) -> Model:  # fmt: skip
+    """The model an adapter is for, with its products added."""
+    from vlm.models.adapters import apply_adapter
+
+    model = load(base, device="cpu", dtype=dtype, tiling=tiling, merge=merge, offline=offline, report=report)
+    if model.parts is None:
+        raise BadInput(f"{folder}: an adapter of model {model.name}, which is {model.about}; expected one that writes")
+    apply_adapter(model.parts, folder)
+    model.name = folder.resolve().name
+    return model
 
 
 def _from_folder(

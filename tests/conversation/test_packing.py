@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from vlm.conversation.packing import IGNORE, IMAGE_SLOT, Branch, Packed, pack
+from vlm.conversation.packing import IGNORE, IMAGE_SLOT, Branch, Packed, in_rows, pack
 
 PREFIX = [1, *[IMAGE_SLOT] * 4, 2]
 SEQUENCES = [
@@ -66,3 +66,39 @@ def test_no_token_sees_another_branch() -> None:
 def test_a_branch_without_context_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one context token"):
         pack([Packed([1], [Branch([], [2])])])
+
+
+TURNS = Packed([1, 2, *[IMAGE_SLOT] * 4, 3, 4, 5, 6], learned=(range(2, 2), range(7, 9)))
+"""Of several turns, the second of which is learned."""
+
+
+@torch.no_grad()
+def test_sequences_of_one_row_compute_what_they_would_alone() -> None:
+    model = tiny.vision_language()
+    pictures = tiny.patches(3)
+    sequences = [*SEQUENCES, TURNS]
+    batch = pack([sequences])
+    together = tiny.logits(model, batch.tokens_BT, pictures, positions_BT=batch.positions_BT, mask_BTS=batch.mask_BTT)
+    start = 0
+    for number, sequence in enumerate(sequences):
+        one = pack([sequence])
+        alone = tiny.logits(
+            model, one.tokens_BT, pictures[number : number + 1], positions_BT=one.positions_BT, mask_BTS=one.mask_BTT
+        )[0]
+        torch.testing.assert_close(together[0, start : start + sequence.tokens], alone, rtol=1e-4, atol=1e-5)
+        assert batch.labels_BT[0, start : start + sequence.tokens].tolist() == one.labels_BT[0].tolist()
+        start += sequence.tokens
+    assert start == batch.tokens_BT.shape[1]
+
+
+def test_turns_that_are_learned_are_predicted_from_the_token_before() -> None:
+    assert pack([TURNS]).labels_BT[0].tolist() == [IGNORE] * 6 + [4, 5, IGNORE, IGNORE]
+    assert TURNS.replies == [[], [4, 5]]
+    with pytest.raises(ValueError, match="at least one token before"):
+        pack([Packed([1, 2], learned=(range(2),))])
+
+
+def test_rows_are_filled() -> None:
+    assert in_rows([5, 9, 4, 1, 6], 10) == [[0], [1, 3], [2, 4]]
+    assert in_rows([12, 3], 10) == [[0], [1]]
+    assert in_rows([], 10) == []

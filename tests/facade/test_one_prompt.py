@@ -20,7 +20,7 @@ from vlm.facade import Model
 from vlm.heads.matching import Matcher
 from vlm.media.open import Media
 from vlm.models.vision_language import VisionLanguageModel
-from vlm.training.inputs import TrainingInputs
+from vlm.training.inputs import Shown, TrainingInputs
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "a card": {},
@@ -133,7 +133,7 @@ def test_training_reads_a_files_prompt(model: Model, tmp_path: Path, read: list[
     example = Example(id="1", image=path, captions=("A dog.",))
     prompt = inputs.prompt(inputs.media(example), CAPTION_PROMPT)
     assert prompt.ids == read
-    seen = inputs.visual([(example, prompt, False)])
+    seen = inputs.visual([Shown(prompt, (example.pictures,))])
     assert sum(map(len, seen)) == int(model.model.slots(torch.tensor([prompt.ids])).sum())
 
 

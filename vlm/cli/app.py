@@ -30,6 +30,7 @@ from vlm.cli import (
     score,
     serve_all,
     training,
+    training_data,
     uploading,
 )
 from vlm.cli.extending import extended
@@ -69,6 +70,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "bench": (bench.bench, "vlm bench metrics"),
     "plan": (plan.plan, "vlm plan configs/scale/billion.yaml chosen.items=1e8 --to scale.png"),
     "demo": (demo.demo, "vlm demo --to demo"),
+    "data": (training_data.app, "vlm data check train.jsonl"),
     "serve": (serve_all.app, "vlm serve retrieval --model nano --root service"),
     "score": (score.app, "vlm score vqa --predictions answers.json --answers annotations.json --protocol vqav2"),
 }

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
     from vlm.cli.demo_report import Report, Searched, Shown
+    from vlm.media.open import Media
 
 WIDTH, MARGIN, GAP, COLUMNS = 1840, 64, 32, 4
 CELL = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
@@ -80,7 +81,7 @@ def wrap(runs: list[Run], width: int, size: int, most: int = MAX_LINES) -> list[
     return [Line(tuple(line)) for line in lines]
 
 
-def _draw(draw: ImageDraw.ImageDraw, lines: list[Line], left: int, top: int, size: int) -> int:
+def draw_lines(draw: ImageDraw.ImageDraw, lines: list[Line], left: int, top: int, size: int) -> int:
     """Draw `lines` from (left, top) down; returns where the next thing may begin."""
     step = round(size * 1.42)
     for line in lines:
@@ -92,7 +93,7 @@ def _draw(draw: ImageDraw.ImageDraw, lines: list[Line], left: int, top: int, siz
 
 def _header(report: Report) -> Image.Image:
     clips = sum(1 for item in report.shown if item.times)
-    block, draw = _block(158)
+    block, draw = block_of(158)
     draw.text((MARGIN, 92), f"vlm demo · {report.model}", font=font("bold", 40), fill=INK, anchor="ls")
     counts = f"{len(report.shown) - clips} pictures" + (f" and {clips} clips" if clips else "")
     words = f"{counts}: captions, answers and searches as the model gave them"
@@ -101,7 +102,7 @@ def _header(report: Report) -> Image.Image:
 
 
 def _title(text: str) -> Image.Image:
-    block, draw = _block(96)
+    block, draw = block_of(96)
     draw.line((MARGIN, 12, WIDTH - MARGIN, 12), fill=RULE, width=2)
     draw.text((MARGIN, 66), text, font=font("bold", 28), fill=INK, anchor="ls")
     return block
@@ -116,13 +117,13 @@ def _row(items: list[Shown]) -> Image.Image:
         for item in items
     ]
     tall = max(len(caption) * 27 + sum(len(a) * 24 + 5 for a in answers) for caption, answers in texts)
-    block, draw = _block(BOX[1] + 14 + tall + 40)
+    block, draw = block_of(BOX[1] + 14 + tall + 40)
     for column, (item, (caption, answers)) in enumerate(zip(items, texts, strict=True)):
         left = MARGIN + column * (CELL + GAP)
         block.paste(picture(item, BOX), (left, 0))
-        top = _draw(draw, caption, left, BOX[1] + 14, 19)
+        top = draw_lines(draw, caption, left, BOX[1] + 14, 19)
         for lines in answers:
-            top = _draw(draw, lines, left, top + 5, 17)
+            top = draw_lines(draw, lines, left, top + 5, 17)
     return block
 
 
@@ -130,22 +131,22 @@ def _search(searched: Searched) -> Image.Image:
     hits = max(1, len(searched.hits))
     wide = (WIDTH - 2 * MARGIN - QUERY - 5 * GAP) // max(5, hits)
     box = (wide, wide * 3 // 4)
-    block, draw = _block(box[1] + 34 + 34)
+    block, draw = block_of(box[1] + 34 + 34)
     if searched.picture is None:
-        _draw(draw, wrap([(f"“{searched.query}”", "bold", INK)], QUERY, 22), MARGIN, 4, 22)
+        draw_lines(draw, wrap([(f"“{searched.query}”", "bold", INK)], QUERY, 22), MARGIN, 4, 22)
     else:
         block.paste(picture(searched.picture, box), (MARGIN, 0))
         label = wrap([("pictures like this one", "bold", INK)], QUERY, 17, 1)
-        _draw(draw, label, MARGIN, box[1] + 8, 17)
+        draw_lines(draw, label, MARGIN, box[1] + 8, 17)
     for column, (item, score) in enumerate(searched.hits):
         left = MARGIN + QUERY + GAP + column * (wide + GAP)
         block.paste(picture(item, box), (left, 0))
         runs = [(f"{score:.2f}", "bold", ACCENT), (item.name, "regular", SOFT)]
-        _draw(draw, wrap(runs, wide, 17, 1), left, box[1] + 8, 17)
+        draw_lines(draw, wrap(runs, wide, 17, 1), left, box[1] + 8, 17)
     return block
 
 
-def picture(item: Shown, box: tuple[int, int]) -> Image.Image:
+def picture(item: Shown | Media, box: tuple[int, int]) -> Image.Image:
     """A picture within `box` on a mat; of a clip, its frames in a grid with their times."""
     mat = Image.new("RGB", box, MAT)
     columns = 1 if len(item.frames) == 1 else 2
@@ -170,6 +171,6 @@ def _stamp(image: Image.Image, text: str, left: int, top: int, size: int) -> Non
     draw.text((left + 12, top + 10 + size // 2), text, font=face, fill="white", anchor="lm")
 
 
-def _block(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def block_of(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     image = Image.new("RGB", (WIDTH, height), PAPER)
     return image, ImageDraw.Draw(image)

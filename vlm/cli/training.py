@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from vlm.cli.options import AsJson, Offline
 from vlm.cli.output import emit, say, working
 from vlm.cli.session import lazy_model
 from vlm.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def train(
@@ -69,6 +72,9 @@ def export(
         str | None,
         typer.Option("--model", metavar="NAME", help="Write this whole model, with what runs trained, as a folder."),
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="With --model: write what runs trained alone, as an adapter for peft.")
+    ] = False,
     shard_size: Annotated[
         str, typer.Option("--shard-size", metavar="SIZE", help="The largest file of a whole model's weights.")
     ] = "5GB",
@@ -76,7 +82,10 @@ def export(
     offline: Offline = False,
 ) -> None:
     """Make one small file of what runs trained, which a model card names as `trained`; or, with --model, a whole model
-    as a folder: a published one in its authors' format, a card's as one that --model reads back."""
+    as a folder: a published one in its authors' format, a card's as one that --model reads back; or an adapter."""
+    if adapter:
+        _export_adapter(model, runs or [], to, as_json, offline)
+        return
     if model is not None:
         _export_model(model, runs or [], to, shard_size, as_json, offline)
         return
@@ -91,6 +100,29 @@ def export(
         emit({"weights": str(path), "megabytes": size})
     else:
         print(f"{path}: {size} MB")
+
+
+def _export_adapter(name: str | None, runs: list[Path], to: Path, as_json: bool, offline: bool) -> None:
+    if name is None or not runs:
+        raise BadInput("--adapter: expected folders of finished runs, and --model with the model they began with")
+    load = lazy_model(name, offline, device="cpu")
+    with working("export"):
+        from vlm.models.adapters import save_adapter
+        from vlm.models.trained import combine, read_trained, weights_of
+
+        parts = load().parts
+        if parts is None:
+            raise BadInput(f"model {name}: expected one that writes")
+        state: dict[str, Tensor] = {}
+        for run in runs:
+            state = combine(state, read_trained(weights_of(run)))
+        base = str(Path(name).resolve()) if Path(name).is_dir() else name
+        numbers = save_adapter(parts, state, to, base)
+    share = numbers / sum(parameter.numel() for parameter in parts.model.parameters())
+    if as_json:
+        emit({"folder": str(to), "parameters": numbers, "share": round(share, 5)})
+    else:
+        print(f"{to}: {numbers:,} parameters, {share:.2%} of the model's")
 
 
 def _export_model(name: str, runs: list[Path], to: Path, shard_size: str, as_json: bool, offline: bool) -> None:

@@ -1,9 +1,10 @@
-"""Several replies behind one picture in one sequence.
+"""Several replies behind one picture in one sequence, and several such sequences in one row of a batch.
 
 The visual prefix is read once; each branch (a caption, or a question with its answer) sees the prefix and itself, not
-its neighbours, and its positions go on from the prefix, so every branch computes what it would alone.
+its neighbours, and its positions go on from the prefix, so every branch computes what it would alone. So does each of
+the sequences that share a row: they do not see each other, and each begins at position 0.
 
-B sequences, T tokens, I image slots.
+B rows, T tokens, I image slots.
 """
 
 from __future__ import annotations
@@ -32,6 +33,18 @@ class Branch:
 class Packed:
     prefix: list[int]
     branches: list[Branch] = field(default_factory=list)
+    learned: tuple[range, ...] = ()
+    """Places in the prefix that are learned too: the replies of a conversation of several turns."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prefix) + sum(len(branch.context) + len(branch.reply) for branch in self.branches)
+
+    @property
+    def replies(self) -> list[list[int]]:
+        """All that is learned."""
+        own = [self.prefix[places.start : places.stop] for places in self.learned]
+        return own + [branch.reply for branch in self.branches]
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ class PackedBatch:
     """True where a token (dimension 1) may look (dimension 2)."""
     labels_BT: Tensor
     """The id each token predicts, `IGNORE` where nothing is learned."""
+    real_BT: Tensor
+    """False at padding."""
 
     def to(self, device: torch.device) -> PackedBatch:
         return PackedBatch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -62,22 +77,51 @@ def packed(prompts: Sequence[list[int]], replies: Sequence[list[int]]) -> Packed
     return Packed(prompts[0][:shared], branches)
 
 
-def pack(sequences: list[Packed], multiple: int = 1) -> PackedBatch:
-    """Right-padded batch of packed sequences; the length is rounded up to `multiple`, so that few shapes occur."""
-    rows = [_row(sequence) for sequence in sequences]
-    longest = max(len(row[0]) for row in rows)
+def pack(rows: Sequence[Packed | Sequence[Packed]], multiple: int = 1) -> PackedBatch:
+    """Right-padded batch, of a sequence a row or of several; the length is rounded up to `multiple`, so that few shapes
+    occur."""
+    filled = [_row([row] if isinstance(row, Packed) else row) for row in rows]
+    longest = max(len(row[0]) for row in filled)
     longest += -longest % multiple
-    filler = (0, 0, -1, IGNORE)
+    filler = (0, 0, -1, -1, IGNORE)
     columns = [
-        torch.tensor([row[column] + [filler[column]] * (longest - len(row[0])) for row in rows]) for column in range(4)
+        torch.tensor([row[column] + [empty] * (longest - len(row[0])) for row in filled])
+        for column, empty in enumerate(filler)
     ]
-    tokens_BT, positions_BT, segment_BT, labels_BT = columns
+    tokens_BT, positions_BT, sequence_BT, segment_BT, labels_BT = columns
     seen = segment_BT[:, :, None] == segment_BT[:, None, :]
-    seen |= (segment_BT == 0)[:, None, :] & (segment_BT >= 0)[:, :, None]
-    return PackedBatch(tokens_BT, positions_BT, seen & torch.ones(longest, longest, dtype=torch.bool).tril(), labels_BT)
+    seen |= (segment_BT == 0)[:, None, :]
+    seen &= sequence_BT[:, :, None] == sequence_BT[:, None, :]
+    seen &= torch.ones(longest, longest, dtype=torch.bool).tril()
+    return PackedBatch(tokens_BT, positions_BT, seen, labels_BT, sequence_BT >= 0)
 
 
-def _row(sequence: Packed) -> tuple[list[int], list[int], list[int], list[int]]:
+def in_rows(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which sequences share a row of at most `most` tokens: the longest first, each into the first row with room for it
+    (first-fit decreasing). A longer one has a row of its own. Rows are in the order of their first sequence."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        row = next((row for row, left in enumerate(room) if left >= lengths[number]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(most)
+        rows[row].append(number)
+        room[row] -= lengths[number]
+    return sorted(sorted(row) for row in rows)
+
+
+def _row(sequences: Sequence[Packed]) -> tuple[list[int], ...]:
+    """Tokens, positions, sequences, segments and labels."""
+    columns: tuple[list[int], ...] = ([], [], [], [], [])
+    for number, sequence in enumerate(sequences):
+        tokens, positions, segments, labels = _columns(sequence)
+        for column, more in zip(columns, (tokens, positions, [number] * len(tokens), segments, labels), strict=True):
+            column += more
+    return columns
+
+
+def _columns(sequence: Packed) -> tuple[list[int], list[int], list[int], list[int]]:
     """Tokens, positions, segments (0 is the prefix) and labels.
 
     A token's label is the next token of its own branch, so the last context token learns the first reply token.
@@ -86,6 +130,10 @@ def _row(sequence: Packed) -> tuple[list[int], list[int], list[int], list[int]]:
     positions = list(range(len(tokens)))
     segments = [0] * len(tokens)
     labels = [IGNORE] * len(tokens)
+    for places in sequence.learned:
+        if places.start < 1:
+            raise ValueError("what is learned needs at least one token before it to predict its first token from")
+        labels[places.start - 1 : places.stop - 1] = tokens[places.start : places.stop]
     for number, branch in enumerate(sequence.branches, 1):
         if not branch.context:
             raise ValueError("a branch needs at least one context token to predict its first reply token from")

@@ -17,6 +17,24 @@ from vlm.models.space import FOLDER
 from vlm.weights import hub
 from vlm.weights.fetching import remembered_sha256
 
+ADAPTER = "adapter_config.json"
+"""In a folder of peft's; it names the model that the adapter is for."""
+
+
+def adapted(folder: Path) -> str | None:
+    """The model an adapter's folder is for: a card, a folder or a repository; `None` of other folders.
+
+    Raises `BadInput` where an adapter does not say.
+    """
+    where = folder / ADAPTER
+    if not where.is_file():
+        return None
+    base = read_json(where).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise BadInput(f"{where}: key base_model_name_or_path: expected a model, got {base!r:.60}")
+    beside = folder / base  # a relative path may be meant from there
+    return str(beside) if beside.is_dir() else base
+
 
 class SavedFields(Config):
     """`config.json` of a folder that `Model.save` wrote of a card's model."""
@@ -47,6 +65,8 @@ def card_of(name: str) -> ModelCard | None:
     Raises `BadInput` for an unknown name.
     """
     folder = Path(name).expanduser()
+    if (base := adapted(folder)) is not None:
+        return card_of(base)
     if folder.is_dir():
         return saved_card(folder)
     return None if hub.is_repository(name) else load_card(name)
@@ -64,6 +84,10 @@ def space_of(name: str) -> tuple[str, int]:
     `name` is a card's, or a folder or hub repository. Raises `BadInput` for a model without a space.
     """
     folder = Path(name).expanduser()
+    if (base := adapted(folder)) is not None:
+        space, width = space_of(base)
+        digests = [remembered_sha256(path.resolve()) for path in sorted(folder.glob("*.safetensors"))]
+        return f"{space}-{hashlib.sha256(repr(digests).encode()).hexdigest()[:12]}", width
     if folder.is_dir() or hub.is_repository(name):
         return _of_folder(folder if folder.is_dir() else hub.snapshot(name))
     card = load_card(name)

@@ -18,7 +18,11 @@ from torch import Tensor
 from vlm.files import atomic_path
 
 SHARD = 256
+UNREAD = Image.new("RGB", (32, 32))
+"""In the place of a picture that cannot be read."""
 
+Load = Callable[[Path], Image.Image | None]
+"""A picture; none where it cannot be read, which is kept as well: its row is NaN."""
 Encode = Callable[[list[Image.Image]], tuple[Tensor, Tensor]]
 """Pictures to patch tokens `[B, N, D]` and pooled vectors `[B, D]`."""
 
@@ -40,6 +44,11 @@ class Features:
     def rows(self, pictures: Sequence[Path], flipped: bool = False) -> list[int]:
         return [self._row[str(picture), flipped] for picture in pictures]
 
+    def readable(self, picture: Path, flipped: bool = False) -> bool:
+        """Whether it is here and was read."""
+        row = self._row.get((str(picture), flipped))
+        return row is not None and not bool(self._shards[row // SHARD]["pooled"][row % SHARD].isnan().any())
+
     def tokens(self, pictures: Sequence[Path], flipped: bool = False) -> Tensor:
         """Patch tokens `[P, N, D]`."""
         return torch.stack([self._shards[r // SHARD]["tokens"][r % SHARD] for r in self.rows(pictures, flipped)])
@@ -55,7 +64,7 @@ def cached_features(
     *,
     folder: Path,
     key: str,
-    load: Callable[[Path], Image.Image],
+    load: Load,
     flipped: bool = False,
     batch: int = 32,
     report: Callable[[int, int], None] | None = None,
@@ -74,12 +83,14 @@ def cached_features(
         if not shard.exists():
             tokens, pooled = [], []
             for start in range(0, len(chunk), batch):
-                images = [load(picture) for picture in chunk[start : start + batch]]
+                found = [load(picture) for picture in chunk[start : start + batch]]
+                images = [UNREAD if image is None else image for image in found]
                 if flipped:
                     images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
                 tokens_BND, pooled_BD = encode(images)
-                tokens.append(tokens_BND.to(torch.bfloat16))
-                pooled.append(pooled_BD.to(torch.bfloat16))
+                unread_B = torch.tensor([image is None for image in found])
+                tokens.append(tokens_BND.to(torch.bfloat16).masked_fill(unread_B[:, None, None], torch.nan))
+                pooled.append(pooled_BD.to(torch.bfloat16).masked_fill(unread_B[:, None], torch.nan))
             with atomic_path(shard) as temporary:
                 save_file({"tokens": torch.cat(tokens), "pooled": torch.cat(pooled)}, temporary)
         if report is not None:

@@ -78,6 +78,7 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "bag_of_words": "vlm.training.objectives.config:BagOfWordsObjective",
         "words": "vlm.training.objectives.config:BagOfWordsObjective",  # its kept name
         "instruct": "vlm.training.objectives.config:InstructObjective",
+        "distil": "vlm.training.objectives.config:DistilObjective",
         "text": "vlm.training.objectives.config:TextObjective",
     },
 )
@@ -94,13 +95,17 @@ class Recipe(Config):
     device: str | None = None
     """`auto` (CUDA, then MPS, then CPU), or one by name."""
     start_from: str | None = None
-    """A run's folder, or a checkpoint folder, whose trained weights this stage begins with."""
+    """A run's folder, or a checkpoint folder, whose trained weights this stage begins with; `trained` are those that a
+    card's model is used with, which a run does not hold again."""
     data: str | None = None
     """The folder that holds the data sets' folders; `$VLM_DATA` by default."""
     overlap: OverlapCheck | None = None
     output: str
     steps: PositiveInt
     batch: PositiveInt
+    """Examples a step."""
+    accumulate: PositiveInt = 1
+    """Parts in which objective `instruct` goes through a step's batch, to save memory; the gradients are the same."""
     optimizer: OptimizerConfig
     mirror: bool = False
     """Also show every picture mirrored."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from vlm.config import Config
 from vlm.language.config import LanguageConfig
@@ -12,14 +20,25 @@ from vlm.training.recipe import Objective, Recipe
 
 
 class SourceConfig(Config):
-    """One data set of a mixture; `share` is its part of the examples."""
+    """A data set, or a file of conversations, of a mixture; `share` is its part of the examples."""
 
-    dataset: str
+    dataset: str | None = None
     split: str = "train"
-    use: Literal["captions", "caption_questions", "questions", "clips"]
-    share: PositiveFloat
+    use: Literal["captions", "caption_questions", "questions", "clips"] | None = None
+    """What is made of a data set's examples."""
+    file: str | None = None
+    """Conversations as JSON lines (`vlm.datasets.conversations`): every reply is learned."""
+    share: PositiveFloat = 1.0
     branches: PositiveInt = 5
-    """Replies packed behind one picture, at most."""
+    """Replies packed behind one picture of a data set, at most."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SourceConfig:
+        if (self.dataset is None) == (self.file is None):
+            raise ValueError(f"expected either a dataset or a file, got {self.dataset} and {self.file}")
+        if (self.use is None) != (self.dataset is None):
+            raise ValueError("expected use with a dataset, and none with a file")
+        return self
 
 
 class LoRAConfig(Config):
@@ -39,13 +58,59 @@ class BagOfWordsObjective(Objective):
 
 
 class InstructObjective(Objective):
-    """Next-token loss on captions and answers behind visual prefixes."""
+    """Next-token loss on replies: captions and answers behind visual prefixes, and conversations."""
 
     kind: Literal["instruct"]
-    sources: list[SourceConfig]
+    sources: Annotated[list[SourceConfig], Field(min_length=1)]
     lora: LoRAConfig | None = None
-    sampled_words: NonNegativeInt = 2048
-    """Random words beside those of the data in each step's softmax; 0 takes the whole vocabulary."""
+    sampled_words: NonNegativeInt | None = None
+    """Random words beside those of the data in each step's softmax; 0 takes the whole vocabulary. By default 2,048, and
+    0 where a source is a file."""
+    length: PositiveInt | None = None
+    """Tokens of a row, which sequences share as long as there is room (packing); by default each has its own."""
+    validate_on: str | None = None
+    """A file of conversations that are not learned. By default captions of the first data set with a `val` split, else
+    the last twentieth of the first file."""
+    faulty: NonNegativeInt = 100
+    """Samples that cannot be used, at most: they are left out, and named in `quarantine.jsonl` of the run."""
+
+    @property
+    def words_of_a_step(self) -> int:
+        if self.sampled_words is None:
+            return 0 if any(source.file is not None for source in self.sources) else 2048
+        return self.sampled_words
+
+    def check(self, recipe: Recipe) -> None:
+        super().check(recipe)
+        if recipe.overlap is not None and (file := next((one.file for one in self.sources if one.file), None)):
+            raise ValueError(f"overlap: looks at data sets by their cards, not at {file}")
+
+
+class DistilObjective(InstructObjective):
+    """Learn from what a larger model would say, token by token, beside the replies themselves (Hinton et al.,
+    arXiv:1503.02531). Sources, adapters and packing are those of `instruct`."""
+
+    kind: Literal["distil"]  # type: ignore[assignment]
+    teacher: str
+    """A model with the same tokens: a card's name, a folder, or a repository."""
+    divergence: Literal["forward", "reverse", "skewed", "skewed_reverse"] = "forward"
+    """KL(teacher, student); KL(student, teacher), which keeps to the teacher's likeliest words (arXiv:2306.08543); or
+    either against a mixture of both (DistiLLM, arXiv:2402.03898, equations 5 and 6)."""
+    skew: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the model that learns, or of the teacher, in that mixture."""
+    temperature: PositiveFloat = 1.0
+    """Both models' logits are divided by it; the divergence is multiplied by its square."""
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the divergence; the rest is that of the replies' own next-token loss."""
+
+    def check(self, recipe: Recipe) -> None:
+        super().check(recipe)
+        if self.sampled_words:
+            raise ValueError(f"sampled_words: expected 0, the whole vocabulary, got {self.sampled_words}")
+
+    @property
+    def words_of_a_step(self) -> int:
+        return 0
 
 
 class BalanceConfig(Config):
