@@ -97,3 +97,21 @@ def test_what_a_recipe_reads(data: Path) -> None:
         check_overlap(config.parse(Recipe, text, "recipe"), print)
     with pytest.raises(BadInput, match=r"key overlap\.benchmarks"):
         config.parse(Recipe, recipe(data, benchmarks=[]), "recipe")
+
+
+def test_conversations_of_a_file_are_looked_through(data: Path) -> None:
+    """A picture that is there as a file, a text that is in a reply; words alone are passed over."""
+
+    def said(*content: Any, reply: str) -> str:
+        asked = [{"type": "image", "image": name} for name in content] + [{"type": "text", "text": "What?"}]
+        return json.dumps({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]})
+
+    lines = [said("own/train4.png", "own/train3.png", reply="a dog 4"), said("own/train2.png", reply=LONG)]
+    (data / "said.jsonl").write_text("\n".join([*lines, said(reply="nothing")]) + "\n")
+    objective = {"kind": "instruct", "sources": [{"file": str(data / "said.jsonl")}]}
+    with pytest.raises(BadInput) as refused:
+        check_overlap(config.parse(Recipe, {**recipe(data), "objective": objective}, "recipe"), print)
+    found = str(refused.value)
+    with pytest.raises(BadInput) as refused:
+        check_overlap(config.parse(Recipe, recipe(data), "recipe"), print)
+    assert found == str(refused.value).replace(f"{data}/own.yaml:train train0.png", f"{data}/said.jsonl line 2")

@@ -86,7 +86,9 @@ def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def overlap(
-    train: Annotated[str, typer.Argument(metavar="TRAIN", help="CARD:SPLIT of a data set, or a folder of pictures.")],
+    train: Annotated[
+        str, typer.Argument(metavar="TRAIN", help="CARD:SPLIT of a data set, conversations, or a folder.")
+    ],
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="Likewise, or a benchmark of eval/.")],
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="The folder of data sets; $VLM_DATA by default.")

@@ -64,7 +64,7 @@ def build_stage(recipe: Recipe, log: Log, offline: bool = False) -> Stage:
         weights = weights_of(Path(recipe.start_from))
         earlier = read_trained(weights)
         apply_trained(parts.named(), earlier, str(weights))
-    files_alone = isinstance(objective, InstructObjective) and not objective.reads()
+    files_alone = isinstance(objective, InstructObjective) and all(source.file for source in objective.sources)
     folder = Path() if files_alone else data.data_folder(recipe.data)
     for tensor in parts.named().values():
         tensor.requires_grad_(False)

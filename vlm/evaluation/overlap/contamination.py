@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm import assets, config
+from vlm.datasets.conversations import ConversationFile, Sample
 from vlm.datasets.examples import Example, data_folder
 from vlm.datasets.examples import load_card as load_dataset
 from vlm.errors import BadInput
 from vlm.evaluation.card import load_card as load_benchmark
 from vlm.evaluation.overlap.near_pictures import Match, fingerprints, nearest
 from vlm.media.folders import list_media
-from vlm.media.kinds import is_image
+from vlm.media.kinds import is_image, is_video
 
 WORDS = 8
 """Words in a row that two texts must share: the least of GPT-3's 8 to 13 (Brown et al. 2020, appendix C)."""
@@ -115,9 +116,9 @@ def overlap(
 ) -> Overlap:
     """What of `benchmark` is in `train`.
 
-    Each is `CARD:SPLIT` of a dataset card (all splits without one; a name or a YAML file) or a folder of pictures; the
-    benchmark may be a benchmark card. `limit` takes the first examples of both. Raises `BadInput` where one is none of
-    these.
+    Each is `CARD:SPLIT` of a dataset card (all splits without one; a name or a YAML file), a file of conversations
+    (`.jsonl`; those of text alone are passed over) or a folder of pictures; the benchmark may be a benchmark card.
+    `limit` takes the first examples of both. Raises `BadInput` where one is none of these.
     """
     of_train, of_benchmark = read_examples(train, data)[:limit], read_examples(benchmark, data, True)[:limit]
     return Overlap(
@@ -135,6 +136,8 @@ def read_examples(source: str, data: str | None, benchmark: bool = False) -> lis
     path = Path(source)
     if path.is_dir():
         return [Example(id=str(file), image=file) for file in list_media(path) if is_image(file)]
+    if path.suffix == ".jsonl":
+        return [example for sample in ConversationFile(path) for example in _shown(sample)]
     name, colon, split = source.rpartition(":")
     if colon and not path.exists():
         return load_dataset(name).read(data_folder(data), split)
@@ -142,6 +145,17 @@ def read_examples(source: str, data: str | None, benchmark: bool = False) -> lis
         card = load_benchmark(source)
         return load_dataset(card.dataset).read(data_folder(data), card.split)
     return load_dataset(source).read(data_folder(data))
+
+
+def _shown(sample: Sample) -> list[Example]:
+    """A conversation's texts with its pictures, and each of its clips; nothing of one that shows none."""
+    texts = tuple(message.text for message in sample.messages if message.role != "system" and message.text.strip())
+    files = [Path(source) for source in sample.media if isinstance(source, str)]
+    pictures = tuple(path for path in files if not is_video(path))
+    line = f"line {sample.where.rpartition(':')[2]}"
+    found = [Example(id=line, frames=pictures, captions=texts)] if pictures else []
+    clips = [path for path in files if is_video(path)]
+    return found + [Example(id=line, video=str(clip), captions=texts) for clip in clips]
 
 
 def _is_benchmark(source: str) -> bool:

@@ -80,10 +80,8 @@ class InstructObjective(Objective):
             return 0 if any(source.file is not None for source in self.sources) else 2048
         return self.sampled_words
 
-    def check(self, recipe: Recipe) -> None:
-        super().check(recipe)
-        if recipe.overlap is not None and (file := next((one.file for one in self.sources if one.file), None)):
-            raise ValueError(f"overlap: looks at data sets by their cards, not at {file}")
+    def reads(self) -> list[str]:
+        return sorted({*super().reads(), *(source.file for source in self.sources if source.file is not None)})
 
 
 class DistilObjective(InstructObjective):
