@@ -186,7 +186,7 @@ def test_what_fails_inside_is_one_line_without_a_traceback(
     vlm_command: Any, photos: Path, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VLM_DEBUG", raising=False)
-    monkeypatch.setattr(model, "caption", lambda media: 1 / 0)
+    monkeypatch.setattr(model, "caption", lambda media, **options: 1 / 0)
     done = vlm_command("caption", photos / "red.png", "--json")
     assert (done.code, done.out, len(done.complaints)) == (1, "", 1)
     monkeypatch.setenv("VLM_DEBUG", "1")
@@ -195,7 +195,7 @@ def test_what_fails_inside_is_one_line_without_a_traceback(
 
 
 def test_an_interrupt_is_130(vlm_command: Any, photos: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(media: object) -> None:
+    def interrupted(media: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model, "caption", interrupted)

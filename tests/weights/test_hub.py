@@ -13,6 +13,13 @@ from vlm.weights import hub
 from vlm.weights.hub import is_repository
 
 
+@pytest.fixture(autouse=True)
+def _network_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of another test may have turned it off, for its process."""
+    for variable in ("VLM_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 def test_what_is_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "mine").mkdir(parents=True)
