@@ -171,11 +171,12 @@ def _service(rounds: int, as_json: bool) -> None:
         emit(asdict(found))
         return
     rows = [
-        [row.service, row.case, *(f"{figure:.3g}" if figure else "" for figure in
+        [row.service, row.case, *(_figure(figure) if figure else "" for figure in
          (row.searches, row.p50_ms, row.p99_ms, row.uploads))]
         for row in found.rows
     ]  # fmt: skip
-    table(["service", found.machine, "searches/s", "p50, ms", "p99, ms", "pictures/s"], rows)
+    say(f"on {found.machine}")
+    table(["service", "load", "searches/s", "p50, ms", "p99, ms", "pictures/s"], rows)
     table(["ours over naive", "times"], [[what, f"{ratio:.2f}"] for what, ratio in found.ratios.items()])
 
 
@@ -209,13 +210,14 @@ def _chat(model: str | None, rounds: int, clients: int | None, as_json: bool) ->
     if as_json:
         emit(asdict(found))
         return
+    say(f"{found.model}, on {found.machine}")
     rows = [
-        [row.server, row.case, *(f"{figure:.3g}" for figure in
+        [row.server, row.case, *(_figure(figure) for figure in
          (row.tokens_per_second, row.cpu_ms_per_token, row.first_p50_ms, row.first_p99_ms, row.p50_ms, row.p99_ms))]
         for row in found.rows
     ]  # fmt: skip
     columns = ["tokens/s", "CPU ms a token", "first token p50, ms", "p99", "request p50, ms", "p99"]
-    table(["server", f"{found.model}, on {found.machine}", *columns], rows)
+    table(["server", "clients", *columns], rows)
     table(["tokens a second, ours over the peer's", "times"], [[row.case, _times(row)] for row in found.times])
     if found.replies:
         say(f"{found.equal} of {found.replies} replies are equal on both sides")
@@ -224,6 +226,11 @@ def _chat(model: str | None, rounds: int, clients: int | None, as_json: bool) ->
         for row in found.decisions
     ]  # fmt: skip
     table(["yes/no questions a request", "new picture, ms", "a decision", "the same picture again, ms"], rows)
+
+
+def _figure(value: float) -> str:
+    """Three digits, or all of a whole number of more."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _chat_soak(model: str | None, minutes: float, clients: int | None, as_json: bool) -> None:
@@ -251,7 +258,8 @@ def _chat_soak(model: str | None, minutes: float, clients: int | None, as_json: 
             ["lost / wrong", f"{len(done.lost)} / {len(done.wrong)}"],
             *(["", line] for line in [*done.lost[:5], *done.wrong[:5]]),
         ]
-        table([f"{done.clients} clients, {done.seconds:.0f} s", f"on {done.machine}"], rows)
+        say(f"{done.clients} clients, {done.seconds:.0f} s, on {done.machine}")
+        table(["what", "figure"], rows)
     if not done.passed:
         raise typer.Exit(1)
 
