@@ -86,7 +86,7 @@ class Model:
         sampling: Sampler | None = None,
     ) -> list[str]:  # fmt: skip
         """One sentence an input; `batch` sentences are written at once and do not depend on it. Several `beams` search
-        for a likelier sentence than the likeliest words one by one make, and take as much longer."""
+        for a likelier sentence than the likeliest words one by one make, an input at a time."""
         media = self._open(inputs, sampling)
         return self._sees("caption").caption(media, max_tokens=max_tokens, batch=batch, beams=beams)
 

@@ -69,6 +69,10 @@ def test_which_replies_are_learned(tmp_path: Path) -> None:
         ({"messages": [ASKED, {**SAID, "weight": 2}]}, "message 2: expected weight 0 or 1, got 2"),
         ({"messages": [ASKED, {**SAID, "weight": True}]}, "message 2: expected weight 0 or 1, got True"),
         ({"messages": [{**ASKED, "content": "<image>?"}, SAID]}, "expected places for 0 pictures and clips, got 1"),
+        (
+            {"messages": [ASKED, {**SAID, "content": [{"type": "image", "image": "a.png"}]}]},
+            "message 2: expected a reply of words alone, got pictures in it",
+        ),
         ({"messages": [ASKED, SAID], "images": ["a.png"]}, "expected places for 1 pictures and clips, got 0"),
         ({"messages": [ASKED, SAID], "images": "a.png"}, "key images: expected a list of paths"),
         (

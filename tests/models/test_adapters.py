@@ -151,6 +151,8 @@ def test_an_adapter_that_peft_made_is_read(changes: dict[str, Any], tmp_path: Pa
         ({"peft_type": "LOHA"}, "key peft_type: expected LORA, got 'LOHA'"),
         ({"use_dora": True}, "key use_dora: expected none, got True"),
         ({"bias": "all"}, "key bias: expected 'none', got 'all'"),
+        ({"r": 3}, "expected rank 3 of .*, got 4"),
+        ({"rank_pattern": {"(a+)+b": 2}}, "key rank_pattern: expected names of modules, got the pattern"),
         ({"r": 0}, "key rank_pattern: expected a positive number"),
         ({"lora_alpha": "x"}, "key alpha_pattern: expected a positive number"),
         ({"base_model_name_or_path": None}, "key base_model_name_or_path: expected a model, got None"),

@@ -171,8 +171,7 @@ def _length(model: str, offline: bool) -> Callable[[Sample, list[Media]], int]:
 
     def length(sample: Sample, media: list[Media]) -> int:
         last = sample.learned[-1]
-        before = sample.messages[:last]
-        shown = sum(part.kind != "text" for message in before for part in message.parts)
+        before, shown = sample.before(last)
         reply = processor.reply(sample.messages[last].text)
         tokens = len(processor.prompt(before, media[:shown]).ids) + len(reply)
         if tokens > context:

@@ -45,6 +45,11 @@ class Sample:
     learned: tuple[int, ...]
     """Which messages are replies to learn."""
 
+    def before(self, number: int) -> tuple[tuple[Message, ...], int]:
+        """What is said before a message, and how many pictures and clips are shown there."""
+        messages = self.messages[:number]
+        return messages, sum(part.kind != "text" for message in messages for part in message.parts)
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -126,6 +131,8 @@ class ConversationFile:
             raise BadInput(f"{where}: expected a message of the assistant to learn, got none")
         if learned[0] == 0:
             raise BadInput(f"{where}: message 1 is the assistant's; expected one it replies to")
+        if odd := [number for number in learned if any(part.kind != "text" for part in said.messages[number].parts)]:
+            raise BadInput(f"{where}: message {odd[0] + 1}: expected a reply of words alone, got pictures in it")
         media = tuple(self._place(source, where) for source in said.media)
         return Sample(where, str(record.get("id", number)), said.messages, media, learned)
 

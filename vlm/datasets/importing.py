@@ -181,7 +181,10 @@ def table_conversations(path: Path, columns: Columns, home: Path, left_out: Told
 def _place(row: Row, column: str, home: Path) -> Path:
     value = pick(row, column)
     if not isinstance(value, str):  # bytes, as parquet has them
-        return Path(Fields(image=column).example(row, home, ())["image"])
+        found = Fields(image=column).example(row, home, ())
+        if "image" not in found:
+            raise BadInput(f"{column}: expected one picture, got {len(found['frames'])}")
+        return Path(found["image"])
     place = home / Path(as_text(value, column, row).strip()).expanduser()
     if not place.is_file():
         raise BadInput(f"{place}: no such file")

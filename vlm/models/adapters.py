@@ -24,6 +24,8 @@ from vlm.models.trained import apply_trained, read_trained
 
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
 PAIR = ("lora_A", "lora_B")
+NAME = re.compile(r"\^?(\w|-|\\?\.)+\$?")
+"""What is matched with a module's name: its end, or all of it. A stranger's pattern may take for ever."""
 REFUSED = ("use_dora", "fan_in_fan_out", "use_bdlora", "trainable_token_indices", "alora_invocation_tokens")
 """Keys that make an adapter something other than a product of two matrices."""
 
@@ -92,16 +94,20 @@ def apply_adapter(parts: Assembled, folder: Path) -> None:
         wanted = f"{module}.weight" if kind in PAIR else plain
         if wanted not in ours:
             raise BadInput(f"{folder / WEIGHTS}: {unknown('module', wanted, ours, 'the model has')}")
-        own = f"{ours[wanted]}.{kind}" if kind in PAIR else ours[wanted]
-        state[own] = tensor.float() * (_scale(fields, module, str(where)) if kind == "lora_B" else 1.0)
+        own, scale = (f"{ours[wanted]}.{kind}" if kind in PAIR else ours[wanted]), 1.0
+        if kind == "lora_B":
+            scale = _scale(fields, module, tensor.shape[-1], str(where))
+        state[own] = tensor.float() * scale
     apply_trained(parts.named(), state, str(folder))
 
 
-def _scale(fields: dict[str, Any], module: str, where: str) -> float:
+def _scale(fields: dict[str, Any], module: str, found_rank: int, where: str) -> float:
     """What a product of a module is multiplied by."""
 
     def of(key: str, usual: Any) -> float:
         patterns = fields.get(key) or {}
+        if odd := [pattern for pattern in patterns if not NAME.fullmatch(pattern)]:
+            raise BadInput(f"{where}: key {key}: expected names of modules, got the pattern {odd[0][:60]!r}")
         fits = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
         found = next(fits, usual)
         if isinstance(found, bool) or not isinstance(found, int | float) or found <= 0:
@@ -110,6 +116,8 @@ def _scale(fields: dict[str, Any], module: str, where: str) -> float:
 
     rank = of("rank_pattern", fields.get("r"))
     alpha = of("alpha_pattern", fields.get("lora_alpha"))
+    if rank != found_rank:
+        raise BadInput(f"{where}: expected rank {rank:.0f} of {module}, got {found_rank}")
     return alpha / rank**0.5 if fields.get("use_rslora") else alpha / rank
 
 

@@ -92,7 +92,7 @@ class ExampleSource:
 
 
 class ConversationSource:
-    """Conversations of a file, from line `begin` to before `end` of those that can be used."""
+    """Conversations of a file, those at `places` among the lines that can be used."""
 
     def __init__(
         self, file: ConversationFile, inputs: TrainingInputs, quarantine: Quarantine, places: range, share: float = 1.0
@@ -131,10 +131,7 @@ class ConversationSource:
 
     def _turn(self, sample: Sample, number: int, media: Sequence[Media]) -> tuple[Prompt, list[int]]:
         """What stands before a reply, as the model is asked with it, and the reply."""
-        before = sample.messages[:number]
-        shown = sum(part.kind != "text" for message in before for part in message.parts)
-        if any(part.kind != "text" for part in sample.messages[number].parts):
-            raise BadInput(f"message {number + 1}: expected a reply of words alone, got pictures in it")
+        before, shown = sample.before(number)
         return self._processor.prompt(before, media[:shown]), self._processor.reply(sample.messages[number].text)
 
 
